@@ -1,0 +1,11 @@
+//! `tunnel-router`: bare IP traffic into Kubernetes pods.
+//!
+//! The modules form layers, and each may use only those to its left (`hack/check-layers` enforces it):
+//!
+//! ```text
+//! model ← state ← plan ← {kernel, netns, kube} ← reconcile ← agent ← main
+//! ```
+//!
+//! `model`, `state` and `plan` are pure: they do no I/O and know neither the runtime nor netlink.
+
+pub mod model;

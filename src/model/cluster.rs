@@ -1,0 +1,137 @@
+//! What the cluster asks for, resolved from Kubernetes objects: which VIPs exist, who owns them, which pods serve them.
+//!
+//! Every node derives the same [`Cluster`] from the same objects; what differs from node to node (is this endpoint
+//! local, is this node an ingress node) is asked later, by `plan`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::Mode;
+
+/// The Service that an object or a problem belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceRef {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// `metadata.uid`: a Service that is deleted and made anew is another one.
+    pub uid: String,
+}
+
+impl fmt::Display for ServiceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One pod behind a VIP.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// UID of the pod: its identity, across EndpointSlices and address families.
+    pub pod_uid: String,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Name of the node that the pod runs on.
+    pub node: String,
+    /// The pod's IPv4 address: outer destination of the encapsulation.
+    pub address: Ipv4Addr,
+    /// Whether new connections may be sent to it. One that may not is still configured, so that it can be reached at the
+    /// moment it becomes eligible.
+    pub eligible: bool,
+}
+
+/// One externally routed address and where its packets go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The Service that owns it.
+    pub service: ServiceRef,
+    /// Encapsulation for all its endpoints.
+    pub mode: Mode,
+    /// `sessionAffinity: ClientIP`: hash on the addresses only.
+    pub client_ip_affinity: bool,
+    /// All endpoints, eligible or not, sorted by pod UID, each once.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A node of the cluster, as the data path sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name of the Node object.
+    pub name: String,
+    /// `InternalIP` addresses; the first IPv4 one is the outer source of what this node encapsulates.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it matches `--ingress-nodes`.
+    pub ingress: bool,
+}
+
+impl Node {
+    /// The first IPv4 address: outer source of the encapsulation, gateway for MPLS.
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|a| match a {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+    }
+}
+
+/// Everything the cluster asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// VIPs that are served, by address.
+    pub vips: BTreeMap<Ipv4Addr, Vip>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// What was refused, and why. Everything refused is left out above.
+    pub problems: Vec<Problem>,
+}
+
+/// Why something was refused: the `reason` of the Event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The annotation, or one of its members, is not an address that can be a VIP.
+    InvalidVip,
+    /// The address is already the VIP of an older Service.
+    VipConflict,
+    /// The mode annotation names no mode.
+    InvalidMode,
+    /// An endpoint cannot be served (hostNetwork, no pod, FQDN, no address, …).
+    EndpointRefused,
+    /// An endpoint's pod could not be configured; it is retried.
+    EndpointFailed,
+    /// There are more endpoints than buckets: some get no traffic.
+    TooManyEndpoints,
+    /// The Service is of a kind that has no endpoints of its own (ExternalName).
+    UnsupportedService,
+}
+
+impl Reason {
+    /// CamelCase, as Kubernetes Events want it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::InvalidVip => "InvalidVIP",
+            Reason::VipConflict => "VIPConflict",
+            Reason::InvalidMode => "InvalidMode",
+            Reason::EndpointRefused => "EndpointRefused",
+            Reason::EndpointFailed => "EndpointFailed",
+            Reason::TooManyEndpoints => "TooManyEndpoints",
+            Reason::UnsupportedService => "UnsupportedService",
+        }
+    }
+}
+
+/// Something a user has to know about one Service: becomes a log line and an Event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Problem {
+    /// The Service it is about.
+    pub service: ServiceRef,
+    /// Machine-readable reason.
+    pub reason: Reason,
+    /// Names the object, what is wrong with it and the remedy; at most 1,024 bytes (the API's limit for an Event's note).
+    pub note: String,
+}

@@ -1,0 +1,57 @@
+//! The encapsulations that can carry a packet from an ingress node into a pod.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How a packet for a VIP travels from the ingress node to the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// GRE over IPv4 (RFC 2784): 24 bytes, any node.
+    Gre,
+    /// MPLS labels (RFC 3031): 4 bytes, nodes on the same link.
+    Mpls,
+    /// VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe) over UDP: 36 bytes, any node, also where IP protocol 47 is dropped.
+    Vxlan,
+}
+
+impl Mode {
+    /// Every mode, in the order in which they are documented.
+    pub const ALL: [Mode; 3] = [Mode::Gre, Mode::Mpls, Mode::Vxlan];
+
+    /// The name used in flags and annotations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Gre => "gre",
+            Mode::Mpls => "mpls",
+            Mode::Vxlan => "vxlan",
+        }
+    }
+
+    /// Bytes that the encapsulation adds to an IPv4 packet, outer IPv4 header included.
+    pub fn overhead(self) -> u32 {
+        match self {
+            Mode::Gre => 20 + 4,
+            Mode::Mpls => 4,
+            Mode::Vxlan => 20 + 8 + 8,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A mode that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown mode {0:?}: use gre, mpls or vxlan")]
+pub struct UnknownMode(pub String);
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Mode::ALL.into_iter().find(|m| m.as_str() == s).ok_or_else(|| UnknownMode(s.to_owned()))
+    }
+}
