@@ -8,4 +8,12 @@
 //!
 //! `model`, `state` and `plan` are pure: they do no I/O and know neither the runtime nor netlink.
 
+pub mod agent;
+pub mod cli;
+pub mod kernel;
+pub mod kube;
 pub mod model;
+pub mod netns;
+pub mod plan;
+pub mod reconcile;
+pub mod state;

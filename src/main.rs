@@ -1,1 +1,77 @@
-fn main() {}
+//! The `tunnel-router` program: reads the command line, sets up logging, runs one command.
+
+use std::process::ExitCode;
+
+use nix::unistd::gethostname;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use tunnel_router::agent::{cleanup, dry_run, run};
+use tunnel_router::cli::{Cli, Command, Host, agent_config, cleanup_config};
+use tunnel_router::model::config::{CleanupConfig, Config, LogConfig, LogFormat};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse() {
+        Command::Agent(args) => agent_config(&args, &host()).map_err(Into::into).and_then(agent),
+        Command::Cleanup(args) => cleanup_config(&args).map_err(Into::into).and_then(|config| clean_up(&config)),
+        Command::Version => {
+            println!("tunnel-router {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tunnel-router: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn host() -> Host {
+    Host {
+        node_name: std::env::var("NODE_NAME").ok(),
+        hostname: gethostname().ok().and_then(|name| name.into_string().ok()),
+    }
+}
+
+fn agent(config: Config) -> anyhow::Result<()> {
+    init_logging(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(cancel_on_signal(shutdown.clone())?);
+        if config.dry_run { dry_run::dry_run(config, shutdown).await } else { run::run(config, shutdown).await }
+    });
+    // A round that is under way may finish or not: what it leaves is what the next start finds.
+    runtime.shutdown_background();
+    result
+}
+
+/// A future that waits for SIGTERM or SIGINT; the handlers are in place when this returns.
+fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        shutdown.cancel();
+    })
+}
+
+fn clean_up(config: &CleanupConfig) -> anyhow::Result<()> {
+    init_logging(&config.log);
+    let errors = cleanup::cleanup(config).errors;
+    anyhow::ensure!(errors.is_empty(), "clean-up is incomplete: {}", errors.join("; "));
+    Ok(())
+}
+
+fn init_logging(log: &LogConfig) {
+    let filter = EnvFilter::new(&log.level);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => builder.with_target(false).init(),
+    }
+}

@@ -104,6 +104,8 @@ pub enum Reason {
     EndpointRefused,
     /// An endpoint's pod could not be configured; it is retried.
     EndpointFailed,
+    /// A node could not be set up; it is retried.
+    NodeFailed,
     /// There are more endpoints than buckets: some get no traffic.
     TooManyEndpoints,
     /// The Service is of a kind that has no endpoints of its own (ExternalName).
@@ -119,6 +121,7 @@ impl Reason {
             Reason::InvalidMode => "InvalidMode",
             Reason::EndpointRefused => "EndpointRefused",
             Reason::EndpointFailed => "EndpointFailed",
+            Reason::NodeFailed => "NodeFailed",
             Reason::TooManyEndpoints => "TooManyEndpoints",
             Reason::UnsupportedService => "UnsupportedService",
         }

@@ -2,8 +2,19 @@
 //!
 //! Nothing here does I/O or knows how a packet is forwarded; `plan` decides that.
 
+pub mod assign;
+pub mod bucket;
 pub mod cluster;
+pub mod config;
+pub mod hash;
+pub mod mark;
 pub mod mode;
+pub mod names;
 
+pub use assign::{BucketMap, EndpointId, assign};
+pub use bucket::{Bucket, BucketCount};
 pub use cluster::{Cluster, Endpoint, Node, Problem, Reason, ServiceRef, Vip};
+pub use config::Config;
+pub use hash::Flow;
+pub use mark::MarkField;
 pub use mode::Mode;

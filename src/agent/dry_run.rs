@@ -1,0 +1,58 @@
+//! `--dry-run`: what the agent would do on this node now, as `ip`, `sysctl` and `nft` commands.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::dispatch::pod_goals;
+use super::start::{plan_settings, state_settings};
+use crate::kube::{client, watch};
+use crate::model::config::Config;
+use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
+use crate::reconcile::{Goal, Memory, reconcile};
+use crate::state::{Index, Resolved, resolve};
+
+/// Waits for the first complete snapshot, prints the plan of every namespace and touches nothing.
+///
+/// # Errors
+/// A kubeconfig that cannot be used. What cannot be planned for one namespace is printed as a comment.
+pub async fn dry_run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = client(config.kubeconfig.as_deref()).await?;
+    let mut index = Index::new(config.annotation.as_str());
+    let mut changes = watch(client, &config.node_name, shutdown.clone());
+    let snapshot = loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            Some(change) = changes.recv() => index.apply(change),
+        };
+        if let Some(snapshot) = index.snapshot() {
+            break snapshot;
+        }
+    };
+    let resolved = resolve(&snapshot, &state_settings(&config)?);
+    tokio::task::spawn_blocking(move || print(&config, &resolved)).await?
+}
+
+fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
+    let settings = plan_settings(config);
+    for problem in &resolved.cluster.problems {
+        println!("# {} {}: {}", problem.reason.as_str(), problem.service, problem.note);
+    }
+    let show =
+        |title: &str, netns: &Netns, goal: &Goal| match reconcile(netns, goal, &settings, &mut Memory::default(), true)
+        {
+            Ok(outcome) if outcome.plan.is_empty() => println!("# {title}: nothing to do"),
+            Ok(outcome) => print!("# {title}: {} steps\n{}", outcome.plan.steps.len(), outcome.plan),
+            Err(error) => println!("# {title}: {error}"),
+        };
+    show(&format!("node {}", config.node_name), &Netns::current()?, &Goal::Node(Arc::new(resolved.cluster.clone())));
+    let finder = ProcFinder::new(config.kernel.proc_root.clone());
+    for (uid, pod) in pod_goals(&resolved.cluster, &config.node_name) {
+        let title = format!("pod {} ({})", pod.name, pod.input.address);
+        match finder.find(&PodQuery { uid, ip: pod.input.address }) {
+            Ok(netns) => show(&title, &netns, &Goal::Pod(pod.input)),
+            Err(error) => println!("# {title}: {error}"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! The agent's main loop.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::dispatch::{Dispatcher, NODE, pod_goals};
+use super::start::{plan_settings, preflight, state_settings};
+use super::status::Status;
+use crate::kube::{Reporter, client, watch};
+use crate::model::config::Config;
+use crate::netns::Netns;
+use crate::reconcile::target::Shared;
+use crate::state::{Index, Resolved, Settings, resolve};
+
+/// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Namespaces that are worked on at the same time.
+const PARALLEL: usize = 8;
+
+/// Runs the agent until `shutdown`. The kernel state stays.
+///
+/// # Errors
+/// What is missing on this node, what stands in the way, or a kubeconfig that cannot be used; an API server that does not
+/// answer is none: the agent waits, and what is in the kernel stays.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let node_netns = Netns::current()?;
+    let settings = Arc::new(plan_settings(&config));
+    preflight(&node_netns, &config, &settings).await?;
+    let client = client(config.kubeconfig.as_deref()).await.context("cannot talk to Kubernetes")?;
+    let (reports, mut reported) = mpsc::unbounded_channel();
+    let shared = Shared {
+        settings: settings.clone(),
+        resync: config.resync,
+        permits: Arc::new(Semaphore::new(PARALLEL)),
+        reports,
+        shutdown: shutdown.clone(),
+    };
+    let mut agent = Agent {
+        index: Index::new(config.annotation.as_str()),
+        settings: state_settings(&config)?,
+        dispatcher: Dispatcher::new(shared, node_netns, config.kernel.proc_root.clone()),
+        status: Status::default(),
+        reporter: Reporter::new(client.clone(), &config.node_name, shutdown.clone()),
+        last: None,
+    };
+    let mut changes = watch(client, &config.node_name, shutdown.clone());
+    info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "agent started");
+    let mut due: Option<tokio::time::Instant> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(change) = changes.recv() => {
+                if agent.index.apply(change) && due.is_none() {
+                    due = Some(tokio::time::Instant::now() + SETTLE);
+                }
+            }
+            Some(report) = reported.recv() => agent.reported(report),
+            () = at(due) => {
+                due = None;
+                agent.resolve();
+            }
+        }
+    }
+    info!("agent stopped, kernel state stays");
+    Ok(())
+}
+
+async fn at(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Agent {
+    index: Index,
+    settings: Settings,
+    dispatcher: Dispatcher,
+    status: Status,
+    reporter: Reporter,
+    /// What was dispatched last.
+    last: Option<Resolved>,
+}
+
+impl Agent {
+    fn resolve(&mut self) {
+        let Some(snapshot) = self.index.snapshot() else { return };
+        let resolved = resolve(&snapshot, &self.settings);
+        if self.last.as_ref() != Some(&resolved) {
+            self.dispatch(&resolved);
+            self.last = Some(resolved);
+        }
+    }
+
+    fn dispatch(&mut self, resolved: &Resolved) {
+        let cluster = &resolved.cluster;
+        let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
+        self.dispatcher.dispatch(resolved);
+        let pods = pod_goals(cluster, &self.settings.node_name);
+        self.status.dispatched(&cluster.problems, services, pods);
+        self.reporter.report(self.status.problems());
+    }
+
+    fn reported(&mut self, report: crate::reconcile::target::Report) {
+        let ended = matches!(report.state, crate::reconcile::target::State::Gone) && report.target != NODE;
+        let target = report.target.clone();
+        self.status.reported(&self.settings.node_name, report);
+        self.status.announce();
+        if ended {
+            self.dispatcher.ended(&target);
+            // The pod may have got a VIP again in the meantime.
+            if let Some(last) = self.last.clone() {
+                self.dispatcher.dispatch(&last);
+            }
+        }
+        self.reporter.report(self.status.problems());
+    }
+}

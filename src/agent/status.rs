@@ -1,0 +1,88 @@
+//! What users have to know: the problems of the cluster, of this node and of its pods, brought together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::info;
+
+use super::dispatch::{NODE, PodGoal, pod_target};
+use crate::model::{Problem, Reason, ServiceRef};
+use crate::reconcile::target::{Report, State};
+
+/// A failure is told to the user after this many tries: a pod that is just starting needs one or two (about 3 s).
+const TRIES: u32 = 4;
+
+/// The state of all targets.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Problems of resolving the cluster; replaced by every dispatch.
+    cluster: Vec<Problem>,
+    /// Services on this node, for failures that concern them all; replaced by every dispatch.
+    services: BTreeSet<ServiceRef>,
+    /// Who is concerned by a pod, by target name; replaced by every dispatch.
+    pods: BTreeMap<String, PodGoal>,
+    /// Problems by target name; replaced by the target's reports.
+    targets: BTreeMap<String, Vec<Problem>>,
+    /// Steps of the first successful round of each target.
+    first: BTreeMap<String, usize>,
+    /// The first pass over all targets has been logged.
+    announced: bool,
+}
+
+impl Status {
+    /// A new state of the cluster was dispatched.
+    pub fn dispatched(
+        &mut self,
+        problems: &[Problem],
+        services: BTreeSet<ServiceRef>,
+        pods: BTreeMap<String, PodGoal>,
+    ) {
+        self.cluster = problems.to_vec();
+        self.services = services;
+        self.pods = pods.into_iter().map(|(uid, goal)| (pod_target(&uid), goal)).collect();
+    }
+
+    /// A target has reported.
+    pub fn reported(&mut self, node: &str, report: Report) {
+        let problems = match report.state {
+            State::InSync { writes, problems } => {
+                self.first.entry(report.target.clone()).or_insert(writes);
+                problems
+            }
+            State::Pending { failures, .. } if failures < TRIES => return,
+            State::Pending { error, .. } => self.failure(node, &report.target, &error),
+            State::Gone => Vec::new(),
+        };
+        self.targets.insert(report.target, problems);
+    }
+
+    /// All problems, each once.
+    pub fn problems(&self) -> BTreeSet<Problem> {
+        self.cluster.iter().chain(self.targets.values().flatten()).cloned().collect()
+    }
+
+    /// Logs once that everything that was asked for at the start is in place, and what it took.
+    pub fn announce(&mut self) {
+        let ready = self.first.contains_key(NODE) && self.pods.keys().all(|target| self.first.contains_key(target));
+        if ready && !self.announced {
+            self.announced = true;
+            let writes: usize = self.first.values().sum();
+            info!(targets = self.first.len(), writes, "first pass complete");
+        }
+    }
+
+    fn failure(&self, node: &str, target: &str, error: &str) -> Vec<Problem> {
+        let problem = |service: &ServiceRef, reason, note: String| {
+            let note = note.chars().take(crate::state::MAX_NOTE / 4).collect();
+            Problem { service: service.clone(), reason, note }
+        };
+        if let Some(pod) = self.pods.get(target) {
+            let note = format!("pod {} on node {node} cannot be set up: {error}; it is tried again", pod.name);
+            return pod.services.iter().map(|s| problem(s, Reason::EndpointFailed, note.clone())).collect();
+        }
+        if target == NODE {
+            let note = format!("node {node} cannot be set up: {error}; it is tried again");
+            return self.services.iter().map(|s| problem(s, Reason::NodeFailed, note.clone())).collect();
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,181 @@
+//! The flags and what `--help` says about them.
+//!
+//! Values are text here, except for switches; `validate` says what is wrong with them. Every flag has an environment
+//! variable: `TUNNEL_ROUTER_` and its name, except where the original had another (`TABLE_OFFSET`, `TUNNEL_PREFIX`,
+//! `TUNNEL_ANNOTATION`).
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+/// Flags of `agent`.
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    /// Where Services and nodes come from.
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
+    /// How packets travel.
+    #[command(flatten)]
+    pub encapsulation: EncapsulationArgs,
+    /// How flows become buckets.
+    #[command(flatten)]
+    pub hash: HashArgs,
+    /// What is the agent's in the kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Flags of `cleanup`.
+#[derive(Debug, Clone, Args)]
+pub struct CleanupArgs {
+    /// Only touch what the agent of this node made [default: whoever made it]
+    ///
+    /// Pods of another node's agent are seen where several "nodes" share one machine and its /proc.
+    #[arg(long, value_name = "NAME", env = "TUNNEL_ROUTER_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// What is the agent's in the kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Where Services and nodes come from.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct KubernetesArgs {
+    /// Name of this node's Node object
+    ///
+    /// Without it the environment variable NODE_NAME is used, then the host name. In a DaemonSet set it from the field
+    /// spec.nodeName.
+    #[arg(long, value_name = "NAME", env = "TUNNEL_ROUTER_NODE_NAME")]
+    pub node_name: Option<String>,
+
+    /// Path of a kubeconfig file [default: the pod's service account]
+    #[arg(long, value_name = "PATH", env = "TUNNEL_ROUTER_KUBECONFIG")]
+    pub kubeconfig: Option<String>,
+
+    /// Annotation that gives a Service its external address (VIP)
+    ///
+    /// A qualified name of Kubernetes. The annotation <KEY>-mode sets the encapsulation of one Service.
+    #[arg(long, value_name = "KEY", env = "TUNNEL_ROUTER_TUNNEL_ANNOTATION", default_value = "cmd.nu/tunnel")]
+    pub annotation: String,
+
+    /// Label selector of the nodes that take packets in, such as node=tunnel [default: every node]
+    #[arg(long, value_name = "SELECTOR", env = "TUNNEL_ROUTER_INGRESS_NODES")]
+    pub ingress_nodes: Option<String>,
+
+    /// Networks that VIPs must lie in, separated by commas [default: anywhere]
+    ///
+    /// Whoever may annotate a Service can take any address in these networks. Addresses of nodes and pods, cluster IPs,
+    /// loopback, link-local and multicast addresses are refused in any case.
+    #[arg(long, value_name = "CIDR,…", env = "TUNNEL_ROUTER_VIP_CIDRS")]
+    pub vip_cidrs: Option<String>,
+
+    /// Interval at which everything is compared with the kernel, even if nothing changed
+    ///
+    /// Seconds, or a number with s, m or h; from 1s to 24h.
+    #[arg(long, value_name = "DURATION", env = "TUNNEL_ROUTER_RESYNC", default_value = "60s")]
+    pub resync: String,
+}
+
+/// How packets travel.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Encapsulation")]
+pub struct EncapsulationArgs {
+    /// Encapsulation for Services that do not name one: gre, mpls or vxlan
+    ///
+    /// gre (24 bytes per packet) reaches pods of any node. mpls (4 bytes) reaches nodes on the same link. vxlan (VXLAN-GPE
+    /// over UDP, 36 bytes) reaches pods of any node, also where IP protocol 47 is dropped or the kernel has no GRE.
+    #[arg(long, value_name = "MODE", env = "TUNNEL_ROUTER_MODE", default_value = "gre")]
+    pub mode: String,
+
+    /// Label that a pod pops, from 16 to 1048575
+    #[arg(long, value_name = "LABEL", env = "TUNNEL_ROUTER_MPLS_LABEL", default_value = "100")]
+    pub mpls_label: String,
+
+    /// First of 65536 labels by which other nodes address a pod, from 16 to 983040
+    ///
+    /// A pod's label is this plus the low 16 bits of its address. The block must not contain --mpls-label. The same on all
+    /// nodes.
+    #[arg(long, value_name = "LABEL", env = "TUNNEL_ROUTER_MPLS_LABEL_BASE", default_value = "65536")]
+    pub mpls_label_base: String,
+
+    /// UDP port of vxlan, from 1 to 65535; the same on all nodes
+    #[arg(long, value_name = "PORT", env = "TUNNEL_ROUTER_VXLAN_PORT", default_value = "4790")]
+    pub vxlan_port: String,
+}
+
+/// How flows become buckets.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Flow hashing")]
+pub struct HashArgs {
+    /// Seed of the flow hash, 32 bits, decimal or 0x hexadecimal; the same on all nodes
+    ///
+    /// Never random: all nodes must send a flow to the same pod, also after a restart. Another seed moves almost every
+    /// flow.
+    #[arg(long, value_name = "SEED", env = "TUNNEL_ROUTER_HASH_SEED", default_value = "0x6b737431")]
+    pub hash_seed: String,
+}
+
+/// What is the agent's in the kernel.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kernel objects")]
+pub struct KernelArgs {
+    /// Number of buckets that flows are hashed into: 16, 32, 64 or 128; the same on all nodes
+    ///
+    /// Loads of two pods differ by at most one bucket, and a Service with more pods than buckets leaves some of them without
+    /// traffic. Another number moves almost every flow. 128 need a --mark-field of 9 bits.
+    #[arg(long, value_name = "COUNT", env = "TUNNEL_ROUTER_BUCKETS", default_value = "64")]
+    pub buckets: String,
+
+    /// Bits of the fwmark that are the agent's, as a mask, decimal or 0x hexadecimal
+    ///
+    /// One run of adjacent bits: log2 of --buckets, and two more. Used by others: AWS VPC CNI 0x80, Cilium 0xf00, portmap
+    /// 0x2000, kube-proxy 0xc000, Calico 0xffff0000, Tailscale 0xff0000. Packets of VIPs carry no other mark.
+    #[arg(long, value_name = "MASK", env = "TUNNEL_ROUTER_MARK_FIELD", default_value = "0xff")]
+    pub mark_field: String,
+
+    /// First routing table of a block of 2 x --buckets tables
+    ///
+    /// The block must avoid 0 and 253 to 255 and end by 4294967295.
+    #[arg(long, value_name = "TABLE", env = "TUNNEL_ROUTER_TABLE_OFFSET", default_value = "10000")]
+    pub table_base: String,
+
+    /// First priority of a block of 2.5 x --buckets + 1 ip rules
+    ///
+    /// The block must lie in 1 to 32765. 101 to 511 is best: behind the rules of Cilium (9, 10, 100), before those of AWS
+    /// VPC CNI (512 and up) and Tailscale (5210 and up).
+    #[arg(long, value_name = "PRIORITY", env = "TUNNEL_ROUTER_RULE_PRIORITY", default_value = "101")]
+    pub rule_priority: String,
+
+    /// Prefix of the names of network devices, on the node and in pods
+    ///
+    /// 2 to 10 bytes that end with '-', '_' or '.'. The devices are <PREFIX>gre and <PREFIX>vxlan.
+    #[arg(long, value_name = "PREFIX", env = "TUNNEL_ROUTER_TUNNEL_PREFIX", default_value = "kst-")]
+    pub link_prefix: String,
+
+    /// Where the node's procfs is mounted
+    #[arg(long, value_name = "PATH", env = "TUNNEL_ROUTER_PROC_ROOT", default_value = "/proc")]
+    pub proc_root: String,
+
+    /// Print the ip and nft commands instead of changing anything
+    #[arg(long, env = "TUNNEL_ROUTER_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub dry_run: bool,
+}
+
+/// How to log.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// Form of the log lines: text or json
+    #[arg(long, value_name = "FORMAT", env = "TUNNEL_ROUTER_LOG_FORMAT", default_value = "text")]
+    pub log_format: String,
+
+    /// What to log: error, warn, info, debug, trace or off, also per module, such as info,tunnel_router::kernel=debug
+    #[arg(long, value_name = "DIRECTIVES", env = "TUNNEL_ROUTER_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}

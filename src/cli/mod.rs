@@ -1,0 +1,59 @@
+//! The command line: `tunnel-router agent|cleanup|version`.
+//!
+//! `args` declares the flags and explains them, `validate` turns them into a [`Config`]. Values stay text until then, so
+//! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
+
+mod args;
+mod parse;
+mod validate;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use args::{AgentArgs, CleanupArgs, EncapsulationArgs, HashArgs, KernelArgs, KubernetesArgs, LogArgs};
+pub use validate::{ConfigErrors, Host, Invalid, agent_config, cleanup_config, env_of};
+
+/// Delivers packets for a Service's external address, as plain IP packets, into the pods of the Service.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "tunnel-router", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run on this node: tunnel packets into pods, and set local pods up to receive them
+    ///
+    /// Needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the node's network namespace, and the node's /proc. Kernel state stays when
+    /// the agent exits, so that an upgrade interrupts nothing; `cleanup` removes it.
+    Agent(Box<AgentArgs>),
+    /// Remove everything that the agent made on this node and in its pods
+    ///
+    /// Give it the same values as the agent had: they say what is the agent's.
+    Cleanup(CleanupArgs),
+    /// Print the version
+    Version,
+}
+
+impl Cli {
+    /// Reads the command line and the environment of the process. On a wrong command line, and for `--help`, prints what
+    /// there is to say and exits.
+    pub fn parse() -> Command {
+        <Cli as Parser>::parse().command
+    }
+
+    /// Reads a command line, program name first, and the environment of the process.
+    ///
+    /// # Errors
+    /// For unknown flags and subcommands; also for `--help` and `--version`, which clap reports as errors.
+    pub fn try_parse_from<I, S>(words: I) -> Result<Command, clap::Error>
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<std::ffi::OsString> + Clone,
+    {
+        let matches = Cli::command().try_get_matches_from(words)?;
+        Ok(Cli::from_arg_matches(&matches)?.command)
+    }
+}

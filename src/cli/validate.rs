@@ -1,0 +1,233 @@
+//! Flags → [`Config`]: one pure function per subcommand, which reports everything that is wrong at once.
+//!
+//! Each problem names the flag, its environment variable and value, and what would be right. Where the check of one value
+//! needs another that is wrong itself, it takes that one's default, so that the reader sees no consequential errors.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use super::args::{AgentArgs, CleanupArgs, EncapsulationArgs, KernelArgs, KubernetesArgs, LogArgs};
+use super::parse::{duration, number};
+use crate::model::config::{
+    CleanupConfig, Config, KernelObjects, LogConfig, LogFormat, MplsLabels, check_priorities, check_tables,
+};
+use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
+use crate::model::{BucketCount, MarkField, Mode};
+
+/// What the process knows about its host, for defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// The environment variable `NODE_NAME`.
+    pub node_name: Option<String>,
+    /// The host name.
+    pub hostname: Option<String>,
+}
+
+/// One value that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag} ({env}) is {value:?}: {reason}", env = env_of(flag))]
+pub struct Invalid {
+    /// The flag, without dashes.
+    pub flag: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What is wrong, or what would be right.
+    pub reason: String,
+}
+
+/// Everything that is wrong with the configuration, at least one thing, in the order of `--help`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<Invalid>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("invalid configuration")?;
+        self.0.iter().try_for_each(|invalid| write!(f, "\n  {invalid}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The environment variable of a flag.
+pub fn env_of(flag: &str) -> String {
+    let name = match flag {
+        "annotation" => "tunnel-annotation",
+        "table-base" => "table-offset",
+        "link-prefix" => "tunnel-prefix",
+        same => same,
+    };
+    format!("TUNNEL_ROUTER_{}", name.replace('-', "_").to_uppercase())
+}
+
+/// The configuration of the agent.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigErrors> {
+    let mut check = Check::default();
+    let (kubernetes, encapsulation) = (&args.kubernetes, &args.encapsulation);
+    let node_name = node_name(&mut check, kubernetes, host);
+    let annotation = check.value("annotation", &kubernetes.annotation, AnnotationKey::new);
+    let vip_cidrs = vip_cidrs(&mut check, kubernetes);
+    let resync = check.value("resync", &kubernetes.resync, |text| duration(text).ok_or(DURATION));
+    let mode = check.value("mode", &encapsulation.mode, str::parse::<Mode>);
+    let mpls = mpls_labels(&mut check, encapsulation);
+    let vxlan_port = check.value("vxlan-port", &encapsulation.vxlan_port, port);
+    let hash_seed = check.value("hash-seed", &args.hash.hash_seed, |text| number(text).ok_or(NUMBER));
+    let kernel = kernel_objects(&mut check, &args.kernel);
+    let log = log_config(&mut check, &args.log);
+    check.finish(|| {
+        Some(Config {
+            node_name: node_name?,
+            kubeconfig: kubernetes.kubeconfig.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from),
+            annotation: annotation?,
+            ingress_nodes: kubernetes.ingress_nodes.clone().filter(|selector| !selector.trim().is_empty()),
+            vip_cidrs: vip_cidrs?,
+            resync: resync?,
+            mode: mode?,
+            mpls: mpls?,
+            vxlan_port: vxlan_port?,
+            hash_seed: hash_seed?,
+            kernel: kernel?,
+            dry_run: args.kernel.dry_run,
+            log: log?,
+        })
+    })
+}
+
+/// The configuration of `cleanup`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn cleanup_config(args: &CleanupArgs) -> Result<CleanupConfig, ConfigErrors> {
+    let mut check = Check::default();
+    let kernel = kernel_objects(&mut check, &args.kernel);
+    let log = log_config(&mut check, &args.log);
+    check.finish(|| {
+        Some(CleanupConfig {
+            node_name: args.node_name.clone(),
+            kernel: kernel?,
+            dry_run: args.kernel.dry_run,
+            log: log?,
+        })
+    })
+}
+
+const NUMBER: &str = "must be a number from 0 to 4294967295, decimal or 0x hexadecimal";
+const DURATION: &str = "must be seconds, or a number with s, m or h, from 1s to 24h";
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+struct Check {
+    errors: Vec<Invalid>,
+}
+
+impl Check {
+    /// The value behind a flag's text; `None`, and noted, when it cannot be used.
+    fn value<T, E: fmt::Display>(
+        &mut self,
+        flag: &'static str,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let note = |reason: E| Invalid { flag, value: text.to_owned(), reason: reason.to_string() };
+        parse(text).map_err(|reason| self.errors.push(note(reason))).ok()
+    }
+
+    /// As [`Check::value`], for a number that is checked further.
+    fn number<T, E: fmt::Display>(
+        &mut self,
+        flag: &'static str,
+        text: &str,
+        check: impl FnOnce(u32) -> Result<T, E>,
+    ) -> Option<T> {
+        self.value(flag, text, |text| {
+            let number = number(text).ok_or_else(|| NUMBER.to_owned())?;
+            check(number).map_err(|reason| reason.to_string())
+        })
+    }
+
+    fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, ConfigErrors> {
+        match build() {
+            Some(config) if self.errors.is_empty() => Ok(config),
+            _ => Err(ConfigErrors(self.errors)),
+        }
+    }
+}
+
+/// Kubelet names the Node after the host name in lower case, and so does the last resort here.
+fn node_name(check: &mut Check, args: &KubernetesArgs, host: &Host) -> Option<String> {
+    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    let name = given(&args.node_name)
+        .or_else(|| given(&host.node_name))
+        .or_else(|| given(&host.hostname).map(|name| name.to_lowercase()))
+        .unwrap_or_default();
+    check.value("node-name", &name, |name| {
+        let reason = "must be the name of a Node: lower-case letters, digits, '-' and '.', at most 253 bytes; \
+                      neither NODE_NAME nor the host name helped";
+        if is_dns_subdomain(name) { Ok(name.to_owned()) } else { Err(reason) }
+    })
+}
+
+/// Notes every member that is wrong, not just the first.
+fn vip_cidrs(check: &mut Check, args: &KubernetesArgs) -> Option<Vec<IpNet>> {
+    let members = args.vip_cidrs.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|m| !m.is_empty());
+    let parsed: Vec<Option<IpNet>> = members.map(|member| check.value("vip-cidrs", member, cidr)).collect();
+    parsed.into_iter().collect()
+}
+
+/// A network in its canonical form: bits behind the prefix are a slip of somebody who meant another network.
+fn cidr(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text.parse().map_err(|_| "must be a network such as 192.0.2.0/24 or 2001:db8::/64".to_owned())?;
+    if net.trunc() == net { Ok(net) } else { Err(format!("has bits behind its prefix: did you mean {}?", net.trunc())) }
+}
+
+fn mpls_labels(check: &mut Check, args: &EncapsulationArgs) -> Option<MplsLabels> {
+    let pop = check.number("mpls-label", &args.mpls_label, MplsLabels::check_pop);
+    let base = check.number("mpls-label-base", &args.mpls_label_base, MplsLabels::check_base);
+    let (pop, base) = (pop?, base?);
+    check.value("mpls-label-base", &args.mpls_label_base, |_| MplsLabels::new(pop, base))
+}
+
+fn port(text: &str) -> Result<u16, &'static str> {
+    let port = number(text).and_then(|number| u16::try_from(number).ok());
+    port.filter(|port| *port > 0).ok_or("must be a UDP port from 1 to 65535")
+}
+
+fn kernel_objects(check: &mut Check, args: &KernelArgs) -> Option<KernelObjects> {
+    let buckets = check.number("buckets", &args.buckets, BucketCount::new);
+    let assumed = buckets.unwrap_or_default();
+    let mark = check.number("mark-field", &args.mark_field, |mask| MarkField::new(mask, assumed));
+    let table_base = check.number("table-base", &args.table_base, |first| check_tables(first, assumed).map(|()| first));
+    let rule_priority =
+        check.number("rule-priority", &args.rule_priority, |first| check_priorities(first, assumed).map(|()| first));
+    let link_prefix = check.value("link-prefix", &args.link_prefix, LinkPrefix::new);
+    let proc_root = check.value("proc-root", &args.proc_root, |path| {
+        if Path::new(path).is_absolute() { Ok(PathBuf::from(path)) } else { Err("must be an absolute path") }
+    });
+    Some(KernelObjects {
+        link_prefix: link_prefix?,
+        buckets: buckets?,
+        mark: mark?,
+        table_base: table_base?,
+        rule_priority: rule_priority?,
+        proc_root: proc_root?,
+    })
+}
+
+fn log_config(check: &mut Check, args: &LogArgs) -> Option<LogConfig> {
+    let format = check.value("log-format", &args.log_format, |text| match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json"),
+    });
+    let level = check.value("log-level", &args.log_level, |text| {
+        let reason =
+            "must be error, warn, info, debug, trace or off, or directives such as info,tunnel_router::kernel=debug";
+        EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|error| format!("{reason} ({error})"))
+    });
+    Some(LogConfig { format: format?, level: level? })
+}

@@ -1,0 +1,205 @@
+//! Carrying a plan out, step by step, in the network namespace of the calling thread.
+//!
+//! The contract, in three verbs. *Add* and *replace* make it so, whatever was there. *Delete* is content when it is gone.
+//! *Stop* at the first step that fails and say which: the caller reads back and plans anew.
+//!
+//! Steps of the same kind that follow each other are sent to the kernel together. The kernel carries out all of them even
+//! if one is refused, so steps of different kinds are never in one batch: routes are not deleted when the nexthops that
+//! should replace them could not be made.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem::{Discriminant, discriminant};
+
+use nix::errno::Errno;
+
+use crate::plan::step::RouteWrite;
+use crate::plan::{Plan, RuleSpec, Step};
+
+use super::error::KernelError;
+use super::netlink::Netlink;
+use super::wire::Request;
+use super::{address, label, link, nexthop, nft, remedy, route, rule, sysctl};
+
+/// The step that failed.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// Number of steps before it, all of which were carried out.
+    pub done: usize,
+    /// The step.
+    pub step: Step,
+    /// What the kernel, or `nft`, said.
+    pub source: KernelError,
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.step {
+            // The script is long, and nft quotes the line that it dislikes.
+            Step::Nft(script) => write!(f, "nft -f - ({} lines): {}", script.lines().count(), self.source)?,
+            step => write!(f, "{step}: {}", self.source)?,
+        }
+        self.remedy().map_or(Ok(()), |remedy| write!(f, " ({remedy})"))
+    }
+}
+
+impl std::error::Error for ApplyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl ApplyError {
+    /// What the user can do about it, if that is known: the module to load, the privilege to give.
+    pub fn remedy(&self) -> Option<&'static str> {
+        remedy::remedy(&self.step, &self.source)
+    }
+}
+
+/// Applies a plan and returns the number of its steps.
+///
+/// # Errors
+/// [`ApplyError`] names the first step that failed. Later steps of other kinds were not tried; later steps of the same kind
+/// may have been carried out.
+pub fn apply(plan: &Plan) -> Result<usize, ApplyError> {
+    let mut done = 0;
+    // Opened when first needed: a plan of nothing but sysctls needs none.
+    let mut netlink = None;
+    for run in plan.steps.chunk_by(|a, b| kind(a) == kind(b)) {
+        let outcome = match run {
+            [Step::Nft(_) | Step::SetSysctl(..), ..] => one_by_one(run),
+            _ => batch(run, &mut netlink),
+        };
+        outcome.map_err(|(index, source)| ApplyError { done: done + index, step: run[index].clone(), source })?;
+        done += run.len();
+    }
+    Ok(done)
+}
+
+fn kind(step: &Step) -> Discriminant<Step> {
+    discriminant(step)
+}
+
+/// The index of a step in its run, and what went wrong with it.
+type Failure = (usize, KernelError);
+
+fn one_by_one(run: &[Step]) -> Result<(), Failure> {
+    run.iter().enumerate().try_for_each(|(index, step)| {
+        let outcome = match step {
+            Step::SetSysctl(key, value) => sysctl::write(key, *value),
+            Step::Nft(script) => nft::run(script),
+            _ => Ok(()),
+        };
+        outcome.map_err(|source| (index, source))
+    })
+}
+
+fn batch(run: &[Step], socket: &mut Option<Netlink>) -> Result<(), Failure> {
+    let netlink = match socket {
+        Some(netlink) => netlink,
+        None => socket.insert(Netlink::route().map_err(|source| (0, source))?),
+    };
+    let mut devices = Devices::default();
+    let mut requests = Vec::with_capacity(run.len());
+    let mut unsendable = None;
+    for (index, step) in run.iter().enumerate() {
+        match request(step, &mut devices) {
+            Ok(request) => requests.push((index, request)),
+            // Its device is gone, and the address with it.
+            Err(error) if is_deletion(step) && error.is_not_found() => {}
+            Err(error) => {
+                unsendable = Some((index, error));
+                break;
+            }
+        }
+    }
+    let (indices, requests): (Vec<usize>, Vec<Request>) = requests.into_iter().unzip();
+    let answers = netlink.batch(&requests).map_err(|source| (indices.first().copied().unwrap_or(0), source))?;
+    for (index, answer) in indices.into_iter().zip(answers) {
+        let settled = answer.or_else(|error| settle(&run[index], error, netlink));
+        settled.map_err(|source| (index, source))?;
+    }
+    unsendable.map_or(Ok(()), Err)
+}
+
+fn request(step: &Step, devices: &mut Devices) -> Result<Request, KernelError> {
+    Ok(match step {
+        Step::AddLink(name, kind) => link::add(name, kind),
+        Step::LinkUp(name) => link::up(name),
+        Step::DelLink(name) => link::del(name),
+        Step::AddAddress(a) => address::add(a.address, devices.index(&a.dev)?),
+        Step::DelAddress(a) => address::del(a.address, devices.index(&a.dev)?),
+        Step::ReplaceNexthop(id, spec) => nexthop::replace(*id, spec, devices.index(spec.dev())?),
+        Step::DelNexthop(id) => nexthop::del(*id),
+        Step::ReplaceRoute(key, target) => {
+            let through: Vec<u32> = match target {
+                RouteWrite::Devices(names) => names.iter().map(|n| devices.index(n)).collect::<Result<_, _>>()?,
+                _ => Vec::new(),
+            };
+            route::replace(*key, target, &through)
+        }
+        Step::DelRoute(key) => route::del(*key),
+        Step::ReplaceLabel(label, to) => label::replace(*label, to, devices.index(label::device(to))?),
+        Step::DelLabel(label) => label::del(*label),
+        Step::AddRule(spec) => rule::add(spec, true),
+        Step::DelRule(spec) => rule::del(spec),
+        Step::SetSysctl(..) | Step::Nft(_) => {
+            return Err(KernelError::Malformed("not a netlink step".to_owned()));
+        }
+    })
+}
+
+fn is_deletion(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::DelLink(_)
+            | Step::DelAddress(_)
+            | Step::DelNexthop(_)
+            | Step::DelRoute(_)
+            | Step::DelLabel(_)
+            | Step::DelRule(_)
+    )
+}
+
+/// Whether a refusal means that all is well.
+fn settle(step: &Step, error: KernelError, netlink: &mut Netlink) -> Result<(), KernelError> {
+    match step {
+        _ if is_deletion(step) && error.is_not_found() => Ok(()),
+        Step::AddLink(name, kind) if error.is_exists() => link::explain_exists(netlink, name, kind),
+        Step::AddRule(spec) if error.is_exists() => settle_rule(spec, netlink),
+        Step::DelLabel(label) if label_cannot_exist(*label, &error) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// The kernel does not compare the targets of `goto` rules (`rule_exists` in net/core/fib_rules.c): it takes a rule that
+/// goes elsewhere for the same one.
+fn settle_rule(spec: &RuleSpec, netlink: &mut Netlink) -> Result<(), KernelError> {
+    let rules = rule::dump(netlink)?;
+    if rules.iter().any(|r| r.ours && r.spec.as_ref() == Some(spec)) {
+        return Ok(());
+    }
+    netlink.request(&rule::add(spec, false))
+}
+
+/// Without the module there is no such family; beyond `platform_labels` there is no such label (`mpls_label_ok` in
+/// net/mpls/af_mpls.c says `EINVAL`).
+fn label_cannot_exist(label: u32, error: &KernelError) -> bool {
+    let limit = || sysctl::read(&crate::plan::Sysctl::PlatformLabels).ok().flatten().unwrap_or(0);
+    error.is_unsupported() || (error.errno() == Some(Errno::EINVAL) && label >= limit())
+}
+
+/// Indices of devices by name, asked for once per run: links only change between runs.
+#[derive(Default)]
+struct Devices(BTreeMap<String, u32>);
+
+impl Devices {
+    fn index(&mut self, name: &str) -> Result<u32, KernelError> {
+        if let Some(index) = self.0.get(name) {
+            return Ok(*index);
+        }
+        let index = nix::net::if_::if_nametoindex(name).map_err(|_| KernelError::NoDevice(name.to_owned()))?;
+        self.0.insert(name.to_owned(), index);
+        Ok(index)
+    }
+}

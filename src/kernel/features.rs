@@ -1,0 +1,154 @@
+//! What the agent needs from the machine, found out at start by doing it: a node that lacks something is told at once and
+//! in one list, not by the first packet that goes nowhere.
+//!
+//! Every probe is real (no reading of version numbers or `/proc/config.gz`) and happens in a new namespace that vanishes
+//! afterwards. Modules that are lacking are loaded if the agent may do that; that is the only trace it leaves.
+
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use crate::model::Mode;
+use crate::netns::Netns;
+use crate::plan::{LabelRoute, LinkKind, Nexthop, Plan, Step, Sysctl};
+
+use super::{apply, nft};
+
+/// The oldest `nft` that is known to work.
+const NFT_VERSION: (u32, u32, u32) = (1, 0, 6);
+
+/// Something that the machine lacks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct Missing {
+    /// What was tried, in the words of the documentation.
+    pub what: &'static str,
+    /// What was said, and the remedy if one is known.
+    pub why: String,
+}
+
+/// Everything that is lacking for these modes; empty if the agent can start. Takes some 100 ms.
+pub fn missing(modes: impl IntoIterator<Item = Mode>) -> Vec<Missing> {
+    let mut probes = vec![Probe::NEXTHOPS, Probe::NFT];
+    probes.extend(modes.into_iter().map(Probe::of_mode));
+    let mut missing: Vec<Missing> = nft_version().err().into_iter().collect();
+    for probe in probes {
+        missing.extend(probe.run().err());
+    }
+    missing
+}
+
+fn nft_version() -> Result<(), Missing> {
+    let what = "the nft program";
+    let (major, minor, patch) = nft::version().map_err(|e| Missing { what, why: format!("{e} (install nftables)") })?;
+    if (major, minor, patch) >= NFT_VERSION {
+        return Ok(());
+    }
+    Err(Missing { what, why: format!("version {major}.{minor}.{patch} is too old: 1.0.6 or later is needed") })
+}
+
+/// One thing to try: steps that must succeed in an empty namespace.
+struct Probe {
+    what: &'static str,
+    modules: &'static [&'static str],
+    steps: fn() -> Vec<Step>,
+}
+
+/// The interface that every namespace has.
+const LO: &str = "lo";
+const PROBE: &str = "kst-probe";
+const SOME: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+impl Probe {
+    const NEXTHOPS: Probe = Probe {
+        what: "nexthop objects with encapsulation",
+        modules: &["ip_tunnel"],
+        steps: || {
+            let nexthop = Nexthop::EncapIp { dev: LO.to_owned(), src: SOME, dst: SOME };
+            vec![Step::LinkUp(LO.to_owned()), Step::ReplaceNexthop(1, nexthop)]
+        },
+    };
+
+    const NFT: Probe = Probe {
+        what: "nf_tables with jhash, socket, fib, notrack and route chains",
+        modules: &["nf_tables", "nft_ct", "nft_hash", "nft_socket", "nft_fib_inet", "nft_nat", "nft_reject_inet"],
+        steps: || vec![Step::Nft(NFT_PROBE.to_owned())],
+    };
+
+    fn of_mode(mode: Mode) -> Probe {
+        match mode {
+            Mode::Gre => Probe {
+                what: "mode gre",
+                modules: &["ip_gre"],
+                steps: || {
+                    vec![
+                        Step::AddLink(PROBE.to_owned(), LinkKind::GreExternal),
+                        Step::AddLink("kst-probe-pod".to_owned(), LinkKind::GreLocal(SOME)),
+                    ]
+                },
+            },
+            Mode::Vxlan => Probe {
+                what: "mode vxlan",
+                modules: &["vxlan"],
+                steps: || vec![Step::AddLink(PROBE.to_owned(), LinkKind::VxlanGpe { port: 4790 })],
+            },
+            Mode::Mpls => Probe { what: "mode mpls", modules: &["mpls_router", "mpls_iptunnel"], steps: mpls_steps },
+        }
+    }
+
+    fn run(&self) -> Result<(), Missing> {
+        match self.attempt() {
+            Ok(()) => Ok(()),
+            Err(first) => {
+                tracing::debug!(what = self.what, why = first.why, "feature missing, loading its modules");
+                load(self.modules);
+                self.attempt()
+            }
+        }
+    }
+
+    fn attempt(&self) -> Result<(), Missing> {
+        let failed = |why: String| Missing { what: self.what, why };
+        let netns = Netns::anonymous().map_err(|e| failed(e.to_string()))?;
+        let plan = Plan { steps: (self.steps)() };
+        netns.run(|| apply(&plan)).map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        Ok(())
+    }
+}
+
+fn mpls_steps() -> Vec<Step> {
+    let nexthop = Nexthop::Mpls { label: 100, via: Ipv4Addr::new(127, 0, 0, 2), dev: LO.to_owned() };
+    vec![
+        Step::SetSysctl(Sysctl::PlatformLabels, 128),
+        Step::SetSysctl(Sysctl::MplsInput(LO.to_owned()), 1),
+        Step::LinkUp(LO.to_owned()),
+        Step::ReplaceLabel(100, LabelRoute::Pop { dev: LO.to_owned() }),
+        Step::ReplaceNexthop(1, nexthop),
+    ]
+}
+
+/// Every expression that our tables use, in as few rules as possible.
+const NFT_PROBE: &str = "table inet kube_service_tunnel {
+    set vips { type ipv4_addr; elements = { 192.0.2.1 }; }
+    map saved_rp_filter { type ifname : mark; elements = { \"lo\" : 1 }; }
+    chain raw { type filter hook prerouting priority raw;
+        ip daddr @vips notrack
+        ip daddr @vips meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 64 seed 0x1 offset 64
+        iifname lo fib saddr type != local drop
+        meta l4proto udp socket wildcard 1 accept
+        ct state invalid drop
+    }
+    chain forward { type filter hook forward priority filter; ip daddr @vips reject; }
+    chain nat { type nat hook prerouting priority dstnat; ip daddr @vips dnat ip to 192.0.2.2; }
+    chain out { type route hook output priority raw; icmp type destination-unreachable ip saddr set @th,192,32; }
+    chain post { type filter hook postrouting priority mangle; tcp flags syn tcp option maxseg size set 1300; }
+}
+";
+
+/// Best effort: in a container without the host's `/lib/modules` it cannot work, and the second attempt says what lacks.
+fn load(modules: &[&str]) {
+    let mut command = Command::new("modprobe");
+    command.arg("-a").args(modules).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = command.status() {
+        tracing::debug!(%error, "modprobe cannot be run");
+    }
+}

@@ -1,0 +1,165 @@
+//! Links: making, deleting and recognising the devices that we own.
+
+use std::collections::BTreeMap;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoGre, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+
+use crate::plan::LinkKind;
+use crate::plan::observed::ObservedLink;
+
+use super::error::KernelError;
+use super::netlink::Netlink;
+use super::wire::{Request, attribute, attributes, be16, be32, ipv4, rtm, text, u8_at, u16_at, u32_at};
+
+/// `struct ifinfomsg`
+pub(super) const IFINFOMSG: usize = 16;
+pub(super) const IFF_UP: u32 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
+const IFF_LOOPBACK: u32 = 1 << 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+
+/// `ip link add NAME KIND`
+pub(super) fn add(name: &str, kind: &LinkKind) -> Request {
+    let (info_kind, data) = match kind {
+        LinkKind::GreExternal => (InfoKind::GreTun, InfoData::GreTun(vec![InfoGre::CollectMetadata])),
+        // No remote: any. Path MTU discovery is on, as with `ip`.
+        LinkKind::GreLocal(local) => (InfoKind::GreTun, InfoData::GreTun(vec![InfoGre::Local(*local)])),
+        // The kernel refuses GPE together with learning, which is its default; addresses are the nexthops' business.
+        LinkKind::VxlanGpe { port } => (
+            InfoKind::Vxlan,
+            InfoData::Vxlan(vec![
+                InfoVxlan::CollectMetadata(true),
+                InfoVxlan::Gpe,
+                InfoVxlan::Learning(false),
+                InfoVxlan::Port(*port),
+            ]),
+        ),
+    };
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(info_kind), LinkInfo::Data(data)]));
+    Request::new(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// `ip link set NAME up`
+pub(super) fn up(name: &str) -> Request {
+    let mut message = named(name);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    Request::new(&RouteNetlinkMessage::NewLink(message), 0)
+}
+
+/// `ip link del NAME`
+pub(super) fn del(name: &str) -> Request {
+    Request::new(&RouteNetlinkMessage::DelLink(named(name)), 0)
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+/// The request for all links.
+pub(super) fn list() -> Request {
+    let mut message = LinkMessage::default();
+    // The counters are most of a link's message.
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    Request::new(&RouteNetlinkMessage::GetLink(message), 0)
+}
+
+/// All links of the namespace.
+pub(super) fn dump(netlink: &mut Netlink) -> Result<BTreeMap<String, ObservedLink>, KernelError> {
+    netlink.dump("links", &list(), |links: &mut BTreeMap<_, _>, kind, payload| {
+        if kind == rtm::NEWLINK {
+            links.extend(decode(payload));
+        }
+    })
+}
+
+/// Names by index.
+pub(super) fn names(links: &BTreeMap<String, ObservedLink>) -> BTreeMap<u32, String> {
+    links.iter().map(|(name, link)| (link.index, name.clone())).collect()
+}
+
+fn decode(payload: &[u8]) -> Option<(String, ObservedLink)> {
+    let flags = u32_at(payload, 8)?;
+    let info = attribute(payload, IFINFOMSG, IFLA_LINKINFO).unwrap_or_default();
+    let kind_name = attribute(info, 0, IFLA_INFO_KIND).map(text);
+    let data = attribute(info, 0, IFLA_INFO_DATA).unwrap_or_default();
+    let link = ObservedLink {
+        index: u32_at(payload, 4)?,
+        kind: kind_name.as_deref().and_then(|name| decode_kind(name, data)),
+        kind_name,
+        up: flags & IFF_UP != 0,
+        mtu: attribute(payload, IFINFOMSG, IFLA_MTU).and_then(|v| u32_at(v, 0)).unwrap_or(0),
+        loopback: flags & IFF_LOOPBACK != 0,
+    };
+    Some((attribute(payload, IFINFOMSG, IFLA_IFNAME).map(text)?, link))
+}
+
+fn decode_kind(name: &str, data: &[u8]) -> Option<LinkKind> {
+    match name {
+        "gre" => decode_gre(data),
+        "vxlan" => decode_vxlan(data),
+        _ => None,
+    }
+}
+
+/// `IFLA_GRE_*` (include/uapi/linux/if_tunnel.h).
+fn decode_gre(data: &[u8]) -> Option<LinkKind> {
+    const IFLAGS: u16 = 2;
+    const OFLAGS: u16 = 3;
+    const LOCAL: u16 = 6;
+    const REMOTE: u16 = 7;
+    const COLLECT_METADATA: u16 = 18;
+    let (mut local, mut plain) = (None, true);
+    for (kind, value) in attributes(data, 0) {
+        match kind {
+            COLLECT_METADATA => return Some(LinkKind::GreExternal),
+            LOCAL => local = ipv4(value).filter(|a| !a.is_unspecified()),
+            // Keys, checksums, sequence numbers, a fixed remote: somebody else's tunnel.
+            IFLAGS | OFLAGS => plain &= u16_at(value, 0) == Some(0),
+            REMOTE => plain &= be32(value) == Some(0),
+            _ => {}
+        }
+    }
+    local.filter(|_| plain).map(LinkKind::GreLocal)
+}
+
+/// `IFLA_VXLAN_*` (include/uapi/linux/if_link.h).
+fn decode_vxlan(data: &[u8]) -> Option<LinkKind> {
+    const PORT: u16 = 15;
+    const COLLECT_METADATA: u16 = 25;
+    const GPE: u16 = 27;
+    let external = attribute(data, 0, COLLECT_METADATA).and_then(|v| u8_at(v, 0)) == Some(1);
+    let gpe = attribute(data, 0, GPE).is_some();
+    let port = attribute(data, 0, PORT).and_then(be16)?;
+    (external && gpe).then_some(LinkKind::VxlanGpe { port })
+}
+
+/// What is in the way of a link that the kernel says exists already: nothing if it is the wanted one, else an error that
+/// names the other.
+pub(super) fn explain_exists(netlink: &mut Netlink, name: &str, kind: &LinkKind) -> Result<(), KernelError> {
+    let links = dump(netlink)?;
+    if let Some(link) = links.get(name) {
+        return match &link.kind {
+            Some(found) if found == kind => Ok(()),
+            Some(found) => Err(KernelError::Occupied(format!("{name} exists with other parameters: {found}"))),
+            None => {
+                let what = link.kind_name.as_deref().unwrap_or("hardware");
+                Err(KernelError::Occupied(format!("{name} exists and is of another kind: {what}")))
+            }
+        };
+    }
+    // One namespace has one collect-metadata GRE device, one GRE device for an address, one VXLAN device for a port.
+    let same = links.iter().find(|(_, l)| l.kind.as_ref() == Some(kind)).map(|(other, _)| other.as_str());
+    let other = same.unwrap_or("another device");
+    Err(KernelError::Occupied(format!("{other} is a `{kind}` already, and there can be only one")))
+}

@@ -1,0 +1,37 @@
+//! The kernel of one network namespace: reading back what is there ([`observe()`]) and carrying a plan out ([`apply()`]).
+//!
+//! Everything here is synchronous and concerns the network namespace of the *calling thread*; `netns::Netns::run` provides
+//! a thread that has entered the right one. Netlink sockets, `/proc/sys/net` and the `nft` child process all follow it.
+//! Only [`Monitor`] is asynchronous: it owns sockets that were opened inside the namespace.
+//!
+//! Nothing here decides anything. A [`Plan`](crate::plan::Plan) says what to do and in which order; this layer does
+//! exactly that, makes each step repeatable (what exists is replaced, what is gone stays gone), and says in one sentence
+//! what the kernel refused and what would remedy it.
+//!
+//! Requests are built with the types of `netlink-packet-route`. Answers are read attribute by attribute instead
+//! (module `wire`): a foreign link or route with an attribute that the crate cannot parse must not blind the agent to its own.
+
+mod address;
+mod apply;
+mod error;
+mod features;
+mod label;
+mod link;
+mod monitor;
+mod netlink;
+mod nexthop;
+mod nft;
+mod observe;
+mod remedy;
+mod route;
+mod route_to;
+mod rule;
+mod sysctl;
+mod wire;
+
+pub use apply::{ApplyError, apply};
+pub use error::KernelError;
+pub use features::{Missing, missing};
+pub use monitor::{Change, Monitor};
+pub use observe::{observe, read_sysctls};
+pub use route_to::{RouteFact, route_to, routes_to};

@@ -1,0 +1,221 @@
+//! Waiting for somebody to touch what is ours in a namespace.
+//!
+//! A node's route daemon, `systemd-networkd` or a colleague with `ip` may delete our rules and routes at any time; the
+//! kernel tells those who listen. What is *not* told, and is therefore derived from links: when a device goes down or
+//! loses its carrier, the kernel silently drops the nexthop objects and routes that lead through it
+//! (`nexthop_flush_dev` in net/ipv4/nexthop.c notifies nobody).
+//!
+//! The sockets are opened inside the namespace and keep it alive: drop the monitor when the pod is gone.
+//!
+//! What the agent does itself is reported too. A reconcile after it finds nothing to do, so that this comes to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::runtime::Handle;
+
+use crate::netns::Netns;
+use crate::plan::NFT_TABLE;
+
+use super::error::KernelError;
+use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
+use super::netlink::{Netlink, failed};
+use super::wire::{attribute, messages, rtm, text, u8_at, u32_at};
+use super::{address, link, nexthop, route, rule};
+
+/// `RTNLGRP_*`: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, MPLS_ROUTE, NEXTHOP (include/uapi/linux/rtnetlink.h).
+const ROUTE_GROUPS: [u32; 6] = [1, 5, 7, 8, 27, 32];
+/// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
+const NFT_GROUPS: [u32; 1] = [7];
+/// Bytes. When it overflows everything is taken for changed, so that size only saves work.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// Datagrams that are read before other tasks get a chance.
+const AT_ONCE: usize = 64;
+
+/// What has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// A link appeared, vanished, went up or down, or has another name or MTU. Anybody's: routes of ours may lead there.
+    Link,
+    /// An address of ours, or on a link of ours.
+    Address,
+    /// A route of ours, IPv4 or MPLS.
+    Route,
+    /// A rule of ours.
+    Rule,
+    /// A nexthop object of ours.
+    Nexthop,
+    /// Our nft table, or something in it.
+    Nft,
+    /// Notifications were lost: anything may have changed.
+    Overrun,
+}
+
+/// Listens in one namespace.
+pub struct Monitor {
+    route: TokioSocket,
+    nft: TokioSocket,
+    filter: Filter,
+}
+
+impl Monitor {
+    /// Starts listening in a namespace. Changes from now on are seen; links named `<link_prefix>*` are ours. Must be called
+    /// inside a tokio runtime; blocks for the time of one link dump.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the sockets cannot be opened there.
+    pub fn open_in(netns: &Netns, link_prefix: &str) -> Result<Self, KernelError> {
+        let runtime = Handle::current();
+        let (route, nft, links) = netns.run(|| {
+            let _registers_with = runtime.enter();
+            // Listen first: a link that appears during the dump is told twice rather than never.
+            let route = listen(NETLINK_ROUTE, &ROUTE_GROUPS)?;
+            let nft = listen(NETLINK_NETFILTER, &NFT_GROUPS)?;
+            Ok::<_, KernelError>((route, nft, known_links()?))
+        })??;
+        Ok(Monitor { route, nft, filter: Filter { prefix: link_prefix.to_owned(), links } })
+    }
+
+    /// Waits until something of ours has changed and returns all that is known to have changed by then, never nothing.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// A socket failed: open a new monitor, and take everything for changed.
+    pub async fn changed(&mut self) -> Result<BTreeSet<Change>, KernelError> {
+        loop {
+            let changes = poll_fn(|cx| self.poll_pending(cx)).await?;
+            if !changes.is_empty() {
+                return Ok(changes);
+            }
+        }
+    }
+
+    /// Reads what is there, up to a limit; ready if there was anything, be it somebody else's.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<BTreeSet<Change>, KernelError>> {
+        let mut changes = BTreeSet::new();
+        let filter = &mut self.filter;
+        let route = poll_socket(&self.route, cx, &mut changes, |kind, payload| filter.route(kind, payload))?;
+        let nft = poll_socket(&self.nft, cx, &mut changes, nft_change)?;
+        if route + nft > 0 { Poll::Ready(Ok(changes)) } else { Poll::Pending }
+    }
+}
+
+/// Reads from one socket and returns the number of datagrams, 0 if it will wake the task later.
+fn poll_socket(
+    socket: &TokioSocket,
+    cx: &mut Context<'_>,
+    changes: &mut BTreeSet<Change>,
+    mut concerns: impl FnMut(u16, &[u8]) -> Option<Change>,
+) -> Result<usize, KernelError> {
+    for count in 0..AT_ONCE {
+        match socket.poll_recv_from_full(cx) {
+            Poll::Pending => return Ok(count),
+            Poll::Ready(Ok((datagram, _))) => {
+                changes.extend(messages(&datagram).filter_map(|m| concerns(m.kind, m.payload)));
+            }
+            Poll::Ready(Err(error)) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                changes.insert(Change::Overrun);
+            }
+            Poll::Ready(Err(error)) => return Err(failed("receive")(error)),
+        }
+    }
+    Ok(AT_ONCE)
+}
+
+fn listen(protocol: isize, groups: &[u32]) -> Result<TokioSocket, KernelError> {
+    let mut asynchronous = TokioSocket::new(protocol).map_err(failed("open"))?;
+    let socket = asynchronous.socket_mut();
+    socket.bind(&SocketAddr::new(0, 0)).map_err(failed("bind"))?;
+    // Without the privilege for more the default size must do.
+    let _ = setsockopt(&*socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    groups.iter().try_for_each(|group| socket.add_membership(*group)).map_err(failed("join a group"))?;
+    Ok(asynchronous)
+}
+
+/// What matters about a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LinkState {
+    name: String,
+    /// `IFF_UP`, `IFF_RUNNING` and `IFF_LOWER_UP`.
+    flags: u32,
+    mtu: u32,
+}
+
+const FLAGS: u32 = 1 | 1 << 6 | 1 << 16;
+
+impl LinkState {
+    fn decode(payload: &[u8]) -> Option<(u32, Self)> {
+        let state = LinkState {
+            name: attribute(payload, IFINFOMSG, IFLA_IFNAME).map(text)?,
+            flags: u32_at(payload, 8)? & FLAGS,
+            mtu: attribute(payload, IFINFOMSG, IFLA_MTU).and_then(|v| u32_at(v, 0)).unwrap_or(0),
+        };
+        Some((u32_at(payload, 4)?, state))
+    }
+}
+
+fn known_links() -> Result<BTreeMap<u32, LinkState>, KernelError> {
+    let mut netlink = Netlink::route()?;
+    netlink.dump("links", &link::list(), |links: &mut BTreeMap<_, _>, _, payload| {
+        links.extend(LinkState::decode(payload));
+    })
+}
+
+/// Tells our changes from others'.
+#[derive(Debug)]
+struct Filter {
+    prefix: String,
+    links: BTreeMap<u32, LinkState>,
+}
+
+impl Filter {
+    fn route(&mut self, kind: u16, payload: &[u8]) -> Option<Change> {
+        match kind {
+            rtm::NEWLINK | rtm::DELLINK => self.link(kind, payload).then_some(Change::Link),
+            rtm::NEWADDR | rtm::DELADDR => self.address(payload).then_some(Change::Address),
+            rtm::NEWROUTE | rtm::DELROUTE => route::is_ours(payload).then_some(Change::Route),
+            rtm::NEWRULE | rtm::DELRULE => rule::is_ours(payload).then_some(Change::Rule),
+            rtm::NEWNEXTHOP | rtm::DELNEXTHOP => nexthop::is_ours(payload).then_some(Change::Nexthop),
+            _ => None,
+        }
+    }
+
+    fn link(&mut self, kind: u16, payload: &[u8]) -> bool {
+        // A bridge tells about its ports with the same messages and the family AF_BRIDGE; there a DELLINK is no deletion.
+        if u8_at(payload, 0) != Some(0) {
+            return false;
+        }
+        let Some((index, state)) = LinkState::decode(payload) else { return false };
+        if kind == rtm::DELLINK {
+            return self.links.remove(&index).is_some();
+        }
+        self.links.insert(index, state.clone()).as_ref() != Some(&state)
+    }
+
+    fn address(&self, payload: &[u8]) -> bool {
+        address::decode(payload).is_some_and(|found| {
+            let link = self.links.get(&found.index);
+            found.ours || link.is_some_and(|link| link.name.starts_with(&self.prefix))
+        })
+    }
+}
+
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_*`, `struct nfgenmsg` and the name of the table, which is attribute 1 of every
+/// message but the one that counts the generation (include/uapi/linux/netfilter/nf_tables.h).
+fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
+    const SUBSYSTEM: u16 = 10;
+    const NEWGEN: u16 = 15;
+    const NFPROTO_INET: u8 = 1;
+    const NFGENMSG: usize = 4;
+    const TABLE: u16 = 1;
+    let nftables = kind >> 8 == SUBSYSTEM && kind & 0xff != NEWGEN;
+    let ours = nftables
+        && u8_at(payload, 0) == Some(NFPROTO_INET)
+        && attribute(payload, NFGENMSG, TABLE).is_some_and(|name| text(name) == NFT_TABLE);
+    ours.then_some(Change::Nft)
+}

@@ -1,0 +1,70 @@
+//! Reading a namespace back: everything of ours, and as much of the rest as decisions need.
+
+use std::collections::BTreeMap;
+
+use crate::plan::nft::ObservedTable;
+use crate::plan::{Observed, Sysctl};
+
+use super::error::KernelError;
+use super::netlink::Netlink;
+use super::{address, label, link, nexthop, nft, route, rule, sysctl};
+
+/// Name of the nft map that remembers the old values of the sysctls of one kind, without the kind.
+const SAVED: &str = "saved_";
+
+/// Reads the network namespace of the calling thread.
+///
+/// Sysctls are read if they are in `wanted_sysctls` or if our nft table remembers an old value of them; those that do not
+/// exist are left out. Addresses on links whose name starts with `link_prefix` are ours, whatever their protocol number.
+///
+/// The parts are read one after the other, so that two of them may disagree when something changes meanwhile; the next
+/// reconcile sees to it.
+///
+/// # Errors
+/// [`KernelError::Read`] says what could not be read. Nothing is ever reported as empty because it could not be read;
+/// only what this kernel cannot have at all (MPLS routes, nexthop objects) is.
+pub fn observe<'a>(
+    wanted_sysctls: impl Iterator<Item = &'a Sysctl>,
+    link_prefix: &str,
+) -> Result<Observed, KernelError> {
+    let mut netlink = Netlink::route()?;
+    let links = link::dump(&mut netlink).map_err(reading("links"))?;
+    let names = link::names(&links);
+    let addresses = address::dump(&mut netlink, &names, link_prefix).map_err(reading("addresses"))?;
+    let nexthops = nexthop::dump(&mut netlink, &names).map_err(reading("nexthops"))?;
+    let (routes, foreign_routes) = route::dump(&mut netlink, &names).map_err(reading("routes"))?;
+    let (labels, foreign_labels) = label::dump(&mut netlink, &names).map_err(reading("MPLS routes"))?;
+    let rules = rule::dump(&mut netlink).map_err(reading("rules"))?;
+    let nft = nft::list().map_err(reading("nft table"))?;
+    let sysctls = read_sysctls(wanted_sysctls.cloned().chain(remembered(nft.as_ref())))?;
+    Ok(Observed { links, addresses, nexthops, routes, foreign_routes, labels, foreign_labels, rules, sysctls, nft })
+}
+
+fn reading(what: &'static str) -> impl Fn(KernelError) -> KernelError {
+    move |source| KernelError::Read { what, source: Box::new(source) }
+}
+
+/// The present values of sysctls; those that do not exist are left out.
+///
+/// # Errors
+/// [`KernelError::Sysctl`]
+pub fn read_sysctls(keys: impl Iterator<Item = Sysctl>) -> Result<BTreeMap<Sysctl, u32>, KernelError> {
+    let mut values = BTreeMap::new();
+    for key in keys {
+        if !values.contains_key(&key)
+            && let Some(value) = sysctl::read(&key)?
+        {
+            values.insert(key, value);
+        }
+    }
+    Ok(values)
+}
+
+/// The sysctls whose old values the table remembers: maps `saved_<kind>` with elements `dev : value`.
+fn remembered(table: Option<&ObservedTable>) -> Vec<Sysctl> {
+    let maps = table.into_iter().flat_map(|table| &table.sets);
+    maps.filter_map(|(name, set)| Some((name.strip_prefix(SAVED)?, set)))
+        .flat_map(|(kind, set)| set.elements.iter().map(move |element| (kind, element)))
+        .filter_map(|(kind, element)| Sysctl::from_name(kind, element.split(" : ").next()?))
+        .collect()
+}

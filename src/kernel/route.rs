@@ -1,0 +1,173 @@
+//! IPv4 routes: VIP routes in our tables, and a count of everybody else's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::plan::observed::ObservedRoute;
+use crate::plan::step::RouteWrite;
+use crate::plan::{PROTOCOL, RouteKey};
+
+use super::error::KernelError;
+use super::netlink::Netlink;
+use super::wire::{Request, attribute, ipv4, rtm, u8_at, u32_at};
+
+/// `struct rtmsg`: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
+pub(super) const RTMSG: usize = 12;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_OIF: u16 = 4;
+pub(super) const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+pub(super) const RTA_METRICS: u16 = 8;
+pub(super) const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+pub(super) const RTA_VIA: u16 = 18;
+pub(super) const RTA_NEWDST: u16 = 19;
+const RTA_NH_ID: u16 = 30;
+/// In `RTA_METRICS`.
+pub(super) const RTAX_MTU: u16 = 2;
+/// `rtm_flags`: a cache entry, not a route.
+const RTM_F_CLONED: u32 = 0x200;
+const RTN_UNICAST: u8 = 1;
+const RTN_UNREACHABLE: u8 = 7;
+/// Size of `struct rtnexthop`.
+const RTNH: usize = 8;
+
+/// Our protocol number.
+pub(super) fn protocol() -> RouteProtocol {
+    RouteProtocol::from(PROTOCOL)
+}
+
+/// `ip route replace KEY TARGET protocol 107`; `devices` are the indices of the target's devices.
+pub(super) fn replace(key: RouteKey, target: &RouteWrite, devices: &[u32]) -> Request {
+    let mut message = keyed(key);
+    match target {
+        RouteWrite::Unreachable => message.header.kind = RouteType::Unreachable,
+        &RouteWrite::Nhid { id, mtu } => {
+            message.header.kind = RouteType::Unicast;
+            message.attributes.push(RouteAttribute::NhId(id));
+            message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+        }
+        RouteWrite::Devices(_) => {
+            message.header.kind = RouteType::Unicast;
+            message.header.scope = RouteScope::Link;
+            message.attributes.push(match devices {
+                [one] => RouteAttribute::Oif(*one),
+                many => RouteAttribute::MultiPath(many.iter().map(|index| hop(*index)).collect()),
+            });
+        }
+    }
+    Request::new(&RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn hop(index: u32) -> RouteNextHop {
+    let mut hop = RouteNextHop::default();
+    hop.interface_index = index;
+    hop
+}
+
+/// `ip route del KEY protocol 107`: from the key alone, whatever it leads to.
+pub(super) fn del(key: RouteKey) -> Request {
+    let mut message = keyed(key);
+    // "Nowhere" matches any scope, the type 0 any type (fib_table_delete in net/ipv4/fib_trie.c).
+    message.header.scope = RouteScope::NoWhere;
+    Request::new(&RouteNetlinkMessage::DelRoute(message), 0)
+}
+
+fn keyed(key: RouteKey) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = 32;
+    message.header.protocol = protocol();
+    message.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::Inet(key.vip)),
+        // The header's field has 8 bits only.
+        RouteAttribute::Table(key.table),
+    ];
+    message
+}
+
+/// Our routes by key, and the number of all others by table.
+pub(super) type Routes = (BTreeMap<RouteKey, ObservedRoute>, BTreeMap<u32, usize>);
+
+/// All IPv4 routes of the namespace.
+pub(super) fn dump(netlink: &mut Netlink, names: &BTreeMap<u32, String>) -> Result<Routes, KernelError> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    let request = Request::new(&RouteNetlinkMessage::GetRoute(message), 0);
+    netlink.dump("routes", &request, |routes: &mut Routes, kind, payload| {
+        let cloned = u32_at(payload, 8).is_none_or(|flags| flags & RTM_F_CLONED != 0);
+        if kind != rtm::NEWROUTE || u8_at(payload, 0) != Some(u8::from(AddressFamily::Inet)) || cloned {
+            return;
+        }
+        match decode_key(payload) {
+            Some(key) if is_ours(payload) => {
+                routes.0.insert(key, decode_target(payload, names));
+            }
+            _ => *routes.1.entry(table(payload)).or_default() += 1,
+        }
+    })
+}
+
+/// Whether a route message, of any family, carries our protocol number.
+pub(super) fn is_ours(payload: &[u8]) -> bool {
+    u8_at(payload, 5) == Some(PROTOCOL)
+}
+
+fn table(payload: &[u8]) -> u32 {
+    let long = attribute(payload, RTMSG, RTA_TABLE).and_then(|v| u32_at(v, 0));
+    long.unwrap_or_else(|| u8_at(payload, 4).map_or(0, u32::from))
+}
+
+fn decode_key(payload: &[u8]) -> Option<RouteKey> {
+    let vip = attribute(payload, RTMSG, RTA_DST).and_then(ipv4)?;
+    (u8_at(payload, 1)? == 32).then(|| RouteKey { table: table(payload), vip })
+}
+
+fn decode_target(payload: &[u8], names: &BTreeMap<u32, String>) -> ObservedRoute {
+    let value = |kind| attribute(payload, RTMSG, kind);
+    let tos = u8_at(payload, 3) != Some(0);
+    if tos || value(RTA_PRIORITY).and_then(|v| u32_at(v, 0)).is_some_and(|priority| priority != 0) {
+        return ObservedRoute::Other;
+    }
+    let id = value(RTA_NH_ID).and_then(|v| u32_at(v, 0));
+    match (u8_at(payload, 7), id) {
+        (Some(RTN_UNREACHABLE), _) => ObservedRoute::Unreachable,
+        (_, Some(id)) => ObservedRoute::Nhid { id, mtu: mtu(payload) },
+        (Some(RTN_UNICAST), None) => {
+            decode_devices(payload, names).map_or(ObservedRoute::Other, ObservedRoute::Devices)
+        }
+        _ => ObservedRoute::Other,
+    }
+}
+
+/// The devices of a route without gateways; `None` if it is another kind of route.
+fn decode_devices(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<BTreeSet<String>> {
+    let name = |index: u32| names.get(&index).cloned();
+    if let Some(single) = attribute(payload, RTMSG, RTA_OIF) {
+        let on_link = attribute(payload, RTMSG, RTA_GATEWAY).is_none() && attribute(payload, RTMSG, RTA_VIA).is_none();
+        return Some(BTreeSet::from([name(u32_at(single, 0)?)?])).filter(|_| on_link);
+    }
+    let mut hops = attribute(payload, RTMSG, RTA_MULTIPATH)?;
+    let mut devices = BTreeSet::new();
+    // struct rtnexthop: length (16 bits), flags, hops, interface index; then attributes, which an on-link hop has none of.
+    while hops.len() >= RTNH {
+        let length = usize::from(u16::from_ne_bytes([hops[0], hops[1]]));
+        if length != RTNH {
+            return None;
+        }
+        devices.insert(name(u32_at(hops, 4)?)?);
+        hops = &hops[length..];
+    }
+    Some(devices)
+}
+
+/// The MTU metric of a route message, in bytes.
+pub(super) fn mtu(payload: &[u8]) -> Option<u32> {
+    let metrics = attribute(payload, RTMSG, RTA_METRICS)?;
+    attribute(metrics, 0, RTAX_MTU).and_then(|v| u32_at(v, 0)).filter(|mtu| *mtu != 0)
+}

@@ -1,0 +1,132 @@
+//! Where the kernel would send a packet, and how large it may be: the underlay below a tunnel.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
+use crate::plan::observed::ObservedLink;
+
+use super::error::KernelError;
+use super::link;
+use super::netlink::Netlink;
+use super::route::{RTA_GATEWAY, RTA_OIF, RTMSG, mtu};
+use super::wire::{Request, attribute, ipv4, u8_at, u32_at};
+
+const RTA_CACHEINFO: u16 = 12;
+/// Offset of `rta_expires` in `struct rta_cacheinfo`.
+const EXPIRES: usize = 8;
+const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+/// `rtm_flags`, Linux 4.13: the route itself, not what was learned for this destination.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+
+/// How an address is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFact {
+    /// The device the packet leaves through; `lo` for a local address.
+    pub dev: String,
+    /// The IPv4 gateway; `None` if the address is on-link (or behind an IPv6 gateway).
+    pub gateway: Option<Ipv4Addr>,
+    /// Largest packet in bytes: the route's MTU metric if it has one, else the device's MTU.
+    pub mtu: u32,
+    /// The address belongs to this namespace itself.
+    pub local: bool,
+}
+
+/// How the namespace of the calling thread reaches an address (unmarked, no source given).
+///
+/// # Errors
+/// [`KernelError::NoRoute`] if no route leads there or the route rejects it.
+pub fn route_to(address: Ipv4Addr) -> Result<RouteFact, KernelError> {
+    routes_to(&[address])?.pop().unwrap_or(Err(KernelError::NoRoute { to: address, errno: Errno::ENETUNREACH }))
+}
+
+/// [`route_to`] for many addresses over one socket; the answers are in the order of the addresses.
+///
+/// A path MTU that the kernel has *learned* does not count: it expires, belongs to one destination as seen by one flow, and
+/// a stranger may have sent it (RFC 5927). The route's own metric does.
+///
+/// # Errors
+/// Outer: the socket failed, or the links could not be read. Inner: see [`route_to`].
+pub fn routes_to(addresses: &[Ipv4Addr]) -> Result<Vec<Result<RouteFact, KernelError>>, KernelError> {
+    let mut netlink = Netlink::route()?;
+    let links = link::dump(&mut netlink)?;
+    let devices: BTreeMap<u32, (&String, &ObservedLink)> =
+        links.iter().map(|(name, link)| (link.index, (name, link))).collect();
+    let mut facts: Vec<Result<RouteFact, KernelError>> = Vec::with_capacity(addresses.len());
+    facts.extend(addresses.iter().map(|to| Err(KernelError::NoRoute { to: *to, errno: Errno::ENETUNREACH })));
+    let mut learned = Vec::new();
+    let requests: Vec<Request> = addresses.iter().map(|to| get(*to, 0)).collect();
+    netlink.ask(&requests, |index, answer| {
+        let (Some(slot), Some(to)) = (facts.get_mut(index), addresses.get(index)) else { return };
+        if answer.as_ref().is_ok_and(|payload| is_learned(payload)) {
+            learned.push((index, *to));
+        }
+        *slot = answer.map_err(|e| no_route(*to, e)).and_then(|payload| decode(*to, payload, &devices));
+    })?;
+    correct_learned(&mut netlink, &learned, &mut facts)?;
+    Ok(facts)
+}
+
+/// Asks for the routes below learned exceptions and takes their own metric, if they have one.
+fn correct_learned(
+    netlink: &mut Netlink,
+    learned: &[(usize, Ipv4Addr)],
+    facts: &mut [Result<RouteFact, KernelError>],
+) -> Result<(), KernelError> {
+    let requests: Vec<Request> = learned.iter().map(|(_, to)| get(*to, RTM_F_FIB_MATCH)).collect();
+    netlink.ask(&requests, |index, answer| {
+        let slot = learned.get(index).and_then(|(original, _)| facts.get_mut(*original));
+        if let (Some(Ok(fact)), Some(own)) = (slot, answer.ok().and_then(mtu)) {
+            fact.mtu = own;
+        }
+    })
+}
+
+fn get(to: Ipv4Addr, flags: u32) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = 32;
+    message.header.flags = RouteFlags::from_bits_retain(flags);
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
+    Request::new(&RouteNetlinkMessage::GetRoute(message), 0)
+}
+
+fn no_route(to: Ipv4Addr, error: KernelError) -> KernelError {
+    match error {
+        KernelError::Refused {
+            errno: errno @ (Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL),
+            ..
+        } => KernelError::NoRoute { to, errno },
+        other => other,
+    }
+}
+
+fn is_learned(payload: &[u8]) -> bool {
+    let expires = attribute(payload, RTMSG, RTA_CACHEINFO).and_then(|info| u32_at(info, EXPIRES));
+    expires.is_some_and(|ticks| ticks != 0)
+}
+
+fn decode(
+    to: Ipv4Addr,
+    payload: &[u8],
+    devices: &BTreeMap<u32, (&String, &ObservedLink)>,
+) -> Result<RouteFact, KernelError> {
+    let kind = u8_at(payload, 7);
+    if !matches!(kind, Some(RTN_UNICAST | RTN_LOCAL)) {
+        // Broadcast and multicast lead nowhere that a tunnel could end.
+        return Err(KernelError::NoRoute { to, errno: Errno::EHOSTUNREACH });
+    }
+    let index = attribute(payload, RTMSG, RTA_OIF).and_then(|v| u32_at(v, 0)).unwrap_or(0);
+    let (dev, link) = devices.get(&index).ok_or_else(|| KernelError::NoDevice(format!("#{index}")))?;
+    let metric = mtu(payload).filter(|_| !is_learned(payload));
+    Ok(RouteFact {
+        dev: (*dev).clone(),
+        gateway: attribute(payload, RTMSG, RTA_GATEWAY).and_then(ipv4),
+        mtu: metric.unwrap_or(link.mtu),
+        local: kind == Some(RTN_LOCAL),
+    })
+}

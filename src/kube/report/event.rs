@@ -1,0 +1,83 @@
+//! A problem as an `events.k8s.io/v1` Event.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use serde_json::{Value, json};
+
+use crate::model::{Problem, Reason};
+
+/// Who reports, whatever the node.
+const CONTROLLER: &str = "cmd.nu/tunnel-router";
+
+/// Longest `reportingInstance` that the API takes.
+const MAX_INSTANCE: usize = 128;
+
+/// The Event's name: the same on every node, and another one for every Service (by UID), reason and note.
+pub(super) fn name(problem: &Problem) -> String {
+    let hash = fnv1a([problem.service.uid.as_str(), problem.reason.as_str(), problem.note.as_str()]);
+    format!("{}.{hash:016x}", problem.service.name)
+}
+
+/// The Event as it is created.
+pub(super) fn new(problem: &Problem, instance: &str, now: Timestamp) -> Event {
+    let service = &problem.service;
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name(problem)),
+            namespace: Some(service.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        type_: Some("Warning".to_owned()),
+        reason: Some(problem.reason.as_str().to_owned()),
+        action: Some(action(problem.reason).to_owned()),
+        note: Some(problem.note.clone()),
+        regarding: Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(service.namespace.clone()),
+            name: Some(service.name.clone()),
+            uid: Some(service.uid.clone()),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(instance[..instance.floor_char_boundary(MAX_INSTANCE)].to_owned()),
+        ..Event::default()
+    }
+}
+
+/// When an Event was observed last, as far as it says so.
+pub(super) fn last_observed(event: &Event) -> Option<Timestamp> {
+    let series = event.series.as_ref().map(|series| series.last_observed_time.0);
+    series.or(event.event_time.as_ref().map(|time| time.0))
+}
+
+/// A merge patch that says that the Event was observed once more. With the version that was read: when two nodes do it
+/// at the same time, one of them is refused.
+pub(super) fn observed_again(event: &Event, now: Timestamp) -> Value {
+    let count = event.series.as_ref().map_or(1, |series| series.count).saturating_add(1);
+    let series = json!({ "count": count, "lastObservedTime": MicroTime(now) });
+    json!({ "metadata": { "resourceVersion": event.metadata.resource_version }, "series": series })
+}
+
+/// What was being done.
+fn action(reason: Reason) -> &'static str {
+    match reason {
+        Reason::EndpointFailed | Reason::NodeFailed => "Program",
+        Reason::InvalidVip
+        | Reason::VipConflict
+        | Reason::InvalidMode
+        | Reason::EndpointRefused
+        | Reason::TooManyEndpoints
+        | Reason::UnsupportedService => "Resolve",
+    }
+}
+
+/// FNV-1a over the parts, each ended by a byte that no text has. The standard library's hasher may change with the
+/// compiler, and two versions of the agent must agree.
+pub(super) fn fnv1a<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
+    let bytes = parts.into_iter().flat_map(|part| part.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

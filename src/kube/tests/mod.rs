@@ -1,0 +1,7 @@
+//! Against a server that listens on a real socket and says what a test wants it to say.
+
+mod client;
+mod log;
+mod report;
+mod server;
+mod watch;

@@ -1,0 +1,358 @@
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::log::Log;
+use super::server::{After, Reply, Request, Server, client, until};
+use crate::kube::watch::{Pace, watch_at};
+use crate::state::{Change, Index, Watched};
+
+const SERVICES: &str = "/api/v1/services";
+
+fn pace() -> Pace {
+    Pace {
+        answer: Duration::from_millis(300),
+        quiet: Duration::from_millis(200),
+        settled: Duration::from_millis(50),
+        retry: Duration::from_millis(10),
+        retry_limit: Duration::from_millis(40),
+        ..Pace::default()
+    }
+}
+
+fn start(client: &Client) -> mpsc::Receiver<Change> {
+    watch_at(client, "worker-a", CancellationToken::new(), pace())
+}
+
+fn list(version: &str, items: &[Value]) -> Reply {
+    Reply::Json(200, json!({ "kind": "List", "metadata": { "resourceVersion": version }, "items": items }))
+}
+
+fn service(name: &str, version: &str) -> Value {
+    json!({ "metadata": { "name": name, "namespace": "shop", "uid": name, "resourceVersion": version } })
+}
+
+/// A Service with a spec that no Service has.
+fn garbage(name: &str, version: &str) -> Value {
+    let mut garbage = service(name, version);
+    garbage["spec"] = json!({ "ports": "not-a-list" });
+    garbage
+}
+
+fn event(kind: &str, object: &Value) -> Value {
+    json!({ "type": kind, "object": object })
+}
+
+fn bookmark(version: &str) -> Value {
+    event("BOOKMARK", &json!({ "kind": "X", "apiVersion": "v1", "metadata": { "resourceVersion": version } }))
+}
+
+fn status(code: u16, reason: &str) -> Value {
+    json!({ "kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code })
+}
+
+/// Lists are empty and watches stay open.
+fn idle(request: &Request) -> Reply {
+    if request.is_watch() { Reply::Stream(Vec::new(), After::Hold) } else { list("1", &[]) }
+}
+
+/// Everything is idle but Services: their n-th request, counted from 0, gets the n-th reply, later ones are idle.
+async fn scripted(script: impl Fn(usize, &Request) -> Option<Reply> + Send + Sync + 'static) -> Server {
+    let count = AtomicUsize::new(0);
+    Server::start(move |request| {
+        let scripted = if request.path == SERVICES { script(count.fetch_add(1, SeqCst), request) } else { None };
+        scripted.unwrap_or_else(|| idle(request))
+    })
+    .await
+}
+
+/// The next changes of Services, in short.
+async fn next(changes: &mut mpsc::Receiver<Change>, n: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    while all.len() < n {
+        let change = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.expect("no change comes");
+        let Change::Service(change) = change.expect("the watch has ended") else { continue };
+        all.push(match change {
+            Watched::Init => "init".to_owned(),
+            Watched::InitApply(object) => format!("init {}", object.metadata.name.unwrap()),
+            Watched::InitKeep(key) => format!("keep {}", key.name),
+            Watched::InitDone => "done".to_owned(),
+            Watched::Apply(object) => format!("apply {}", object.metadata.name.unwrap()),
+            Watched::Delete(key) => format!("delete {}", key.name),
+        });
+    }
+    all
+}
+
+fn versions(server: &Server) -> Vec<String> {
+    let watches = server.requests(|r| r.path == SERVICES && r.is_watch());
+    watches.iter().map(|r| r.parameter("resourceVersion").unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_list_comes_first_and_what_changes_afterwards_follows() {
+    let server = scripted(|n, _| match n {
+        0 => Some(list("5", &[service("a", "4"), service("b", "5")])),
+        1 => Some(Reply::Stream(
+            vec![
+                event("ADDED", &service("c", "6")),
+                event("MODIFIED", &service("a", "7")),
+                event("DELETED", &service("b", "8")),
+            ],
+            After::Hold,
+        )),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    let expected = ["init", "init a", "init b", "done", "apply c", "apply a", "delete b"];
+    assert_eq!(next(&mut changes, 7).await, expected);
+    assert_eq!(versions(&server), ["5"]);
+}
+
+#[tokio::test]
+async fn the_index_is_complete_when_all_four_lists_were_received() {
+    let server = scripted(|_, _| None).await;
+    let mut changes = start(&server.client());
+    let mut index = Index::new("cmd.nu/tunnel");
+    while index.snapshot().is_none() {
+        let change = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.expect("no change comes");
+        index.apply(change.unwrap());
+    }
+    let lists = server.requests(|r| !r.is_watch());
+    let mut paths: Vec<&str> = lists.iter().map(|r| r.path.as_str()).collect();
+    paths.sort_unstable();
+    let expected = ["/api/v1/nodes", "/api/v1/pods", SERVICES, "/apis/discovery.k8s.io/v1/endpointslices"];
+    assert_eq!(paths, expected);
+}
+
+#[tokio::test]
+async fn only_pods_of_the_own_node_are_asked_for() {
+    let server = scripted(|_, _| None).await;
+    let _changes = start(&server.client());
+    until("the watch of pods", || !server.requests(|r| r.path == "/api/v1/pods" && r.is_watch()).is_empty()).await;
+    let own = Some("spec.nodeName=worker-a".to_owned());
+    for request in server.requests(|r| r.path == "/api/v1/pods") {
+        assert_eq!(request.parameter("fieldSelector"), own);
+    }
+    assert!(server.requests(|r| r.path == SERVICES).iter().all(|r| r.parameter("fieldSelector").is_none()));
+}
+
+#[tokio::test]
+async fn a_long_list_is_received_in_pages() {
+    let server = scripted(|n, request| match n {
+        0 => {
+            assert_eq!(request.parameter("limit").unwrap(), "500");
+            let meta = json!({ "resourceVersion": "5", "continue": "more" });
+            Some(Reply::Json(200, json!({ "metadata": meta, "items": [service("a", "4")] })))
+        }
+        1 => {
+            assert_eq!(request.parameter("continue").unwrap(), "more");
+            Some(list("5", &[service("b", "5")]))
+        }
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 4).await, ["init", "init a", "init b", "done"]);
+}
+
+#[tokio::test]
+async fn a_list_that_expires_between_its_pages_is_begun_again() {
+    let server = scripted(|n, _| match n {
+        0 => {
+            let meta = json!({ "resourceVersion": "5", "continue": "more" });
+            Some(Reply::Json(200, json!({ "metadata": meta, "items": [service("a", "4")] })))
+        }
+        1 => Some(Reply::Json(410, status(410, "Expired"))),
+        2 => Some(list("9", &[service("b", "9")])),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 5).await, ["init", "init a", "init", "init b", "done"]);
+}
+
+#[tokio::test]
+async fn a_version_that_expires_in_the_stream_is_listed_again() {
+    let server = scripted(|n, _| match n {
+        1 => Some(Reply::Stream(vec![event("ERROR", &status(410, "Expired"))], After::End)),
+        2 => Some(list("9", &[service("b", "9")])),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 5).await, ["init", "done", "init", "init b", "done"]);
+    until("the next watch", || versions(&server) == ["1", "9"]).await;
+}
+
+#[tokio::test]
+async fn a_version_that_expires_in_the_answer_is_listed_again() {
+    let server = scripted(|n, _| match n {
+        1 => Some(Reply::Json(410, status(410, "Gone"))),
+        2 => Some(list("9", &[])),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 4).await, ["init", "done", "init", "done"]);
+    until("the next watch", || versions(&server) == ["1", "9"]).await;
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_taken_up_where_it_broke() {
+    let server = scripted(|n, _| match n {
+        1 => Some(Reply::Stream(vec![event("ADDED", &service("a", "7"))], After::Break)),
+        2 => Some(Reply::Stream(vec![event("ADDED", &service("b", "8")), bookmark("20")], After::Break)),
+        3 => Some(Reply::Stream(vec![event("ADDED", &service("c", "21"))], After::End)),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 5).await, ["init", "done", "apply a", "apply b", "apply c"]);
+    until("the next watch", || versions(&server) == ["1", "7", "20", "21"]).await;
+}
+
+#[tokio::test]
+async fn an_api_that_is_away_at_the_start_is_waited_for() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    // Nobody listens on that port after this.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut changes = start(&client(free));
+    until("the outage", || log.count(&["WARN", "watch Service"]) == 1).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let _server = Server::start_at(free, idle).await;
+    assert_eq!(next(&mut changes, 2).await, ["init", "done"]);
+    until("the end of the outage", || log.count(&["INFO", "works again"]) == 4).await;
+    assert_eq!(log.count(&["WARN"]), 4, "one line per kind: {}", log.text());
+}
+
+#[tokio::test]
+async fn an_outage_of_a_quiet_watch_ends_in_the_log_without_an_event() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let server = scripted(|n, _| (n == 1).then(|| Reply::Json(500, status(500, "InternalError")))).await;
+    let _changes = start(&server.client());
+    until("the end of the outage", || log.count(&["INFO", "watch Service", "works again"]) == 1).await;
+    assert_eq!(log.count(&["WARN", "watch Service", "no (HTTP 500 InternalError)"]), 1, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_kind_that_is_forbidden_does_not_disturb_the_others() {
+    let server = Server::start(|request| match request.path.as_str() {
+        "/api/v1/nodes" => Reply::Json(403, status(403, "Forbidden")),
+        _ => idle(request),
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 2).await, ["init", "done"]);
+    until("trying again", || server.requests(|r| r.path == "/api/v1/nodes").len() > 3).await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_does_not_stop_the_rest() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let server = scripted(|n, _| match n {
+        0 => Some(list("5", &[garbage("x", "4"), service("a", "5")])),
+        1 => Some(Reply::Stream(
+            vec![
+                event("MODIFIED", &garbage("x", "6")),
+                event("ADDED", &service("b", "7")),
+                event("MODIFIED", &service("x", "8")),
+                event("DELETED", &garbage("x", "9")),
+            ],
+            After::Hold,
+        )),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    let expected = ["init", "keep x", "init a", "done", "apply b", "apply x", "delete x"];
+    assert_eq!(next(&mut changes, 7).await, expected);
+    assert_eq!(log.count(&["WARN", "shop/x", "cannot be decoded"]), 1, "{}", log.text());
+    assert_eq!(log.count(&["INFO", "can be decoded again"]), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_means_nothing_does_not_stop_the_rest() {
+    let server = scripted(|n, _| match n {
+        1 => Some(Reply::Stream(
+            vec![
+                json!({ "type": "SURPRISE", "object": {} }),
+                event("ADDED", &json!({ "metadata": 5 })),
+                event("ADDED", &service("b", "7")),
+            ],
+            After::Hold,
+        )),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 3).await, ["init", "done", "apply b"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_not_waited_for_without_end() {
+    let server = scripted(|n, _| (n == 0 || n == 2).then_some(Reply::Silence)).await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 2).await, ["init", "done"]);
+    until("the watch after a silent one", || versions(&server).len() >= 2).await;
+}
+
+#[tokio::test]
+async fn a_version_about_which_the_server_stays_silent_is_listed_again() {
+    let server = scripted(|n, _| (n == 4).then(|| list("2", &[service("a", "2")]))).await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 5).await, ["init", "done", "init", "init a", "done"]);
+    assert_eq!(versions(&server)[..3], ["1", "1", "1"]);
+}
+
+#[tokio::test]
+async fn a_version_that_is_refused_in_other_words_is_listed_again() {
+    let server = scripted(|n, _| match n {
+        1..=3 => Some(Reply::Json(400, status(400, "BadRequest"))),
+        4 => Some(list("2", &[])),
+        _ => None,
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert_eq!(next(&mut changes, 4).await, ["init", "done", "init", "done"]);
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_at_once_is_not_repeated_without_a_pause() {
+    let server = scripted(|n, _| (n > 0).then(|| Reply::Stream(Vec::new(), After::End))).await;
+    let _changes = start(&server.client());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let watches = versions(&server).len();
+    assert!((2..60).contains(&watches), "{watches}");
+}
+
+#[tokio::test]
+async fn cancelling_ends_the_watches_and_the_receiver() {
+    let server = scripted(|_, _| None).await;
+    let cancel = CancellationToken::new();
+    let mut changes = watch_at(&server.client(), "worker-a", cancel.clone(), pace());
+    next(&mut changes, 2).await;
+    cancel.cancel();
+    let end = async { while changes.recv().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(5), end).await.expect("the receiver does not end");
+}
+
+#[tokio::test]
+async fn nobody_listening_ends_the_watches() {
+    let server = scripted(|_, _| None).await;
+    drop(start(&server.client()));
+    // A watch that lives is renewed at this pace every quarter of a second.
+    for _ in 0..5 {
+        let before = server.requests(|_| true).len();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if server.requests(|_| true).len() == before {
+            return;
+        }
+    }
+    panic!("the watches go on");
+}

@@ -1,0 +1,294 @@
+//! One kind: list, watch from the list's version, watch on from the last version seen, list again when that has
+//! expired.
+
+use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
+
+use ::kube::Api;
+use ::kube::api::{ListParams, WatchEvent, WatchParams};
+use ::kube::core::{DeserializeGuard, ObjectList, Resource, Status};
+use futures::{Stream, StreamExt};
+use k8s_openapi::Resource as Named;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use super::Pace;
+use super::unreadable::Unreadable;
+use crate::kube::backoff::Backoff;
+use crate::kube::outage::{Outage, describe, describe_status};
+use crate::state::{Change, ObjectKey, Watched};
+
+/// Watches from one version that may bring nothing before the version itself is doubted: a server whose store was set
+/// back stays silent about a version that is yet to come.
+const MAX_DOUBTS: u32 = 3;
+
+/// Follows one kind.
+pub(super) struct Follower<K> {
+    api: Api<DeserializeGuard<K>>,
+    fields: Option<String>,
+    changes: mpsc::Sender<Change>,
+    wrap: fn(Watched<K>) -> Change,
+    pace: Pace,
+    /// The version to watch from; `None` before the first list and when it has expired.
+    version: Option<String>,
+    /// Watches in a row that brought nothing and may have failed because of the version.
+    doubts: u32,
+    backoff: Backoff,
+    outage: Outage,
+    unreadable: Unreadable,
+}
+
+/// Why a list or watch ended before its time.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("nobody wants the changes any more")]
+    Unwanted,
+    #[error("version is too old")]
+    Expired,
+    #[error("{}", describe(.0))]
+    Client(::kube::Error),
+    #[error("{}", describe_status(.0))]
+    Status(Box<Status>),
+    #[error("no answer within {0:?}")]
+    NoAnswer(Duration),
+    #[error("list has no resourceVersion")]
+    NoVersion,
+    #[error("watch ended as soon as it began")]
+    TooShort,
+}
+
+impl Ended {
+    /// Whether another version could help: the server answered, and not that it has too much to do.
+    fn doubts_version(&self) -> bool {
+        matches!(self, Ended::Status(status) if !matches!(status.code, 429 | 503))
+    }
+}
+
+impl From<::kube::Error> for Ended {
+    fn from(error: ::kube::Error) -> Self {
+        match error {
+            ::kube::Error::Api(status) => Self::from(status),
+            other => Ended::Client(other),
+        }
+    }
+}
+
+impl From<Box<Status>> for Ended {
+    /// 410 comes as the answer to a list or watch, or in the stream of a watch.
+    fn from(status: Box<Status>) -> Self {
+        if status.code == 410 { Ended::Expired } else { Ended::Status(status) }
+    }
+}
+
+impl<K> Follower<K>
+where
+    K: Named + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    pub(super) fn new(
+        api: Api<DeserializeGuard<K>>,
+        changes: &mpsc::Sender<Change>,
+        wrap: fn(Watched<K>) -> Change,
+        pace: Pace,
+    ) -> Self {
+        Self {
+            api,
+            fields: None,
+            changes: changes.clone(),
+            wrap,
+            pace,
+            version: None,
+            doubts: 0,
+            backoff: Backoff::new(pace.retry, pace.retry_limit),
+            outage: Outage::new(format!("watch {}", K::KIND)),
+            unreadable: Unreadable::new(K::KIND),
+        }
+    }
+
+    /// Only objects that match this field selector.
+    pub(super) fn fields(mut self, selector: String) -> Self {
+        self.fields = Some(selector);
+        self
+    }
+
+    /// Goes on until nobody wants the changes any more.
+    pub(super) async fn run(mut self) {
+        loop {
+            let ended = match self.version.clone() {
+                None => self.list().await,
+                Some(version) => self.watch(&version).await,
+            };
+            match ended {
+                Ok(()) => continue,
+                Err(Ended::Unwanted) => return,
+                Err(Ended::Expired) => {
+                    debug!(kind = K::KIND, "version has expired, listing again");
+                    self.version = None;
+                }
+                Err(error) => {
+                    self.doubt(error.doubts_version());
+                    self.outage.failed(&error);
+                }
+            }
+            sleep(self.backoff.failed()).await;
+        }
+    }
+
+    fn doubt(&mut self, doubtful: bool) {
+        self.doubts += u32::from(doubtful);
+        if self.doubts >= MAX_DOUBTS {
+            debug!(kind = K::KIND, "watches bring nothing, listing again");
+            self.doubts = 0;
+            self.version = None;
+        }
+    }
+
+    async fn send(&self, change: Watched<K>) -> Result<(), Ended> {
+        self.changes.send((self.wrap)(change)).await.map_err(|_| Ended::Unwanted)
+    }
+
+    /// Receives the whole list, page by page.
+    async fn list(&mut self) -> Result<(), Ended> {
+        let mut params =
+            ListParams { field_selector: self.fields.clone(), ..ListParams::default() }.limit(self.pace.page);
+        let mut page = self.page(&params).await?;
+        self.send(Watched::Init).await?;
+        loop {
+            for object in std::mem::take(&mut page.items) {
+                self.listed(object).await?;
+            }
+            match page.metadata.continue_.take().filter(|token| !token.is_empty()) {
+                None => break,
+                token => params.continue_token = token,
+            }
+            page = self.page(&params).await?;
+        }
+        let version = page.metadata.resource_version.filter(|v| !v.is_empty()).ok_or(Ended::NoVersion)?;
+        self.send(Watched::InitDone).await?;
+        self.version = Some(version);
+        self.outage.over();
+        Ok(())
+    }
+
+    async fn page(&self, params: &ListParams) -> Result<ObjectList<DeserializeGuard<K>>, Ended> {
+        let answer = timeout(self.pace.answer, self.api.list(params)).await;
+        Ok(answer.map_err(|_| Ended::NoAnswer(self.pace.answer))??)
+    }
+
+    async fn listed(&mut self, object: DeserializeGuard<K>) -> Result<(), Ended> {
+        let Some(key) = ObjectKey::of(object.meta()) else { return Ok(()) };
+        match object.0 {
+            Ok(object) => {
+                self.unreadable.decoded(Some(key));
+                self.send(Watched::InitApply(Box::new(object))).await
+            }
+            Err(invalid) => {
+                self.unreadable.found(&key, &invalid);
+                self.send(Watched::InitKeep(key)).await
+            }
+        }
+    }
+
+    /// Watches until the server ends it, which is no failure, unless it was at once.
+    async fn watch(&mut self, version: &str) -> Result<(), Ended> {
+        let seconds = u32::try_from(self.pace.watch.as_secs()).unwrap_or(u32::MAX);
+        let params = WatchParams { field_selector: self.fields.clone(), ..WatchParams::default() }.timeout(seconds);
+        let api = self.api.clone();
+        let stream = timeout(self.pace.answer, api.watch(&params, version)).await;
+        let stream = stream.map_err(|_| Ended::NoAnswer(self.pace.answer))??;
+        let begun = Instant::now();
+        self.events(stream).await?;
+        if begun.elapsed() < self.pace.settled && self.version.as_deref() == Some(version) {
+            return Err(Ended::TooShort);
+        }
+        Ok(())
+    }
+
+    async fn events(
+        &mut self,
+        stream: impl Stream<Item = ::kube::Result<WatchEvent<DeserializeGuard<K>>>>,
+    ) -> Result<(), Ended> {
+        let mut stream = pin!(stream);
+        let mut settled = false;
+        loop {
+            let patience = if settled { self.pace.quiet } else { self.pace.settled };
+            match timeout(patience, stream.next()).await {
+                Ok(Some(event)) => self.event(event).await?,
+                Ok(None) => return Ok(()),
+                Err(_) if settled => {
+                    self.doubt(true);
+                    return Ok(());
+                }
+                Err(_) => {
+                    settled = true;
+                    self.works();
+                }
+            }
+        }
+    }
+
+    fn works(&mut self) {
+        self.backoff.succeeded();
+        self.outage.over();
+    }
+
+    async fn event(&mut self, event: ::kube::Result<WatchEvent<DeserializeGuard<K>>>) -> Result<(), Ended> {
+        let event = match event {
+            Err(error) if is_undecodable(&error) => {
+                // One line of the stream, without even readable metadata: the next one may be good.
+                warn!(kind = K::KIND, error = describe(&error), "watch event cannot be decoded and is skipped");
+                return Ok(());
+            }
+            event => event?,
+        };
+        match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => self.applied(object).await?,
+            WatchEvent::Deleted(object) => self.deleted(&object).await?,
+            WatchEvent::Bookmark(bookmark) => self.saw(Some(bookmark.metadata.resource_version)),
+            WatchEvent::Error(status) => return Err(Ended::from(status)),
+        }
+        self.doubts = 0;
+        self.works();
+        Ok(())
+    }
+
+    async fn applied(&mut self, object: DeserializeGuard<K>) -> Result<(), Ended> {
+        self.saw(object.meta().resource_version.clone());
+        let Some(key) = ObjectKey::of(object.meta()) else { return Ok(()) };
+        match object.0 {
+            Ok(object) => {
+                self.unreadable.decoded(Some(key));
+                self.send(Watched::Apply(Box::new(object))).await
+            }
+            Err(invalid) => {
+                self.unreadable.found(&key, &invalid);
+                Ok(())
+            }
+        }
+    }
+
+    async fn deleted(&mut self, object: &DeserializeGuard<K>) -> Result<(), Ended> {
+        self.saw(object.meta().resource_version.clone());
+        let Some(key) = ObjectKey::of(object.meta()) else { return Ok(()) };
+        self.unreadable.gone(&key);
+        self.send(Watched::Delete(key)).await
+    }
+
+    fn saw(&mut self, version: Option<String>) {
+        if let Some(version) = version.filter(|v| !v.is_empty()) {
+            self.version = Some(version);
+        }
+    }
+}
+
+/// Whether one line of a watch is not what it should be. The client takes any other object for a status, one without a
+/// code.
+fn is_undecodable(error: &::kube::Error) -> bool {
+    match error {
+        ::kube::Error::SerdeError(_) => true,
+        ::kube::Error::Api(status) => status.code == 0 && status.status.is_none(),
+        _ => false,
+    }
+}

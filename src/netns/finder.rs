@@ -1,0 +1,242 @@
+//! From a pod to its network namespace, without a container runtime: through the processes that run in its cgroup.
+//!
+//! A process is only a hint. Its namespace counts if it is not the host's and holds the pod's address, so that a recycled
+//! process id, a `runc` that has not entered the namespace yet, or a nested container cannot lead us astray: writing a
+//! VIP into a foreign namespace would be worse than writing none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::cgroup::pod_uids;
+use super::{Netns, NetnsError, NetnsId};
+
+/// The pod that is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PodQuery {
+    /// `metadata.uid`, or the hash of a static pod, as the API spells it.
+    pub uid: String,
+    /// The pod's address, which its namespace must hold.
+    pub ip: Ipv4Addr,
+}
+
+/// Finds the namespace of a pod of this node.
+pub trait PodNetnsFinder {
+    /// The namespace of `pod`, verified: it is not the caller's own (the host's) and it holds the pod's address.
+    ///
+    /// # Errors
+    /// See [`FindError`]; [`FindError::retry_makes_sense`] says whether waiting may help.
+    fn find(&self, pod: &PodQuery) -> Result<Netns, FindError>;
+}
+
+/// Why a pod's namespace was not found. Says what was seen instead.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The processes could not be listed at all.
+    #[error("list the processes below {path}: {source} (the agent needs hostPID, or the host's /proc mounted)")]
+    Scan {
+        /// Where the processes were looked for.
+        path: PathBuf,
+        /// Why they cannot be listed.
+        source: io::Error,
+    },
+    /// No process belongs to the pod: it has not started yet, has ended, or the agent does not see the host's processes.
+    #[error("pod {uid}: none of {pods} pods with processes on this node is this one")]
+    NoProcess {
+        /// The pod.
+        uid: String,
+        /// Number of pods that do have processes; 0 means that the agent does not see the host's.
+        pods: usize,
+    },
+    /// All of the pod's processes that could be examined are in the host's namespace.
+    #[error("pod {uid}: process {pid} is in the host's network namespace")]
+    HostNetwork {
+        /// The pod.
+        uid: String,
+        /// The process that was looked at.
+        pid: u32,
+    },
+    /// The namespace does not hold the pod's address: the CNI plugin is not done, or it is not the pod's namespace.
+    #[error("pod {uid}: {netns} of process {pid} does not hold {ip}, only {seen:?}")]
+    AddressMissing {
+        /// The pod.
+        uid: String,
+        /// The address that was looked for.
+        ip: Ipv4Addr,
+        /// The process that was looked at.
+        pid: u32,
+        /// Its namespace.
+        netns: NetnsId,
+        /// The addresses that the namespace does hold, without 127.0.0.0/8.
+        seen: Vec<Ipv4Addr>,
+    },
+    /// The namespace is there but cannot be opened or entered.
+    #[error("pod {uid}: {source}")]
+    Unreachable {
+        /// The pod.
+        uid: String,
+        /// What failed; names the path and the errno.
+        source: NetnsError,
+    },
+}
+
+impl FindError {
+    /// Whether the same question may have an answer a moment later. A lack of privileges does not heal.
+    pub fn retry_makes_sense(&self) -> bool {
+        match self {
+            // A starting container's first process is in the pod's cgroup before it is in the pod's namespace.
+            FindError::NoProcess { .. } | FindError::HostNetwork { .. } | FindError::AddressMissing { .. } => true,
+            FindError::Unreachable { source, .. } => !is_one_of(source, &[Errno::EPERM, Errno::EACCES]),
+            FindError::Scan { .. } => false,
+        }
+    }
+
+    /// Of two failures the one that got further says more.
+    fn rank(&self) -> u8 {
+        match self {
+            FindError::Scan { .. } => 0,
+            FindError::NoProcess { .. } => 1,
+            FindError::HostNetwork { .. } => 2,
+            FindError::Unreachable { .. } => 3,
+            FindError::AddressMissing { .. } => 4,
+        }
+    }
+}
+
+/// The processes of every pod, at one moment: pod UID → process ids, ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodProcesses {
+    pids: BTreeMap<String, BTreeSet<u32>>,
+}
+
+impl PodProcesses {
+    /// The processes of a pod, ascending; none for an unknown one.
+    pub fn of(&self, uid: &str) -> impl Iterator<Item = u32> + '_ {
+        self.pids.get(uid).into_iter().flatten().copied()
+    }
+
+    /// Number of pods that have a process.
+    pub fn len(&self) -> usize {
+        self.pids.len()
+    }
+
+    /// Whether no pod has a process: the agent most likely does not see the host's processes.
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+    }
+}
+
+/// Finds namespaces through `<proc_root>/PID/cgroup` and `<proc_root>/PID/ns/net`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcFinder {
+    /// A proc file system that shows the host's processes: `/proc` with `hostPID`, else where the host's is mounted.
+    pub proc_root: PathBuf,
+}
+
+impl ProcFinder {
+    /// A finder for the processes below `proc_root`.
+    pub fn new(proc_root: impl Into<PathBuf>) -> Self {
+        ProcFinder { proc_root: proc_root.into() }
+    }
+
+    /// Reads the cgroups of all processes once. About 10 µs per process: keep the result for all pods of one reconcile.
+    ///
+    /// # Errors
+    /// [`FindError::Scan`] if the root cannot be listed; a process that ends meanwhile is left out.
+    pub fn scan(&self) -> Result<PodProcesses, FindError> {
+        let ids =
+            process_ids(&self.proc_root).map_err(|source| FindError::Scan { path: self.proc_root.clone(), source })?;
+        let mut found = PodProcesses::default();
+        for pid in ids {
+            let Ok(text) = fs::read_to_string(self.process(pid).join("cgroup")) else { continue };
+            for uid in pod_uids(&text) {
+                found.pids.entry(uid).or_default().insert(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// As [`PodNetnsFinder::find`], with the result of an earlier [`ProcFinder::scan`].
+    ///
+    /// # Errors
+    /// If none of the pod's processes leads to its namespace: what was wrong with the one that got furthest.
+    pub fn find_among(&self, processes: &PodProcesses, pod: &PodQuery) -> Result<Netns, FindError> {
+        let host = Netns::current().map_err(|source| FindError::Unreachable { uid: pod.uid.clone(), source })?.id();
+        let mut failure = FindError::NoProcess { uid: pod.uid.clone(), pods: processes.len() };
+        let mut seen = BTreeSet::new();
+        for pid in processes.of(&pod.uid) {
+            let netns = match Netns::open(self.process(pid).join("ns/net")) {
+                Ok(netns) => netns,
+                Err(error) if has_ended(&error) => continue,
+                Err(source) => {
+                    keep_better(&mut failure, FindError::Unreachable { uid: pod.uid.clone(), source });
+                    continue;
+                }
+            };
+            if !seen.insert(netns.id()) {
+                continue;
+            }
+            match verify(&netns, host, pid, pod) {
+                Ok(()) => return Ok(netns),
+                Err(error) => keep_better(&mut failure, error),
+            }
+        }
+        Err(failure)
+    }
+
+    fn process(&self, pid: u32) -> PathBuf {
+        self.proc_root.join(pid.to_string())
+    }
+}
+
+impl PodNetnsFinder for ProcFinder {
+    fn find(&self, pod: &PodQuery) -> Result<Netns, FindError> {
+        self.find_among(&self.scan()?, pod)
+    }
+}
+
+fn keep_better(best: &mut FindError, candidate: FindError) {
+    if candidate.rank() > best.rank() {
+        *best = candidate;
+    }
+}
+
+fn verify(netns: &Netns, host: NetnsId, pid: u32, pod: &PodQuery) -> Result<(), FindError> {
+    if netns.id() == host {
+        return Err(FindError::HostNetwork { uid: pod.uid.clone(), pid });
+    }
+    let addresses = addresses_in(netns).map_err(|source| FindError::Unreachable { uid: pod.uid.clone(), source })?;
+    if addresses.contains(&pod.ip) {
+        return Ok(());
+    }
+    let seen = addresses.into_iter().filter(|a| !a.is_loopback()).collect();
+    Err(FindError::AddressMissing { uid: pod.uid.clone(), ip: pod.ip, pid, netns: netns.id(), seen })
+}
+
+/// All IPv4 addresses of a namespace (getifaddrs(3) asks over netlink, in the namespace of the calling thread).
+fn addresses_in(netns: &Netns) -> Result<BTreeSet<Ipv4Addr>, NetnsError> {
+    let listed = netns.run(|| {
+        let list = nix::ifaddrs::getifaddrs()?;
+        Ok::<_, Errno>(list.filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip())).collect())
+    })?;
+    listed.map_err(|source| NetnsError::Enter { path: netns.path().to_owned(), source })
+}
+
+fn has_ended(error: &NetnsError) -> bool {
+    // ESRCH: the directory was still there when it was listed, the process was already reaped.
+    is_one_of(error, &[Errno::ENOENT, Errno::ESRCH])
+}
+
+fn is_one_of(error: &NetnsError, codes: &[Errno]) -> bool {
+    error.errno().is_some_and(|raw| codes.contains(&Errno::from_raw(raw)))
+}
+
+/// The ids of the processes below a proc root, ascending.
+pub(super) fn process_ids(proc_root: &Path) -> io::Result<BTreeSet<u32>> {
+    let entries = fs::read_dir(proc_root)?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}

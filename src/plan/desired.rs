@@ -1,0 +1,38 @@
+//! What one network namespace must hold of ours. Everything of ours that is not in here is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::nft::Table;
+use super::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, RuleSpec, Sysctl, SysctlWant};
+
+/// The complete desired state of one netns; `Desired::default()` means "nothing of ours".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Our links, by name; all are up.
+    pub links: BTreeMap<String, LinkKind>,
+    /// VIPs on devices.
+    pub addresses: BTreeSet<Address>,
+    /// Routes in our tables.
+    pub routes: BTreeMap<RouteKey, RouteTarget>,
+    /// MPLS routes by incoming label.
+    pub labels: BTreeMap<u32, LabelRoute>,
+    /// Policy rules.
+    pub rules: BTreeSet<RuleSpec>,
+    /// Sysctls that must have a value while we are here, and get their old value back afterwards.
+    pub sysctls: BTreeMap<Sysctl, SysctlWant>,
+    /// Our nft table.
+    pub nft: Option<Table>,
+}
+
+impl Desired {
+    /// The nexthop objects that the routes need.
+    pub fn nexthops(&self) -> BTreeSet<&Nexthop> {
+        self.routes
+            .values()
+            .filter_map(|t| match t {
+                RouteTarget::Via { nexthop, .. } => Some(nexthop),
+                RouteTarget::Unreachable | RouteTarget::Devices(_) => None,
+            })
+            .collect()
+    }
+}

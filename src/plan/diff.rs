@@ -1,0 +1,199 @@
+//! Desired and observed → plan: make before break.
+//!
+//! Order: nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → routes → rules → new VIPs; then
+//! removal in reverse. A packet that is on its way always finds either the old way or the new one, and a process that dies
+//! between two steps leaves something that the next diff understands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::nft::script::{Scripts, scripts};
+use super::observed::ObservedRoute;
+use super::saved::{add_maps, diff_sysctls};
+use super::step::RouteWrite;
+use super::{Address, Desired, Nexthop, Observed, Plan, RouteTarget, Step, Sysctl};
+
+/// First id of our nexthop objects. Ours are recognised by their protocol; the block only keeps ids readable and away from
+/// the small numbers that routing daemons use.
+pub const NEXTHOP_BASE: u32 = 0x6b00_0000;
+
+/// The steps that turn `observed` into `desired`. `remembered` are old sysctl values seen in our table earlier
+/// (`saved::saved`), `link_prefix` tells which links are ours.
+pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl, u32>, link_prefix: &str) -> Plan {
+    let mut links = diff_links(desired, observed, link_prefix);
+    // A link that is deleted takes its addresses, nexthops and routes along: they are not there any more.
+    let observed = &without_links(observed, &links.replaced);
+    let own: BTreeSet<&str> = desired.links.keys().map(String::as_str).collect();
+    let sysctls = diff_sysctls(&desired.sysctls, observed, remembered, &own);
+    let nft = diff_nft(desired, observed, &sysctls.keep);
+    let nexthops = diff_nexthops(desired, observed);
+
+    let mut plan = Plan::default();
+    push_nft(&mut plan, nft.prepare);
+    plan.steps.append(&mut links.make);
+    plan.steps.extend(sysctls.set);
+    plan.steps.append(&mut links.up);
+    plan.steps.extend(missing_addresses(desired, observed));
+    plan.steps.extend(changed_labels(desired, observed));
+    plan.steps.extend(nexthops.make);
+    plan.steps.extend(changed_routes(desired, observed, &nexthops.ids));
+    plan.steps.extend(missing_rules(desired, observed));
+    push_nft(&mut plan, nft.enable);
+    plan.steps.extend(surplus_rules(desired, observed));
+    plan.steps.extend(surplus_routes(desired, observed));
+    plan.steps.extend(nexthops.remove);
+    plan.steps.extend(surplus_labels(desired, observed));
+    plan.steps.extend(surplus_addresses(desired, observed));
+    plan.steps.append(&mut links.remove);
+    plan.steps.extend(sysctls.restore);
+    push_nft(&mut plan, nft.finish);
+    plan
+}
+
+fn diff_nft(desired: &Desired, observed: &Observed, keep: &BTreeMap<Sysctl, u32>) -> Scripts {
+    let table = desired.nft.clone().map(|mut table| {
+        add_maps(&mut table, keep);
+        table
+    });
+    scripts(table.as_ref(), observed.nft.as_ref())
+}
+
+/// Two transactions with nothing in between become one.
+fn push_nft(plan: &mut Plan, script: String) {
+    if script.is_empty() {
+        return;
+    }
+    match plan.steps.last_mut() {
+        Some(Step::Nft(last)) => last.push_str(&script),
+        _ => plan.steps.push(Step::Nft(script)),
+    }
+}
+
+#[derive(Default)]
+struct LinkDiff {
+    make: Vec<Step>,
+    up: Vec<Step>,
+    remove: Vec<Step>,
+    replaced: BTreeSet<String>,
+}
+
+fn diff_links(desired: &Desired, observed: &Observed, prefix: &str) -> LinkDiff {
+    let mut out = LinkDiff::default();
+    for (name, kind) in &desired.links {
+        let old = observed.links.get(name);
+        let fits = old.is_some_and(|o| o.kind.as_ref() == Some(kind));
+        if !fits {
+            // A link of a kind that we never make is somebody else's: the add then fails and says so.
+            if old.is_some_and(|o| o.kind.is_some()) {
+                out.make.push(Step::DelLink(name.clone()));
+                out.replaced.insert(name.clone());
+            }
+            out.make.push(Step::AddLink(name.clone(), kind.clone()));
+        }
+        if !fits || old.is_some_and(|o| !o.up) {
+            out.up.push(Step::LinkUp(name.clone()));
+        }
+    }
+    let surplus = observed
+        .links
+        .iter()
+        .filter(|(name, link)| name.starts_with(prefix) && link.kind.is_some() && !desired.links.contains_key(*name));
+    out.remove = surplus.map(|(name, _)| Step::DelLink(name.clone())).collect();
+    out
+}
+
+fn without_links(observed: &Observed, gone: &BTreeSet<String>) -> Observed {
+    let mut out = observed.clone();
+    if gone.is_empty() {
+        return out;
+    }
+    out.links.retain(|name, _| !gone.contains(name));
+    out.addresses.retain(|(a, _, _)| !gone.contains(&a.dev));
+    out.sysctls.retain(|key, _| key.dev().is_none_or(|d| !gone.contains(d)));
+    out.nexthops.retain(|_, nh| nh.spec.as_ref().is_none_or(|s| !gone.contains(s.dev())));
+    let ids: BTreeSet<u32> = out.nexthops.keys().copied().collect();
+    out.routes.retain(|_, route| !matches!(route, ObservedRoute::Nhid { id, .. } if !ids.contains(id)));
+    out
+}
+
+fn missing_addresses(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let there: BTreeSet<&Address> = observed.addresses.iter().map(|(a, _, _)| a).collect();
+    desired.addresses.iter().filter(|a| !there.contains(a)).cloned().map(Step::AddAddress).collect()
+}
+
+fn surplus_addresses(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let ours = observed.addresses.iter().filter(|(_, length, ours)| *ours && *length == 32);
+    ours.map(|(a, _, _)| a).filter(|a| !desired.addresses.contains(a)).cloned().map(Step::DelAddress).collect()
+}
+
+fn changed_labels(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let same = |label: &u32, route| observed.labels.get(label).is_some_and(|o| o.as_ref() == Some(route));
+    let changed = desired.labels.iter().filter(|(label, route)| !same(label, route));
+    changed.map(|(label, route)| Step::ReplaceLabel(*label, route.clone())).collect()
+}
+
+fn surplus_labels(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    observed.labels.keys().filter(|l| !desired.labels.contains_key(l)).map(|l| Step::DelLabel(*l)).collect()
+}
+
+struct NexthopDiff {
+    make: Vec<Step>,
+    remove: Vec<Step>,
+    ids: BTreeMap<Nexthop, u32>,
+}
+
+/// A nexthop object keeps its id as long as its content is wanted, so that a restart changes nothing.
+fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
+    let wanted = desired.nexthops();
+    let mut out = NexthopDiff { make: Vec::new(), remove: Vec::new(), ids: BTreeMap::new() };
+    for (id, nexthop) in observed.nexthops.iter().filter(|(_, nh)| nh.ours) {
+        match &nexthop.spec {
+            Some(spec) if wanted.contains(spec) && !out.ids.contains_key(spec) => {
+                out.ids.insert(spec.clone(), *id);
+            }
+            _ => out.remove.push(Step::DelNexthop(*id)),
+        }
+    }
+    let mut free = (NEXTHOP_BASE..).filter(|id| !observed.nexthops.contains_key(id));
+    for nexthop in wanted {
+        if !out.ids.contains_key(nexthop)
+            && let Some(id) = free.next()
+        {
+            out.make.push(Step::ReplaceNexthop(id, nexthop.clone()));
+            out.ids.insert(nexthop.clone(), id);
+        }
+    }
+    out
+}
+
+fn changed_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop, u32>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (key, target) in &desired.routes {
+        let (write, want) = match target {
+            RouteTarget::Unreachable => (RouteWrite::Unreachable, ObservedRoute::Unreachable),
+            RouteTarget::Devices(d) => (RouteWrite::Devices(d.clone()), ObservedRoute::Devices(d.clone())),
+            RouteTarget::Via { nexthop, mtu } => {
+                let Some(id) = ids.get(nexthop).copied() else { continue };
+                (RouteWrite::Nhid { id, mtu: *mtu }, ObservedRoute::Nhid { id, mtu: Some(*mtu) })
+            }
+        };
+        if observed.routes.get(key) != Some(&want) {
+            steps.push(Step::ReplaceRoute(*key, write));
+        }
+    }
+    steps
+}
+
+fn surplus_routes(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    observed.routes.keys().filter(|k| !desired.routes.contains_key(k)).copied().map(Step::DelRoute).collect()
+}
+
+fn missing_rules(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let there: BTreeSet<_> = observed.rules.iter().filter(|r| r.ours).filter_map(|r| r.spec).collect();
+    // The last one first: a goto matches nothing until its target exists.
+    desired.rules.iter().rev().filter(|spec| !there.contains(spec)).copied().map(Step::AddRule).collect()
+}
+
+fn surplus_rules(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let ours = observed.rules.iter().filter(|r| r.ours).filter_map(|r| r.spec);
+    ours.filter(|spec| !desired.rules.contains(spec)).map(Step::DelRule).collect()
+}

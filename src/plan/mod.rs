@@ -1,0 +1,39 @@
+//! What the kernel must hold, and how to get there from what it holds: pure decisions, no I/O.
+//!
+//! One network namespace at a time: [`Desired`] is computed from the cluster (`node`, `pod`), [`Observed`] is what was read
+//! back, `diff` turns the two into a [`Plan`], a list of [`Step`]s that prints as `ip`, `sysctl` and `nft` commands. Nothing
+//! here touches the kernel: `kernel::apply` does, one step at a time.
+//!
+//! A bucket is *not* assumed to be a routing table anywhere but in `node`: the decision is bucket → encapsulated next hop.
+
+pub mod conflict;
+pub mod desired;
+pub mod diff;
+pub mod icmp;
+pub mod net;
+pub mod nft;
+pub mod node;
+pub mod observed;
+pub mod pod;
+pub mod reach;
+pub mod rule;
+pub mod saved;
+pub mod settings;
+pub mod step;
+pub mod tree;
+
+pub use desired::Desired;
+pub use net::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, Sysctl, SysctlWant};
+pub use observed::Observed;
+pub use rule::{RuleAction, RuleSpec};
+pub use settings::Settings;
+pub use step::{Plan, Step};
+pub use tree::rule_tree;
+
+pub use crate::model::names::ROUTE_PROTOCOL as PROTOCOL;
+
+/// The nft table, family `inet`, in the node and in every pod we configure.
+pub const NFT_TABLE: &str = "kube_service_tunnel";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! The kernel objects that we own, as values: links, addresses, nexthops, routes, labels and sysctls.
+//!
+//! Each prints as the arguments that `ip` takes for it, so that a plan can be read, and pasted, by a network engineer.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// What kind of link a device of ours is, with the attributes that matter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkKind {
+    /// `type gre external`: one device encapsulates towards every endpoint, the nexthop says where to.
+    GreExternal,
+    /// `type gre local A`: decapsulates in the pod, from any remote.
+    GreLocal(Ipv4Addr),
+    /// `type vxlan external gpe dstport P`: both ends; GPE carries IP without an Ethernet header.
+    VxlanGpe {
+        /// UDP destination port, 1–65535.
+        port: u16,
+    },
+}
+
+impl fmt::Display for LinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkKind::GreExternal => write!(f, "type gre external"),
+            LinkKind::GreLocal(local) => write!(f, "type gre local {local}"),
+            LinkKind::VxlanGpe { port } => write!(f, "type vxlan external gpe dstport {port}"),
+        }
+    }
+}
+
+/// A VIP on a device, always a host address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Device that carries it: our tunnel device, or `lo` for MPLS.
+    pub dev: String,
+    /// The address; the prefix length is 32.
+    pub address: Ipv4Addr,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/32 dev {} proto {}", self.address, self.dev, super::PROTOCOL)
+    }
+}
+
+/// The content of a nexthop object: how packets reach one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Nexthop {
+    /// `encap ip` over a collect-metadata device (GRE or VXLAN-GPE).
+    EncapIp {
+        /// The external tunnel device.
+        dev: String,
+        /// Outer source: this node's address, else it would follow the `src` of some route.
+        src: Ipv4Addr,
+        /// Outer destination: the pod's address.
+        dst: Ipv4Addr,
+    },
+    /// `encap mpls`: push one label towards an on-link gateway (the pod itself, or the node that swaps the label).
+    Mpls {
+        /// Label to push, 16–1048575.
+        label: u32,
+        /// On-link IPv4 gateway.
+        via: Ipv4Addr,
+        /// Device that leads to the gateway.
+        dev: String,
+    },
+}
+
+/// TTL of the outer header; `inherit` would let a traceroute through the tunnel see the underlay.
+pub const OUTER_TTL: u8 = 64;
+
+impl Nexthop {
+    /// The device the packet leaves through.
+    pub fn dev(&self) -> &str {
+        match self {
+            Nexthop::EncapIp { dev, .. } | Nexthop::Mpls { dev, .. } => dev,
+        }
+    }
+}
+
+impl fmt::Display for Nexthop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Nexthop::EncapIp { dev, src, dst } => {
+                write!(f, "encap ip id 0 src {src} dst {dst} ttl {OUTER_TTL} dev {dev}")
+            }
+            Nexthop::Mpls { label, via, dev } => write!(f, "encap mpls {label} via {via} dev {dev}"),
+        }
+    }
+}
+
+/// Which route: one VIP in one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// Routing table number.
+    pub table: u32,
+    /// The VIP; the prefix length is 32.
+    pub vip: Ipv4Addr,
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/32 table {}", self.vip, self.table)
+    }
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteTarget {
+    /// The VIP has no endpoint: tell the client, do not let the packet fall through to `main`.
+    Unreachable,
+    /// Through a nexthop object.
+    Via {
+        /// Content of the nexthop object; its id is found or chosen by the diff.
+        nexthop: Nexthop,
+        /// Path MTU for the packet inside, in bytes, so that clients are told before the outer packet fragments.
+        mtu: u32,
+    },
+    /// On-link through any of these devices. Never forwards a packet: it tells reverse path filtering where the VIP may
+    /// be a source.
+    Devices(BTreeSet<String>),
+}
+
+/// What happens to a packet that arrives with a label of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LabelRoute {
+    /// Pop and deliver locally: `ip -f mpls route add L dev lo`.
+    Pop {
+        /// Device that the popped packet appears on.
+        dev: String,
+    },
+    /// Swap and send on to the pod: `ip -f mpls route add L as N via inet G dev D`.
+    Swap {
+        /// Outgoing label.
+        out: u32,
+        /// The pod's address.
+        via: Ipv4Addr,
+        /// Device that leads to the pod.
+        dev: String,
+    },
+}
+
+impl fmt::Display for LabelRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LabelRoute::Pop { dev } => write!(f, "dev {dev}"),
+            LabelRoute::Swap { out, via, dev } => write!(f, "as {out} via inet {via} dev {dev}"),
+        }
+    }
+}
+
+/// A sysctl of a network namespace that we change and put back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sysctl {
+    /// `net.ipv4.conf.<dev>.rp_filter`
+    RpFilter(String),
+    /// `net.ipv4.conf.<dev>.arp_ignore`
+    ArpIgnore(String),
+    /// `net.ipv4.conf.<dev>.arp_announce`
+    ArpAnnounce(String),
+    /// `net.mpls.conf.<dev>.input`
+    MplsInput(String),
+    /// `net.mpls.platform_labels`
+    PlatformLabels,
+}
+
+impl Sysctl {
+    /// Short names of all kinds, in the order of the variants: they name the maps that remember what was there before.
+    pub const NAMES: [&'static str; 5] = ["rp_filter", "arp_ignore", "arp_announce", "mpls_input", "platform_labels"];
+
+    /// The short name of this kind.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Sysctl::RpFilter(_) => Self::NAMES[0],
+            Sysctl::ArpIgnore(_) => Self::NAMES[1],
+            Sysctl::ArpAnnounce(_) => Self::NAMES[2],
+            Sysctl::MplsInput(_) => Self::NAMES[3],
+            Sysctl::PlatformLabels => Self::NAMES[4],
+        }
+    }
+
+    /// The device it belongs to; `None` for the whole namespace.
+    pub fn dev(&self) -> Option<&str> {
+        match self {
+            Sysctl::RpFilter(d) | Sysctl::ArpIgnore(d) | Sysctl::ArpAnnounce(d) | Sysctl::MplsInput(d) => Some(d),
+            Sysctl::PlatformLabels => None,
+        }
+    }
+
+    /// The inverse of [`Sysctl::name`] and [`Sysctl::dev`]; `dev` is ignored where the kind has none.
+    pub fn from_name(name: &str, dev: &str) -> Option<Self> {
+        Some(match name {
+            "rp_filter" => Sysctl::RpFilter(dev.to_owned()),
+            "arp_ignore" => Sysctl::ArpIgnore(dev.to_owned()),
+            "arp_announce" => Sysctl::ArpAnnounce(dev.to_owned()),
+            "mpls_input" => Sysctl::MplsInput(dev.to_owned()),
+            "platform_labels" => Sysctl::PlatformLabels,
+            _ => return None,
+        })
+    }
+
+    /// Path below `/proc/sys/net`. Slashes, not dots: a VLAN device has a dot in its name.
+    pub fn path(&self) -> String {
+        match self {
+            Sysctl::RpFilter(d) => format!("ipv4/conf/{d}/rp_filter"),
+            Sysctl::ArpIgnore(d) => format!("ipv4/conf/{d}/arp_ignore"),
+            Sysctl::ArpAnnounce(d) => format!("ipv4/conf/{d}/arp_announce"),
+            Sysctl::MplsInput(d) => format!("mpls/conf/{d}/input"),
+            Sysctl::PlatformLabels => "mpls/platform_labels".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net/{}", self.path())
+    }
+}
+
+/// What a sysctl must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SysctlWant {
+    /// Exactly this value.
+    Exactly(u32),
+    /// This value or more: it is raised, never lowered.
+    AtLeast(u32),
+}
+
+impl SysctlWant {
+    /// Whether a value satisfies it.
+    pub fn accepts(self, value: u32) -> bool {
+        match self {
+            SysctlWant::Exactly(want) => value == want,
+            SysctlWant::AtLeast(want) => value >= want,
+        }
+    }
+
+    /// The value to write when it is not satisfied.
+    pub fn value(self) -> u32 {
+        match self {
+            SysctlWant::Exactly(v) | SysctlWant::AtLeast(v) => v,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Our nft table, in the node (`node`) and in a pod (`pod`): every rule that the product writes stands in these two files.
+//!
+//! A [`Table`] is data. It is compared with what `nft -j list table` shows by the tag in each rule's comment (a hash of the
+//! rule's text), because nft prints a rule differently from version to version but never touches its comment. Tables are
+//! changed incrementally, never deleted and made anew: that would lose counters and let packets through in between.
+
+pub mod node;
+pub mod pod;
+pub mod script;
+mod table;
+
+pub use table::{BaseChain, Chain, ObservedChain, ObservedSet, ObservedTable, Rule, Set, SetType, Table};

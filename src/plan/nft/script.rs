@@ -1,0 +1,174 @@
+//! The difference between two tables as text for `nft -f -`, in three transactions.
+//!
+//! [`Scripts::prepare`] comes first: the table, its chains and guards, and VIPs that are withdrawn. [`Scripts::enable`] comes
+//! when routes and rules stand: it adds VIPs. [`Scripts::finish`] comes last and removes what nothing needs any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use super::{Chain, ObservedChain, ObservedTable, Set, SetType, Table};
+use crate::plan::NFT_TABLE;
+
+/// The set whose elements switch VIPs on and off.
+pub const VIPS: &str = "vips";
+
+/// Three nft transactions; an empty string is none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scripts {
+    /// Before anything else.
+    pub prepare: String,
+    /// After everything that a VIP needs is in place.
+    pub enable: String,
+    /// After everything that is no longer needed is gone.
+    pub finish: String,
+}
+
+/// What has to be run so that `observed` becomes `desired`.
+pub fn scripts(desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scripts {
+    let mut out = Scripts::default();
+    let Some(desired) = desired else {
+        if let Some(observed) = observed {
+            let vips = observed.sets.get(VIPS).map(|s| s.elements.clone()).unwrap_or_default();
+            elements(&mut out.prepare, "delete", VIPS, &vips);
+            out.finish = format!("delete table inet {NFT_TABLE}\n");
+        }
+        return out;
+    };
+    let empty = ObservedTable::default();
+    let kept = match observed {
+        Some(observed) if set_types_fit(desired, observed) => observed,
+        Some(_) => {
+            // A set cannot change its type: only a table made anew in the same transaction can.
+            writeln_to(&mut out.prepare, format_args!("delete table inet {NFT_TABLE}"));
+            &empty
+        }
+        None => &empty,
+    };
+    if std::ptr::eq(kept, &empty) {
+        writeln_to(&mut out.prepare, format_args!("add table inet {NFT_TABLE}"));
+    }
+    diff_sets(&mut out, &desired.sets, kept);
+    diff_chains(&mut out, &desired.chains, kept);
+    drop_unknown_sets(&mut out.finish, &desired.sets, kept);
+    out
+}
+
+fn set_types_fit(desired: &Table, observed: &ObservedTable) -> bool {
+    desired.sets.iter().all(|(name, set)| observed.sets.get(name).is_none_or(|o| o.kind == set.kind.as_str()))
+}
+
+fn diff_sets(out: &mut Scripts, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+    let none = BTreeSet::new();
+    for (name, set) in desired {
+        let old = observed.sets.get(name).map(|o| &o.elements);
+        if old.is_none() {
+            let (keyword, kind) = (set.kind.keyword(), set.kind.as_str());
+            writeln_to(&mut out.prepare, format_args!("add {keyword} inet {NFT_TABLE} {name} {{ type {kind}; }}"));
+        }
+        let old = old.unwrap_or(&none);
+        let added = set.elements.difference(old).cloned().collect();
+        let removed: BTreeSet<String> = old.difference(&set.elements).cloned().collect();
+        if name == VIPS {
+            elements(&mut out.prepare, "delete", name, &removed);
+            elements(&mut out.enable, "add", name, &added);
+        } else if set.kind == SetType::IfnameToMark {
+            // A map's value cannot be changed in place, and both sides of the change must be one transaction.
+            let keys = removed.iter().map(|e| key(e).to_owned()).collect();
+            let changed: BTreeSet<&str> = added.iter().map(|e| key(e)).collect();
+            let target =
+                if removed.iter().any(|e| changed.contains(key(e))) { &mut out.prepare } else { &mut out.finish };
+            elements(target, "delete", name, &keys);
+            elements(&mut out.prepare, "add", name, &added);
+        } else {
+            elements(&mut out.prepare, "add", name, &added);
+            elements(&mut out.finish, "delete", name, &removed);
+        }
+    }
+}
+
+fn key(element: &str) -> &str {
+    element.split(" : ").next().unwrap_or(element)
+}
+
+fn diff_chains(out: &mut Scripts, desired: &BTreeMap<String, Chain>, observed: &ObservedTable) {
+    let mut fill = Vec::new();
+    for (name, chain) in desired {
+        let old = observed.chains.get(name);
+        if old.is_some_and(|o| !same_hook(chain, o)) {
+            writeln_to(&mut out.prepare, format_args!("flush chain inet {NFT_TABLE} {name}"));
+            writeln_to(&mut out.prepare, format_args!("delete chain inet {NFT_TABLE} {name}"));
+        }
+        if old.is_none_or(|o| !same_hook(chain, o)) {
+            writeln_to(&mut out.prepare, format_args!("add chain inet {NFT_TABLE} {name}{}", hook(chain)));
+        } else if old.is_some_and(|o| same_rules(chain, o)) {
+            continue;
+        } else {
+            writeln_to(&mut out.prepare, format_args!("flush chain inet {NFT_TABLE} {name}"));
+        }
+        fill.push((name, chain));
+    }
+    // All chains exist before the first rule jumps to one.
+    for (name, chain) in fill {
+        for rule in &chain.rules {
+            writeln_to(&mut out.prepare, format_args!("add rule inet {NFT_TABLE} {name} {rule}"));
+        }
+    }
+    for name in observed.chains.keys().filter(|name| !desired.contains_key(*name)) {
+        writeln_to(&mut out.finish, format_args!("flush chain inet {NFT_TABLE} {name}"));
+        writeln_to(&mut out.finish, format_args!("delete chain inet {NFT_TABLE} {name}"));
+    }
+}
+
+fn drop_unknown_sets(script: &mut String, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+    for (name, set) in &observed.sets {
+        if !desired.contains_key(name) {
+            let keyword = if set.kind.contains(':') { "map" } else { "set" };
+            writeln_to(script, format_args!("delete {keyword} inet {NFT_TABLE} {name}"));
+        }
+    }
+}
+
+fn same_hook(chain: &Chain, observed: &ObservedChain) -> bool {
+    match (&chain.base, &observed.base) {
+        (None, None) => true,
+        (Some(want), Some((kind, hook, priority))) => {
+            want.kind == kind && want.hook == hook && want.priority == *priority
+        }
+        _ => false,
+    }
+}
+
+fn same_rules(chain: &Chain, observed: &ObservedChain) -> bool {
+    chain.rules.len() == observed.comments.len()
+        && chain.rules.iter().zip(&observed.comments).all(|(rule, comment)| rule.comment() == *comment)
+}
+
+fn hook(chain: &Chain) -> String {
+    chain.base.as_ref().map_or_else(String::new, |b| {
+        format!(" {{ type {} hook {} priority {}; policy accept; }}", b.kind, b.hook, b.priority)
+    })
+}
+
+fn elements(script: &mut String, verb: &str, set: &str, elements: &BTreeSet<String>) {
+    if elements.is_empty() {
+        return;
+    }
+    let list: Vec<String> = elements.iter().map(|e| quoted(e)).collect();
+    writeln_to(script, format_args!("{verb} element inet {NFT_TABLE} {set} {{ {} }}", list.join(", ")));
+}
+
+/// Device names are quoted (one may start with a digit or hold a dot), addresses and numbers are not.
+fn quoted(element: &str) -> String {
+    if element.parse::<std::net::IpAddr>().is_ok() {
+        return element.to_owned();
+    }
+    match element.split_once(" : ") {
+        Some((dev, value)) => format!("\"{dev}\" : {value}"),
+        None => format!("\"{element}\""),
+    }
+}
+
+fn writeln_to(script: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = script.write_fmt(format_args!("{line}\n"));
+}

@@ -1,0 +1,200 @@
+//! What a node's network namespace must hold: on ingress nodes the way from a VIP to its endpoints, on serving nodes what
+//! their endpoints' replies and labels need.
+//!
+//! This is the only place where a bucket becomes a routing table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use super::nft::node::{Ingress, NodeTable};
+use super::reach::{Reach, reach};
+use super::tree::{rule_tree, sources_rule, sources_table, table};
+use super::{Desired, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant};
+use crate::model::{BucketMap, Cluster, Endpoint, EndpointId, Mode, Node, Problem, Vip, assign};
+
+/// How the kernel of this node would send a packet to some address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFact {
+    /// Outgoing device.
+    pub dev: String,
+    /// Next hop; `None` if the address is on-link.
+    pub gateway: Option<Ipv4Addr>,
+    /// Path MTU in bytes: the route's MTU metric, else the device's MTU.
+    pub mtu: u32,
+    /// The device has no IPv4 address of its own, as Calico's have none.
+    pub bare: bool,
+}
+
+/// Facts about the addresses in [`addresses_of_interest`]; what has no route is missing.
+pub type Routes = BTreeMap<Ipv4Addr, RouteFact>;
+
+/// The addresses whose route a node has to know: all endpoints, and for MPLS the nodes.
+pub fn addresses_of_interest(cluster: &Cluster) -> BTreeSet<Ipv4Addr> {
+    let endpoints = cluster.vips.values().flat_map(|v| &v.endpoints).map(|e| e.address);
+    let mpls = cluster.vips.values().any(|v| v.mode == Mode::Mpls);
+    let nodes = cluster.nodes.values().filter(|_| mpls).filter_map(Node::ipv4);
+    endpoints.chain(nodes).collect()
+}
+
+/// The desired state of this node's namespace and what could not be done.
+pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> (Desired, Vec<Problem>) {
+    let me = cluster.nodes.get(&settings.node_name);
+    let ingress = me.is_some_and(|n| n.ingress) && !cluster.vips.is_empty();
+    let local = local_endpoints(cluster, settings);
+    let mut build = Build { desired: Desired::default(), problems: Vec::new(), gateways: BTreeSet::new() };
+    if !ingress && local.is_empty() {
+        return (build.desired, build.problems);
+    }
+    if ingress {
+        build.desired.rules = rule_tree(settings.mark, settings.buckets, settings.rule_priority, settings.table_base)
+            .into_iter()
+            .collect();
+        for vip in cluster.vips.values() {
+            build.vip(vip, &Context { cluster, routes, settings });
+        }
+    }
+    let facts: Vec<&RouteFact> =
+        local.iter().filter_map(|(e, _)| routes.get(&e.address)).filter(|fact| fact.gateway.is_none()).collect();
+    for fact in facts.iter().filter(|fact| !fact.bare) {
+        build.desired.sysctls.insert(Sysctl::RpFilter(fact.dev.clone()), SysctlWant::Exactly(2));
+    }
+    let bare: BTreeSet<String> = facts.iter().filter(|fact| fact.bare).map(|fact| fact.dev.clone()).collect();
+    if !bare.is_empty() {
+        build.sources(&bare, cluster, settings);
+    }
+    let devices: BTreeSet<String> = facts.iter().map(|fact| fact.dev.clone()).collect();
+    if local.iter().any(|(_, mode)| *mode == Mode::Mpls) {
+        build.label_swaps(&local, &Context { cluster, routes, settings });
+    }
+    let mut table = node_table(cluster, ingress.then_some(&build.gateways), devices, settings);
+    table.unbucketed = (!ingress && !bare.is_empty()).then(|| settings.mark.previous());
+    build.desired.nft = Some(table.table());
+    (build.desired, build.problems)
+}
+
+/// Endpoints on this node, each once per mode.
+fn local_endpoints<'a>(cluster: &'a Cluster, settings: &Settings) -> BTreeSet<(&'a Endpoint, Mode)> {
+    let all = cluster.vips.values().flat_map(|v| v.endpoints.iter().map(|e| (e, v.mode)));
+    all.filter(|(e, _)| e.node == settings.node_name).collect()
+}
+
+/// What every step of the computation reads.
+pub(super) struct Context<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) routes: &'a Routes,
+    pub(super) settings: &'a Settings,
+}
+
+struct Build {
+    desired: Desired,
+    problems: Vec<Problem>,
+    gateways: BTreeSet<Ipv4Addr>,
+}
+
+impl Build {
+    /// Routes of one VIP: one in each bucket's table.
+    fn vip(&mut self, vip: &Vip, ctx: &Context<'_>) {
+        self.link(vip.mode, ctx.settings);
+        let mut ways: BTreeMap<&str, (Nexthop, u32)> = BTreeMap::new();
+        for endpoint in vip.endpoints.iter().filter(|e| e.eligible) {
+            match reach(vip.mode, endpoint, ctx) {
+                Reach::Via { nexthop, mtu } => {
+                    if let Nexthop::Mpls { via, .. } = &nexthop {
+                        self.gateways.insert(*via);
+                    }
+                    ways.insert(&endpoint.pod_uid, (nexthop, mtu));
+                }
+                Reach::No { reason, note } => {
+                    self.problems.push(Problem { service: vip.service.clone(), reason, note });
+                }
+            }
+        }
+        let map = buckets(vip, &ways, ctx.settings);
+        for bucket in ctx.settings.buckets.iter() {
+            let key = RouteKey { table: table(ctx.settings.table_base, bucket), vip: vip.address };
+            let target = match map.owner(bucket).and_then(|owner| ways.get(owner.as_str())) {
+                Some((nexthop, mtu)) => RouteTarget::Via { nexthop: nexthop.clone(), mtu: *mtu },
+                None => RouteTarget::Unreachable,
+            };
+            self.desired.routes.insert(key, target);
+        }
+    }
+
+    fn link(&mut self, mode: Mode, settings: &Settings) {
+        let kind = match mode {
+            Mode::Gre => LinkKind::GreExternal,
+            Mode::Vxlan => LinkKind::VxlanGpe { port: settings.vxlan_port },
+            Mode::Mpls => return,
+        };
+        if let Some(name) = settings.link(mode) {
+            self.desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
+            self.desired.links.insert(name, kind);
+        }
+    }
+
+    /// Where a device has no address at all, loose reverse path filtering is as strict as strict, whatever its value
+    /// (`__fib_validate_source`, net/ipv4/fib_frontend.c: `no_addr` leads to `last_resort`), and an address of ours there
+    /// would take the device's routes along when it is removed. So the filter is told the truth instead: a table in which
+    /// each VIP lies behind the devices of its endpoints. Only what carries none of our marks looks there, that is the
+    /// filter's own look-up; VIP traffic is always marked.
+    fn sources(&mut self, bare: &BTreeSet<String>, cluster: &Cluster, settings: &Settings) {
+        let table = sources_table(settings.buckets, settings.table_base);
+        for vip in cluster.vips.keys() {
+            let key = RouteKey { table, vip: *vip };
+            self.desired.routes.insert(key, RouteTarget::Devices(bare.clone()));
+        }
+        self.desired.rules.insert(sources_rule(settings.mark, settings.buckets, settings.rule_priority, table));
+    }
+
+    /// Labels by which other nodes reach this node's pods.
+    fn label_swaps(&mut self, local: &BTreeSet<(&Endpoint, Mode)>, ctx: &Context<'_>) {
+        let Settings { labels, node_name, .. } = ctx.settings;
+        self.desired.sysctls.insert(Sysctl::PlatformLabels, SysctlWant::AtLeast(labels.block().end));
+        for (endpoint, _) in local.iter().filter(|(_, mode)| *mode == Mode::Mpls) {
+            let Some(fact) = ctx.routes.get(&endpoint.address).filter(|f| f.gateway.is_none()) else { continue };
+            let label = labels.of_pod(endpoint.address);
+            let swap = LabelRoute::Swap { out: labels.pop(), via: endpoint.address, dev: fact.dev.clone() };
+            // Of two pods with one label the ingress nodes refuse the later one; here the earlier one keeps it.
+            self.desired.labels.entry(label).or_insert(swap);
+        }
+        let others = ctx.cluster.nodes.values().filter(|n| n.name != *node_name);
+        let on_link = others.filter_map(Node::ipv4).filter_map(|a| ctx.routes.get(&a)).filter(|f| f.gateway.is_none());
+        for fact in on_link {
+            self.desired.sysctls.insert(Sysctl::MplsInput(fact.dev.clone()), SysctlWant::Exactly(1));
+        }
+    }
+}
+
+/// The map of all eligible endpoints, the same on every node; then what this node cannot reach is spread over the rest.
+fn buckets(vip: &Vip, ways: &BTreeMap<&str, (Nexthop, u32)>, settings: &Settings) -> BucketMap {
+    let eligible: BTreeSet<EndpointId> =
+        vip.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str().into()).collect();
+    let map = assign(&BucketMap::empty(settings.buckets), &eligible, settings.buckets);
+    let reachable: BTreeSet<EndpointId> = ways.keys().map(|uid| EndpointId::from(*uid)).collect();
+    if reachable == eligible { map } else { assign(&map, &reachable, settings.buckets) }
+}
+
+fn node_table(
+    cluster: &Cluster,
+    gateways: Option<&BTreeSet<Ipv4Addr>>,
+    endpoint_devices: BTreeSet<String>,
+    settings: &Settings,
+) -> NodeTable {
+    let ingress = gateways.map(|gateways| Ingress {
+        affinity_vips: cluster.vips.values().filter(|v| v.client_ip_affinity).map(|v| v.address).collect(),
+        endpoints: cluster.vips.values().flat_map(|v| &v.endpoints).map(|e| e.address).collect(),
+        mpls_gateways: gateways.clone(),
+        buckets: settings.buckets,
+        mark: settings.mark,
+        seed: settings.hash_seed,
+        vxlan_port: settings.vxlan_port,
+    });
+    NodeTable {
+        node: settings.node_name.clone(),
+        vips: cluster.vips.keys().copied().collect(),
+        ingress,
+        endpoint_devices,
+        link_prefix: settings.link_prefix.clone(),
+        unbucketed: None,
+    }
+}

@@ -1,0 +1,96 @@
+//! What was read back from one network namespace: everything of ours, and as much of the rest as decisions need.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use super::nft::ObservedTable;
+use super::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, RuleSpec, Sysctl};
+
+/// A link of the namespace, ours or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedLink {
+    /// Interface index.
+    pub index: u32,
+    /// Set if it is of a kind that we make, with the attributes that we set.
+    pub kind: Option<LinkKind>,
+    /// The kernel's name for the kind (`gre`, `vxlan`, `veth`, …), if it has one.
+    pub kind_name: Option<String>,
+    /// Administratively up.
+    pub up: bool,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// A loopback device.
+    pub loopback: bool,
+}
+
+/// Where an observed route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObservedRoute {
+    /// `unreachable`
+    Unreachable,
+    /// `nhid N`, with the MTU metric if there is one.
+    Nhid {
+        /// Nexthop object id.
+        id: u32,
+        /// MTU metric in bytes.
+        mtu: Option<u32>,
+    },
+    /// `nexthop dev D1 nexthop dev D2 …`, or one `dev D`, without gateways.
+    Devices(BTreeSet<String>),
+    /// Any other shape: not what we write today; it is replaced.
+    Other,
+}
+
+/// A rule and whether it is ours (by its protocol number).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedRule {
+    /// The rule; `None` if it has selectors or actions that we never write.
+    pub spec: Option<RuleSpec>,
+    /// Priority, also when `spec` is `None`.
+    pub priority: u32,
+    /// Value and mask of its fwmark selector, if it has one, also when `spec` is `None`.
+    pub mark: Option<(u32, u32)>,
+    /// Carries our protocol number.
+    pub ours: bool,
+}
+
+/// A nexthop object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedNexthop {
+    /// Content, if it is a kind that we make.
+    pub spec: Option<Nexthop>,
+    /// Carries our protocol number.
+    pub ours: bool,
+}
+
+/// The state of one netns, as read back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// All links, by name.
+    pub links: BTreeMap<String, ObservedLink>,
+    /// All IPv4 addresses of the namespace with their prefix lengths and whether they carry our protocol number.
+    pub addresses: Vec<(Address, u8, bool)>,
+    /// All nexthop objects, by id.
+    pub nexthops: BTreeMap<u32, ObservedNexthop>,
+    /// Routes with our protocol number, by table and destination.
+    pub routes: BTreeMap<RouteKey, ObservedRoute>,
+    /// Number of routes that are not ours, by table, for the tables that hold any: a clash with our block is refused.
+    pub foreign_routes: BTreeMap<u32, usize>,
+    /// MPLS routes with our protocol number, by label; `None` for a shape that we never write.
+    pub labels: BTreeMap<u32, Option<LabelRoute>>,
+    /// Labels of MPLS routes that are not ours.
+    pub foreign_labels: BTreeSet<u32>,
+    /// All IPv4 rules.
+    pub rules: Vec<ObservedRule>,
+    /// Current values of the sysctls that were asked for; those that do not exist are left out.
+    pub sysctls: BTreeMap<Sysctl, u32>,
+    /// Our nft table.
+    pub nft: Option<ObservedTable>,
+}
+
+impl Observed {
+    /// Whether the namespace has this IPv4 address, on whatever device.
+    pub fn has_address(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|(a, _, _)| a.address == address)
+    }
+}

@@ -1,0 +1,37 @@
+//! The numbers and names that the kernel objects of one installation are made of: the same on every node.
+
+use crate::model::config::MplsLabels;
+use crate::model::{BucketCount, MarkField, Mode};
+
+/// What `plan` needs of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Name of this node.
+    pub node_name: String,
+    /// Number of buckets.
+    pub buckets: BucketCount,
+    /// First routing table of our block.
+    pub table_base: u32,
+    /// Prefix of our links.
+    pub link_prefix: String,
+    /// Seed of the flow hash.
+    pub hash_seed: u32,
+    /// Our field of the fwmark.
+    pub mark: MarkField,
+    /// Priority of our first policy rule.
+    pub rule_priority: u32,
+    /// MPLS labels.
+    pub labels: MplsLabels,
+    /// UDP port of VXLAN-GPE.
+    pub vxlan_port: u16,
+}
+
+impl Settings {
+    /// Name of the tunnel device of a mode; `None` for MPLS, which needs none.
+    pub fn link(&self, mode: Mode) -> Option<String> {
+        match mode {
+            Mode::Gre | Mode::Vxlan => Some(format!("{}{mode}", self.link_prefix)),
+            Mode::Mpls => None,
+        }
+    }
+}

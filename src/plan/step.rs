@@ -1,0 +1,112 @@
+//! A plan: the steps that turn what is into what must be, in an order that never leaves a packet without a way.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::net::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, Sysctl};
+use super::rule::RuleSpec;
+
+/// Where a route that is written leads, by nexthop id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteWrite {
+    /// `unreachable`
+    Unreachable,
+    /// `nhid N mtu M`
+    Nhid {
+        /// Nexthop object id.
+        id: u32,
+        /// MTU metric in bytes.
+        mtu: u32,
+    },
+    /// `nexthop dev D1 nexthop dev D2 …`
+    Devices(BTreeSet<String>),
+}
+
+/// One change to the kernel. Every step may be applied twice: adding replaces, deleting what is gone is no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write a sysctl below `/proc/sys/net`.
+    SetSysctl(Sysctl, u32),
+    /// Create a link; it is still down.
+    AddLink(String, LinkKind),
+    /// Set a link up.
+    LinkUp(String),
+    /// Delete a link.
+    DelLink(String),
+    /// Add a VIP to a device.
+    AddAddress(Address),
+    /// Remove a VIP from a device.
+    DelAddress(Address),
+    /// Create or replace a nexthop object.
+    ReplaceNexthop(u32, Nexthop),
+    /// Delete a nexthop object.
+    DelNexthop(u32),
+    /// Create or replace a route.
+    ReplaceRoute(RouteKey, RouteWrite),
+    /// Delete a route.
+    DelRoute(RouteKey),
+    /// Create or replace an MPLS route.
+    ReplaceLabel(u32, LabelRoute),
+    /// Delete an MPLS route.
+    DelLabel(u32),
+    /// Add a policy rule.
+    AddRule(RuleSpec),
+    /// Delete a policy rule.
+    DelRule(RuleSpec),
+    /// Run one nft transaction: the text for `nft -f -`.
+    Nft(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proto = super::PROTOCOL;
+        match self {
+            Step::SetSysctl(key, value) => write!(f, "sysctl -w {key}={value}"),
+            Step::AddLink(name, kind) => write!(f, "ip link add {name} {kind}"),
+            Step::LinkUp(name) => write!(f, "ip link set {name} up"),
+            Step::DelLink(name) => write!(f, "ip link del {name}"),
+            Step::AddAddress(a) => write!(f, "ip address add {a}"),
+            Step::DelAddress(a) => write!(f, "ip address del {}/32 dev {}", a.address, a.dev),
+            Step::ReplaceNexthop(id, nh) => write!(f, "ip nexthop replace id {id} {nh} protocol {proto}"),
+            Step::DelNexthop(id) => write!(f, "ip nexthop del id {id}"),
+            Step::ReplaceRoute(key, RouteWrite::Unreachable) => {
+                write!(f, "ip route replace unreachable {key} protocol {proto}")
+            }
+            Step::ReplaceRoute(key, RouteWrite::Nhid { id, mtu }) => {
+                write!(f, "ip route replace {key} nhid {id} mtu {mtu} protocol {proto}")
+            }
+            Step::ReplaceRoute(key, RouteWrite::Devices(devices)) => {
+                write!(f, "ip route replace {key} scope link protocol {proto}")?;
+                devices.iter().try_for_each(|dev| write!(f, " nexthop dev {dev}"))
+            }
+            Step::DelRoute(key) => write!(f, "ip route del {key} protocol {proto}"),
+            Step::ReplaceLabel(label, route) => {
+                write!(f, "ip -f mpls route replace {label} {route} protocol {proto}")
+            }
+            Step::DelLabel(label) => write!(f, "ip -f mpls route del {label}"),
+            Step::AddRule(rule) => write!(f, "ip rule add {rule}"),
+            Step::DelRule(rule) => write!(f, "ip rule del {rule}"),
+            Step::Nft(script) => write!(f, "nft -f - <<'EOF'\n{}\nEOF", script.trim_end()),
+        }
+    }
+}
+
+/// Steps in the order in which they must be applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}

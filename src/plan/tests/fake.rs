@@ -1,0 +1,185 @@
+//! A kernel in memory: takes steps, refuses what the real one refuses, and shows what it holds as an [`Observed`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable};
+use crate::plan::observed::{ObservedLink, ObservedNexthop, ObservedRoute, ObservedRule};
+use crate::plan::step::RouteWrite;
+use crate::plan::{Address, NFT_TABLE, Observed, Plan, RuleAction, Step, Sysctl};
+
+/// One namespace.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FakeKernel {
+    pub observed: Observed,
+}
+
+impl FakeKernel {
+    /// A namespace with `lo` and one device with an address, `rp_filter=1`, and MPLS loaded.
+    pub fn new(device: &str, address: &str) -> Self {
+        let mut kernel = FakeKernel::default();
+        kernel.device("lo", true, 65536);
+        kernel.device(device, false, 1500);
+        let address = Address { dev: device.to_owned(), address: address.parse().unwrap() };
+        kernel.observed.addresses.push((address, 24, false));
+        kernel.observed.sysctls.insert(Sysctl::PlatformLabels, 0);
+        kernel
+    }
+
+    pub fn device(&mut self, name: &str, loopback: bool, mtu: u32) {
+        let index = u32::try_from(self.observed.links.len()).unwrap() + 1;
+        let link = ObservedLink { index, kind: None, kind_name: None, up: true, mtu, loopback };
+        self.observed.links.insert(name.to_owned(), link);
+        self.sysctls_of(name);
+    }
+
+    fn sysctls_of(&mut self, dev: &str) {
+        let dev = dev.to_owned();
+        self.observed.sysctls.insert(Sysctl::RpFilter(dev.clone()), 1);
+        self.observed.sysctls.insert(Sysctl::ArpIgnore(dev.clone()), 0);
+        self.observed.sysctls.insert(Sysctl::ArpAnnounce(dev.clone()), 0);
+        self.observed.sysctls.insert(Sysctl::MplsInput(dev), 0);
+    }
+
+    /// Carries out the first `limit` steps.
+    pub fn apply(&mut self, plan: &Plan, limit: usize) {
+        for step in plan.steps.iter().take(limit) {
+            self.step(step);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let o = &mut self.observed;
+        match step {
+            Step::SetSysctl(key, value) => {
+                assert!(o.sysctls.insert(key.clone(), *value).is_some(), "no such sysctl: {key}");
+            }
+            Step::AddLink(name, kind) => {
+                assert!(!o.links.contains_key(name), "link exists: {name}");
+                self.device(name, false, 1476);
+                let link = self.observed.links.get_mut(name).unwrap();
+                (link.kind, link.up) = (Some(kind.clone()), false);
+            }
+            Step::LinkUp(name) => o.links.get_mut(name).expect("link exists").up = true,
+            Step::DelLink(name) => self.delete_link(name),
+            Step::AddAddress(a) => {
+                assert!(o.links.contains_key(&a.dev), "no device {}", a.dev);
+                o.addresses.push((a.clone(), 32, true));
+            }
+            Step::DelAddress(a) => o.addresses.retain(|(b, _, ours)| a != b || !ours),
+            Step::ReplaceNexthop(id, nh) => {
+                assert!(o.links.get(nh.dev()).is_some_and(|l| l.up), "device {} is down", nh.dev());
+                assert!(o.nexthops.get(id).is_none_or(|old| old.ours), "nexthop {id} is not ours");
+                o.nexthops.insert(*id, ObservedNexthop { spec: Some(nh.clone()), ours: true });
+            }
+            Step::DelNexthop(id) => {
+                let used = o.routes.values().any(|r| matches!(r, ObservedRoute::Nhid { id: i, .. } if i == id));
+                assert!(!used, "nexthop {id} is in use: its routes would vanish");
+                o.nexthops.remove(id);
+            }
+            Step::ReplaceRoute(key, RouteWrite::Unreachable) => {
+                o.routes.insert(*key, ObservedRoute::Unreachable);
+            }
+            Step::ReplaceRoute(key, RouteWrite::Nhid { id, mtu }) => {
+                assert!(o.nexthops.contains_key(id), "no nexthop {id}");
+                o.routes.insert(*key, ObservedRoute::Nhid { id: *id, mtu: Some(*mtu) });
+            }
+            Step::ReplaceRoute(key, RouteWrite::Devices(devices)) => {
+                assert!(devices.iter().all(|d| o.links.contains_key(d)), "no such device: {devices:?}");
+                o.routes.insert(*key, ObservedRoute::Devices(devices.clone()));
+            }
+            Step::DelRoute(key) => assert!(o.routes.remove(key).is_some(), "no route {key}"),
+            Step::ReplaceLabel(label, route) => {
+                let size = o.sysctls[&Sysctl::PlatformLabels];
+                assert!(*label < size, "label {label} beyond platform_labels {size}");
+                o.labels.insert(*label, Some(route.clone()));
+            }
+            Step::DelLabel(label) => assert!(o.labels.remove(label).is_some(), "no label {label}"),
+            Step::AddRule(spec) => {
+                if let RuleAction::Goto(to) = spec.action {
+                    assert!(to > spec.priority, "goto must lead forward");
+                }
+                let rule = ObservedRule { spec: Some(*spec), priority: spec.priority, mark: spec.mark, ours: true };
+                assert!(!o.rules.contains(&rule), "rule exists: {spec}");
+                o.rules.push(rule);
+            }
+            Step::DelRule(spec) => {
+                let before = o.rules.len();
+                o.rules.retain(|r| !(r.ours && r.spec == Some(*spec)));
+                assert_eq!(before, o.rules.len() + 1, "no rule {spec}");
+            }
+            Step::Nft(script) => nft(&mut o.nft, script),
+        }
+        self.observed.rules.sort_by_key(|r| (r.priority, r.spec));
+        self.observed.addresses.sort();
+    }
+
+    fn delete_link(&mut self, name: &str) {
+        let o = &mut self.observed;
+        assert!(o.links.remove(name).is_some(), "no link {name}");
+        o.addresses.retain(|(a, _, _)| a.dev != name);
+        o.sysctls.retain(|k, _| k.dev() != Some(name));
+        o.nexthops.retain(|_, nh| nh.spec.as_ref().is_none_or(|s| s.dev() != name));
+        let ids: BTreeSet<u32> = o.nexthops.keys().copied().collect();
+        o.routes.retain(|_, r| !matches!(r, ObservedRoute::Nhid { id, .. } if !ids.contains(id)));
+    }
+}
+
+/// Interprets exactly the commands that `nft::script` writes; anything else is an error of the test.
+fn nft(table: &mut Option<ObservedTable>, script: &str) {
+    for line in script.lines() {
+        let (command, rest) =
+            line.split_once(&format!(" inet {NFT_TABLE}")).unwrap_or_else(|| panic!("not our table: {line}"));
+        let rest = rest.trim();
+        let (name, body) = rest.split_once(' ').unwrap_or((rest, ""));
+        match command {
+            "add table" => *table = Some(table.take().unwrap_or_default()),
+            "delete table" => assert!(table.take().is_some(), "no table"),
+            _ => nft_object(table.as_mut().expect("table exists"), command, name, body),
+        }
+    }
+}
+
+fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) {
+    let name = name.to_owned();
+    match command {
+        "add set" | "add map" => {
+            let kind = body.trim_start_matches("{ type ").trim_end_matches("; }").to_owned();
+            table.sets.entry(name).or_insert(ObservedSet { kind, elements: BTreeSet::new() });
+        }
+        "delete set" | "delete map" => assert!(table.sets.remove(&name).is_some()),
+        "add element" => table.sets.get_mut(&name).expect("set exists").elements.extend(elements(body)),
+        "delete element" => {
+            let set = table.sets.get_mut(&name).expect("set exists");
+            for element in elements(body) {
+                let before = set.elements.len();
+                set.elements.retain(|e| *e != element && !e.starts_with(&format!("{element} : ")));
+                assert_eq!(before, set.elements.len() + 1, "no element {element} in {name}");
+            }
+        }
+        "add chain" => {
+            table.chains.insert(name, ObservedChain { base: base(body), comments: Vec::new() });
+        }
+        "flush chain" => table.chains.get_mut(&name).expect("chain exists").comments.clear(),
+        "delete chain" => assert!(table.chains.remove(&name).expect("chain exists").comments.is_empty()),
+        "add rule" => {
+            let comment = body.rsplit_once(" comment \"").expect("a comment").1.trim_end_matches('"');
+            assert!(comment.len() <= 127, "nft takes 127 bytes: {comment}");
+            table.chains.get_mut(&name).expect("chain exists").comments.push(comment.to_owned());
+        }
+        other => panic!("unknown nft command {other}"),
+    }
+}
+
+fn elements(body: &str) -> Vec<String> {
+    let list = body.trim_start_matches('{').trim_end_matches('}').trim();
+    list.split(", ").map(|e| e.replace('"', "")).collect()
+}
+
+fn base(body: &str) -> Option<(String, String, i32)> {
+    let words: BTreeMap<&str, &str> = {
+        let words: Vec<&str> = body.split([' ', ';']).filter(|w| !w.is_empty()).collect();
+        words.windows(2).map(|w| (w[0], w[1])).collect()
+    };
+    let kind = (*words.get("type")?).to_owned();
+    Some((kind, words["hook"].to_owned(), words["priority"].parse().unwrap()))
+}

@@ -1,0 +1,91 @@
+//! Plans as commands, compared with the files in `tests/golden/plan`. `UPDATE_GOLDEN=1` writes them anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::fake::FakeKernel;
+use super::support::{cluster, endpoint, ip, routes, settings, vip};
+use crate::model::{Cluster, Mode};
+use crate::plan::diff::diff;
+use crate::plan::node::desired_node;
+use crate::plan::pod::{PodInput, desired_pod};
+use crate::plan::{Desired, Plan};
+
+fn golden(case: &str, plan: &Plan) {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden/plan", &format!("{case}.sh")].iter().collect();
+    let text = plan.to_string();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let want = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(text, want, "plan of {case} differs from {}", path.display());
+}
+
+fn node_kernel(cluster: &Cluster) -> FakeKernel {
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    for fact in routes(cluster).into_values().filter(|f| f.dev.starts_with("veth")) {
+        kernel.device(&fact.dev, false, 1500);
+    }
+    kernel
+}
+
+fn node_plan(cluster: &Cluster, kernel: &FakeKernel) -> Plan {
+    let (desired, problems) = desired_node(cluster, &routes(cluster), &settings("n1"));
+    assert_eq!(problems, []);
+    diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")
+}
+
+fn pod_plan(vips: &[(&str, Mode)]) -> Plan {
+    let kernel = FakeKernel::new("eth0", "10.244.1.2");
+    let input = PodInput {
+        vips: vips.iter().map(|(v, m)| (ip(v), *m)).collect(),
+        address: ip("10.244.1.2"),
+        nodes: BTreeSet::from([ip("10.0.0.1"), ip("10.0.0.2")]),
+    };
+    let desired = desired_pod(&input, &kernel.observed, &settings("n1")).unwrap();
+    diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")
+}
+
+#[test]
+fn an_ingress_node_in_every_mode() {
+    for mode in Mode::ALL {
+        let cluster = cluster(vec![vip("192.0.2.10", mode, vec![endpoint(2, "n1"), endpoint(3, "n2")])]);
+        golden(&format!("node-{mode}"), &node_plan(&cluster, &node_kernel(&cluster)));
+    }
+}
+
+#[test]
+fn a_pod_in_every_mode_and_in_two_at_once() {
+    for mode in Mode::ALL {
+        golden(&format!("pod-{mode}"), &pod_plan(&[("192.0.2.10", mode), ("192.0.2.11", mode)]));
+    }
+    golden("pod-gre-and-mpls", &pod_plan(&[("192.0.2.10", Mode::Gre), ("192.0.2.11", Mode::Mpls)]));
+}
+
+#[test]
+fn a_vip_without_endpoints_is_unreachable_in_every_bucket() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, vec![])]);
+    golden("node-no-endpoints", &node_plan(&cluster, &node_kernel(&cluster)));
+}
+
+#[test]
+fn an_endpoint_that_leaves_moves_only_its_own_buckets() {
+    let before =
+        cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(2, "n1"), endpoint(3, "n2"), endpoint(4, "n2")])]);
+    let mut kernel = node_kernel(&before);
+    kernel.apply(&node_plan(&before, &kernel), usize::MAX);
+    let after = cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(2, "n1"), endpoint(3, "n2")])]);
+    golden("node-endpoint-gone", &node_plan(&after, &kernel));
+}
+
+#[test]
+fn removing_everything_puts_the_sysctls_back() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, vec![endpoint(2, "n1"), endpoint(3, "n2")])]);
+    let mut kernel = node_kernel(&cluster);
+    let untouched = kernel.clone();
+    kernel.apply(&node_plan(&cluster, &kernel), usize::MAX);
+    let plan = diff(&Desired::default(), &kernel.observed, &BTreeMap::new(), "kst-");
+    golden("node-mpls-cleanup", &plan);
+    kernel.apply(&plan, usize::MAX);
+    assert_eq!(kernel, untouched);
+}

@@ -1,0 +1,109 @@
+//! Any history of goals, with the agent killed between any two steps, ends in what was asked for last; and removing that ends in
+//! what was there before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::fake::FakeKernel;
+use super::support::{cluster, endpoint, ip, routes, settings, vip};
+use crate::model::{Cluster, Mode};
+use crate::plan::diff::diff;
+use crate::plan::node::desired_node;
+use crate::plan::pod::{PodInput, desired_pod};
+use crate::plan::{Desired, Observed, Plan, RouteKey};
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Gre), Just(Mode::Mpls), Just(Mode::Vxlan)]
+}
+
+/// One to three VIPs, each in some mode with some of six pods on two nodes.
+fn any_cluster() -> impl Strategy<Value = Cluster> {
+    let one = (0_u8..4, mode(), proptest::collection::btree_set(2_u8..8, 0..6));
+    proptest::collection::vec(one, 0..3).prop_map(|vips| {
+        let build = |(last, mode, pods): (u8, Mode, BTreeSet<u8>)| {
+            let node = |n: u8| if n % 2 == 0 { "n1" } else { "n2" };
+            vip(&format!("192.0.2.{last}"), mode, pods.into_iter().map(|n| endpoint(n, node(n))).collect())
+        };
+        cluster(vips.into_iter().map(build).collect())
+    })
+}
+
+fn any_pod() -> impl Strategy<Value = PodInput> {
+    proptest::collection::btree_map(0_u8..4, mode(), 0..4).prop_map(|vips| PodInput {
+        vips: vips.into_iter().map(|(n, m)| (ip(&format!("192.0.2.{n}")), m)).collect(),
+        address: ip("10.244.1.2"),
+        nodes: BTreeSet::from([ip("10.0.0.1")]),
+    })
+}
+
+fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    diff(desired, observed, &BTreeMap::new(), "kst-")
+}
+
+/// Applies each goal, stopping after some steps, then the last one completely, then nothing.
+fn live(mut kernel: FakeKernel, goals: &[(impl Fn(&Observed) -> Desired, usize)]) -> Result<(), TestCaseError> {
+    let untouched = kernel.clone();
+    for (goal, steps) in goals {
+        kernel.apply(&plan(&goal(&kernel.observed), &kernel.observed), *steps);
+    }
+    if let Some((goal, _)) = goals.last() {
+        kernel.apply(&plan(&goal(&kernel.observed), &kernel.observed), usize::MAX);
+        let again = plan(&goal(&kernel.observed), &kernel.observed);
+        prop_assert!(again.is_empty(), "not converged:\n{again}");
+    }
+    kernel.apply(&plan(&Desired::default(), &kernel.observed), usize::MAX);
+    prop_assert_eq!(kernel, untouched);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_node_converges_from_every_half_done_state_and_is_left_as_it_was(
+        goals in proptest::collection::vec((any_cluster(), 0_usize..60), 1..5),
+    ) {
+        let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+        for n in (2..8).step_by(2) {
+            kernel.device(&format!("veth{n}"), false, 1500);
+        }
+        let goals: Vec<_> = goals
+            .into_iter()
+            .map(|(cluster, steps)| (move |_: &Observed| desired_node(&cluster, &routes(&cluster), &settings("n1")).0, steps))
+            .collect();
+        live(kernel, &goals)?;
+    }
+
+    #[test]
+    fn a_pod_converges_from_every_half_done_state_and_is_left_as_it_was(
+        goals in proptest::collection::vec((any_pod(), 0_usize..20), 1..5),
+    ) {
+        let goals: Vec<_> = goals
+            .into_iter()
+            .map(|(pod, steps)| (move |o: &Observed| desired_pod(&pod, o, &settings("n1")).unwrap(), steps))
+            .collect();
+        live(FakeKernel::new("eth0", "10.244.1.2"), &goals)?;
+    }
+
+    #[test]
+    fn while_a_vip_is_switched_on_every_bucket_has_a_route(
+        before in any_cluster(), after in any_cluster(), steps in 0_usize..200,
+    ) {
+        let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+        for n in (2..8).step_by(2) {
+            kernel.device(&format!("veth{n}"), false, 1500);
+        }
+        for (cluster, limit) in [(&before, usize::MAX), (&after, steps)] {
+            let desired = desired_node(cluster, &routes(cluster), &settings("n1")).0;
+            kernel.apply(&plan(&desired, &kernel.observed), limit);
+        }
+        let on = kernel.observed.nft.as_ref().and_then(|t| t.sets.get("vips")).map(|s| s.elements.clone());
+        for vip in on.unwrap_or_default() {
+            for table in 10_000..10_016 {
+                let key = RouteKey { table, vip: ip(&vip) };
+                prop_assert!(kernel.observed.routes.contains_key(&key), "{vip} is switched on, but table {table} is empty");
+            }
+        }
+    }
+}

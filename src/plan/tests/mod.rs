@@ -1,0 +1,7 @@
+//! Tests of the plan as a whole, on a kernel in memory.
+
+mod conflicts;
+mod fake;
+mod golden;
+mod history;
+mod support;

@@ -1,0 +1,134 @@
+//! Mark → table: a binary tree of `goto` rules over the bits of the bucket's number.
+//!
+//! A list of one rule per bucket costs every packet half the list; the tree costs log2 of it. Rules can only jump
+//! forwards, and one that does not match falls through to the next, so the tree is written in preorder: at each node one
+//! rule jumps to the upper half if the bit is set, and right behind it stands the lower half.
+//!
+//! ```text
+//! 101  fwmark 0x0/0x80   goto END      packets of others
+//! 102  fwmark 0x88/0x88  goto ──┐      bucket 8…15
+//! 103  fwmark 0x84/0x84  goto ─┐│      bucket 4…7
+//! …                            ││
+//!      fwmark 0x80/0xff  lookup bucket 0
+//!      fwmark 0x81/0xff  lookup bucket 1
+//!      (fwmark 0xc0/0xff lookup previous 0)     only while bucket 0 drains
+//!      (fwmark 0xc1/0xff lookup previous 1)     only while bucket 1 drains
+//! …                            ◄┘
+//! END  nop
+//! ```
+//!
+//! - The last level are pairs: comparing both leaves costs 1.5 rules on average, a jump to one of two costs 2.
+//! - A leaf compares the whole field. A table without a route lets the walk go on, and then no other leaf may match.
+//! - The leaves of previous owners stand behind those of the present ones: a jump needs a target that always exists, and
+//!   a packet that does not drain should not visit them. Their priorities stay reserved while nothing drains, so nothing
+//!   is ever renumbered.
+//! - Rules are to be added from the last to the first: until its target exists a jump matches nothing.
+
+use super::rule::{RuleAction, RuleSpec};
+use crate::model::{Bucket, BucketCount, MarkField};
+
+/// Every rule of the tree but the leaves of previous owners, in the order of their priorities, the first at
+/// `first_priority`, the last at `first_priority + buckets.rule_slots() - 1`.
+///
+/// Bucket b's routes are in table `table_base + b`. The caller has checked that priorities and tables fit (see
+/// `model::config`).
+pub fn rule_tree(mark: MarkField, buckets: BucketCount, first_priority: u32, table_base: u32) -> Vec<RuleSpec> {
+    let end = first_priority + buckets.rule_slots() - 1;
+    let mut tree = Tree { mark, table_base, rules: Vec::new() };
+    tree.push(first_priority, Some((0, mark.present())), RuleAction::Goto(end));
+    tree.subtree(first_priority + 1, 0, buckets.get());
+    tree.push(end, None, RuleAction::Nop);
+    tree.rules
+}
+
+/// The leaf that sends packets of `bucket` with PREVIOUS to the endpoint which the bucket drains from, by table
+/// `table_base + buckets + bucket`. The other arguments are those of the [`rule_tree`] that it belongs to.
+pub fn previous_leaf(
+    mark: MarkField,
+    buckets: BucketCount,
+    first_priority: u32,
+    table_base: u32,
+    bucket: Bucket,
+) -> RuleSpec {
+    RuleSpec {
+        priority: leaf_priority(buckets, first_priority, bucket) + LEAVES,
+        mark: Some((mark.mark_previous(bucket), mark.mask())),
+        action: RuleAction::Lookup(previous_table(buckets, table_base, bucket)),
+    }
+}
+
+/// The table with the routes to the bucket's owner.
+pub fn table(table_base: u32, bucket: Bucket) -> u32 {
+    table_base + bucket.number()
+}
+
+/// The table with the routes to the endpoint that the bucket drains from.
+pub fn previous_table(buckets: BucketCount, table_base: u32, bucket: Bucket) -> u32 {
+    table_base + buckets.get() + bucket.number()
+}
+
+/// The table that says which devices a VIP may be a source on; behind those of the buckets.
+pub fn sources_table(buckets: BucketCount, table_base: u32) -> u32 {
+    table_base + 2 * buckets.get()
+}
+
+/// The rule that leads to [`sources_table`], behind the tree: for packets that carry no mark of ours.
+pub fn sources_rule(mark: MarkField, buckets: BucketCount, first_priority: u32, table: u32) -> RuleSpec {
+    RuleSpec {
+        priority: first_priority + buckets.rule_slots(),
+        mark: Some((0, mark.mask())),
+        action: RuleAction::Lookup(table),
+    }
+}
+
+/// Buckets of one last node.
+const LEAVES: u32 = 2;
+
+/// Priorities that the subtree of `width` buckets takes: a jump per inner node, two leaves per bucket.
+fn slots(width: u32) -> u32 {
+    width / LEAVES - 1 + 2 * width
+}
+
+/// Where the bucket's leaf stands: the walk of [`Tree::subtree`] towards one bucket.
+fn leaf_priority(buckets: BucketCount, first_priority: u32, bucket: Bucket) -> u32 {
+    let (mut priority, mut width) = (first_priority + 1, buckets.get());
+    while width > LEAVES {
+        width /= 2;
+        let upper = bucket.number() & width != 0;
+        priority += 1 + if upper { slots(width) } else { 0 };
+    }
+    priority + bucket.number() % LEAVES
+}
+
+struct Tree {
+    mark: MarkField,
+    table_base: u32,
+    rules: Vec<RuleSpec>,
+}
+
+impl Tree {
+    fn push(&mut self, priority: u32, mark: Option<(u32, u32)>, action: RuleAction) {
+        self.rules.push(RuleSpec { priority, mark, action });
+    }
+
+    /// The rules for the `width` buckets from `first` on.
+    fn subtree(&mut self, priority: u32, first: u32, width: u32) {
+        if width == LEAVES {
+            for (priority, bucket) in (priority..).zip((first..first + width).filter_map(Bucket::new)) {
+                let mark = (self.mark.mark(bucket), self.mark.mask());
+                self.push(priority, Some(mark), RuleAction::Lookup(table(self.table_base, bucket)));
+            }
+            return;
+        }
+        let half = width / 2;
+        let upper = priority + 1 + slots(half);
+        let bit = self.mark.present() | half << self.mark.shift();
+        self.push(priority, Some((bit, bit)), RuleAction::Goto(upper));
+        self.subtree(priority + 1, first, half);
+        self.subtree(upper, first + half, half);
+    }
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

@@ -1,0 +1,154 @@
+//! The tree, walked by an interpreter of net/core/fib_rules.c.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Where a walk ended, and what it cost.
+#[derive(Debug, PartialEq, Eq)]
+struct Walk {
+    /// Tables looked up, in order.
+    tables: Vec<u32>,
+    /// Rules whose selector was compared.
+    visited: usize,
+}
+
+/// Walks the rules as `fib_rules_lookup` does. Tables in `with_route` end the walk, others let it go on.
+fn walk(rules: &[RuleSpec], mark: u32, with_route: impl Fn(u32) -> bool) -> Walk {
+    let mut walk = Walk { tables: vec![], visited: 0 };
+    let mut at = 0;
+    while let Some(rule) = rules.get(at) {
+        walk.visited += 1;
+        at += 1;
+        match rule.action {
+            _ if !rule.matches(mark) => {}
+            RuleAction::Nop => {}
+            RuleAction::Goto(target) => {
+                assert!(target > rule.priority, "the kernel refuses a jump backwards: {rule}");
+                at = rules.iter().position(|r| r.priority == target).unwrap_or(at);
+            }
+            RuleAction::Lookup(table) => {
+                walk.tables.push(table);
+                if with_route(table) {
+                    return walk;
+                }
+            }
+        }
+    }
+    walk
+}
+
+fn buckets(count: u32) -> BucketCount {
+    BucketCount::new(count).unwrap()
+}
+
+/// Fields and counts: default, smallest, largest, with spare bits, at the top of the mark.
+fn shapes() -> Vec<(MarkField, BucketCount)> {
+    let shape = |(mask, count)| (MarkField::new(mask, buckets(count)).unwrap(), buckets(count));
+    [(0xff, 64), (0x3f, 16), (0xff, 16), (0x1ff, 128), (0xff00_0000, 64), (0x7f00, 32)].map(shape).to_vec()
+}
+
+/// Every value of the field, alone and among foreign bits.
+fn marks(field: MarkField) -> impl Iterator<Item = u32> {
+    let own = (0..=field.mask() >> field.shift()).map(move |n| n << field.shift());
+    own.flat_map(move |m| [m, m | !field.mask(), m | (0x5555_5555 & !field.mask())])
+}
+
+/// The tree with the leaves of these previous owners.
+fn with_previous(mark: MarkField, count: BucketCount, draining: impl Iterator<Item = Bucket>) -> Vec<RuleSpec> {
+    let mut rules = rule_tree(mark, count, 101, 10_000);
+    rules.extend(draining.map(|b| previous_leaf(mark, count, 101, 10_000, b)));
+    rules.sort();
+    rules
+}
+
+#[test]
+fn every_mark_reaches_the_table_of_its_bucket_and_no_other() {
+    for (field, count) in shapes() {
+        let rules = rule_tree(field, count, 101, 10_000);
+        for mark in marks(field) {
+            let expected = count.iter().find(|b| field.mark(*b) == mark & field.mask()).map(|b| table(10_000, b));
+            // No table has a route: even then no second table may be tried.
+            assert_eq!(walk(&rules, mark, |_| false).tables, Vec::from_iter(expected), "{field} {mark:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_marked_packet_visits_at_most_two_rules_more_than_its_bucket_has_bits() {
+    for (field, count) in shapes() {
+        let rules = rule_tree(field, count, 101, 10_000);
+        let costs: Vec<usize> = count.iter().map(|b| walk(&rules, field.mark(b), |_| true).visited).collect();
+        let bits = usize::try_from(count.bits()).unwrap();
+        assert_eq!(costs.iter().max(), Some(&(bits + 2)), "{count}");
+        assert_eq!(costs.iter().sum::<usize>() * 2, costs.len() * (2 * bits + 3), "1.5 leaves on average: {count}");
+    }
+}
+
+#[test]
+fn packets_of_others_pass_by_after_one_rule_and_the_nop() {
+    for (field, count) in shapes() {
+        let rules = rule_tree(field, count, 101, 10_000);
+        for mark in marks(field).filter(|m| m & field.present() == 0) {
+            assert_eq!(walk(&rules, mark, |_| true), Walk { tables: vec![], visited: 2 }, "{field} {mark:#x}");
+        }
+    }
+}
+
+#[test]
+fn previous_leaves_are_added_without_touching_another_rule() {
+    for (field, count) in shapes() {
+        let still = rule_tree(field, count, 101, 10_000);
+        let all = with_previous(field, count, count.iter());
+        assert!(still.iter().all(|rule| all.contains(rule)));
+        let priorities: BTreeSet<u32> = all.iter().map(|r| r.priority).collect();
+        assert_eq!(priorities.len(), all.len(), "no priority twice");
+        assert_eq!(u32::try_from(all.len()).unwrap(), count.rule_slots(), "no slot is wasted");
+        assert_eq!(priorities.last(), Some(&(101 + count.rule_slots() - 1)));
+    }
+}
+
+#[test]
+fn while_one_bucket_drains_only_its_previous_mark_reaches_the_previous_table() {
+    for (field, count) in shapes() {
+        for draining in count.iter() {
+            let rules = with_previous(field, count, std::iter::once(draining));
+            for bucket in count.iter() {
+                assert_eq!(walk(&rules, field.mark(bucket), |_| false).tables, [table(10_000, bucket)]);
+                let previous = (bucket == draining).then(|| previous_table(count, 10_000, bucket));
+                assert_eq!(walk(&rules, field.mark_previous(bucket), |_| false).tables, Vec::from_iter(previous));
+            }
+        }
+    }
+}
+
+#[test]
+fn previous_and_present_tables_never_meet() {
+    for (_, count) in shapes() {
+        let tables: BTreeSet<u32> =
+            count.iter().flat_map(|b| [table(10_000, b), previous_table(count, 10_000, b)]).collect();
+        assert_eq!(tables, (10_000..10_000 + count.tables()).collect());
+    }
+}
+
+#[test]
+fn the_smallest_tree_reads_as_documented() {
+    let tree = rule_tree(MarkField::DEFAULT, buckets(16), 101, 10_000);
+    let lines: Vec<String> = tree.iter().take(8).chain(tree.last()).map(RuleSpec::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "priority 101 fwmark 0x0/0x80 goto 141 protocol 107",
+            "priority 102 fwmark 0x88/0x88 goto 122 protocol 107",
+            "priority 103 fwmark 0x84/0x84 goto 113 protocol 107",
+            "priority 104 fwmark 0x82/0x82 goto 109 protocol 107",
+            "priority 105 fwmark 0x80/0xff lookup 10000 protocol 107",
+            "priority 106 fwmark 0x81/0xff lookup 10001 protocol 107",
+            "priority 109 fwmark 0x82/0xff lookup 10002 protocol 107",
+            "priority 110 fwmark 0x83/0xff lookup 10003 protocol 107",
+            "priority 141 nop protocol 107",
+        ]
+    );
+    let leaf = previous_leaf(MarkField::DEFAULT, buckets(16), 101, 10_000, Bucket::new(1).unwrap());
+    assert_eq!(leaf.to_string(), "priority 108 fwmark 0xc1/0xff lookup 10017 protocol 107");
+}

@@ -1,0 +1,132 @@
+//! One round for one namespace: observe, compute what must be, diff, apply.
+//!
+//! A round runs from beginning to end on one throw-away thread inside the namespace, so that its netlink sockets, its sysctls
+//! and the `nft` it starts all see the same one.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::kernel::{self, ApplyError, KernelError};
+use crate::model::{Cluster, Problem};
+use crate::netns::{Netns, NetnsError};
+use crate::plan::diff::diff;
+use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node};
+use crate::plan::pod::{NoPodDevice, PodInput, desired_pod};
+use crate::plan::saved::saved;
+use crate::plan::{Desired, Observed, Plan, Settings, Sysctl};
+
+/// What one namespace is to become.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Goal {
+    /// This node's own namespace.
+    Node(Arc<Cluster>),
+    /// A pod with VIPs.
+    Pod(PodInput),
+    /// Nothing of ours: a pod that has lost its last VIP, or a clean-up.
+    Nothing,
+}
+
+/// What has to be remembered of a namespace between rounds.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Old sysctl values that our nft table held when it was last seen.
+    saved: BTreeMap<Sysctl, u32>,
+}
+
+/// What a round did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The plan, carried out unless it was a dry run.
+    pub plan: Plan,
+    /// What is in place but not as asked for.
+    pub problems: Vec<Problem>,
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The namespace could not be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The namespace could not be read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel refused a step.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The pod's device is not there.
+    #[error(transparent)]
+    NoPodDevice(#[from] NoPodDevice),
+}
+
+/// Runs one round; with `dry_run` the plan is made and not carried out.
+///
+/// # Errors
+/// See [`ReconcileError`]; whatever was done before the error stays, and the next round starts from there.
+pub fn reconcile(
+    netns: &Netns,
+    goal: &Goal,
+    settings: &Settings,
+    memory: &mut Memory,
+    dry_run: bool,
+) -> Result<Outcome, ReconcileError> {
+    netns.run(|| round(goal, settings, memory, dry_run))?
+}
+
+/// One round with [`Goal::Nothing`], which needs to know no more than how our links are called.
+///
+/// # Errors
+/// See [`ReconcileError`].
+pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome, ReconcileError> {
+    netns.run(|| {
+        let observed = kernel::observe(std::iter::empty(), link_prefix)?;
+        carry_out(&Desired::default(), observed, &mut Memory::default(), link_prefix, dry_run)
+    })?
+}
+
+fn round(goal: &Goal, settings: &Settings, memory: &mut Memory, dry_run: bool) -> Result<Outcome, ReconcileError> {
+    let observed = kernel::observe(std::iter::empty(), &settings.link_prefix)?;
+    let (desired, problems) = compute(goal, &observed, settings)?;
+    let outcome = carry_out(&desired, observed, memory, &settings.link_prefix, dry_run)?;
+    Ok(Outcome { problems, ..outcome })
+}
+
+fn carry_out(
+    desired: &Desired,
+    mut observed: Observed,
+    memory: &mut Memory,
+    link_prefix: &str,
+    dry_run: bool,
+) -> Result<Outcome, ReconcileError> {
+    let in_table = saved(observed.nft.as_ref());
+    let keys = desired.sysctls.keys().chain(in_table.keys()).chain(memory.saved.keys());
+    observed.sysctls = kernel::read_sysctls(keys.cloned())?;
+    memory.saved.extend(in_table);
+    let plan = diff(desired, &observed, &memory.saved, link_prefix);
+    if !dry_run && !plan.is_empty() {
+        kernel::apply(&plan)?;
+        memory.saved.retain(|key, _| desired.sysctls.contains_key(key));
+    }
+    Ok(Outcome { plan, problems: Vec::new() })
+}
+
+fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Desired, Vec<Problem>), ReconcileError> {
+    Ok(match goal {
+        Goal::Nothing => (Desired::default(), Vec::new()),
+        Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
+        Goal::Node(cluster) => desired_node(cluster, &routes(cluster, observed)?, settings),
+    })
+}
+
+/// How this namespace reaches what the cluster is made of. An address without a route is left out: `plan` says so to the user.
+fn routes(cluster: &Cluster, observed: &Observed) -> Result<Routes, KernelError> {
+    let addresses: Vec<Ipv4Addr> = addresses_of_interest(cluster).into_iter().collect();
+    let facts = kernel::routes_to(&addresses)?;
+    let known = addresses.into_iter().zip(facts).filter_map(|(address, fact)| {
+        let fact = fact.ok()?;
+        let bare = !observed.addresses.iter().any(|(a, _, ours)| a.dev == fact.dev && !ours);
+        Some((address, RouteFact { dev: fact.dev, gateway: fact.gateway, mtu: fact.mtu, bare }))
+    });
+    Ok(known.collect())
+}

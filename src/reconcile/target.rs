@@ -1,0 +1,239 @@
+//! The loop around one namespace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::backoff::Backoff;
+use super::once::{Goal, Memory, Outcome, ReconcileError, reconcile};
+use crate::kernel::Monitor;
+use crate::model::Problem;
+use crate::netns::{FindError, Netns};
+use crate::plan::Settings;
+
+/// How a target finds its namespace. Called again after a failure: a pod's process may not run yet.
+pub type Locate = Arc<dyn Fn() -> Result<Netns, FindError> + Send + Sync>;
+
+/// Everything a target needs, the same for all of them.
+#[derive(Clone)]
+pub struct Shared {
+    /// Numbers and names of our kernel objects.
+    pub settings: Arc<Settings>,
+    /// Time between two rounds when nothing happens.
+    pub resync: Duration,
+    /// How many namespaces are worked on at once.
+    pub permits: Arc<Semaphore>,
+    /// Where reports go.
+    pub reports: mpsc::UnboundedSender<Report>,
+    /// Ends the loop; what is in the kernel stays.
+    pub shutdown: CancellationToken,
+}
+
+/// What a target says after each round.
+#[derive(Debug)]
+pub struct Report {
+    /// Name of the target.
+    pub target: String,
+    /// State after the round.
+    pub state: State,
+}
+
+/// State of a target.
+#[derive(Debug)]
+pub enum State {
+    /// As it must be, apart from these problems.
+    InSync {
+        /// Steps that the round had to carry out.
+        writes: usize,
+        /// What is in place but not as asked for.
+        problems: Vec<Problem>,
+    },
+    /// The round failed; it is tried again.
+    Pending {
+        /// Rounds that failed in a row.
+        failures: u32,
+        /// The last error.
+        error: String,
+    },
+    /// Nothing of ours is left; the target has ended.
+    Gone,
+}
+
+/// Wakes come in bursts: a round waits this long for the burst to end.
+const SETTLE: Duration = Duration::from_millis(30);
+
+/// A namespace that somebody else keeps changing back must not keep a core busy.
+const CONTESTED: Duration = Duration::from_secs(5);
+const CONTESTED_AFTER: u32 = 8;
+
+/// Runs the loop until its goal is [`Goal::Nothing`] and reached, or until shutdown.
+pub async fn run(name: String, locate: Locate, goal: watch::Receiver<Goal>, shared: Shared) {
+    let span = info_span!("target", name = %name);
+    let target =
+        Target { name, locate, goal, shared, memory: Memory::default(), backoff: Backoff::default(), rewrites: 0 };
+    target.run().instrument(span).await;
+}
+
+struct Target {
+    name: String,
+    locate: Locate,
+    goal: watch::Receiver<Goal>,
+    shared: Shared,
+    memory: Memory,
+    backoff: Backoff,
+    /// Rounds in a row that had to write although the goal had not changed.
+    rewrites: u32,
+}
+
+/// What ends a wait.
+enum Wake {
+    Goal,
+    Kernel,
+    /// Notifications have stopped: the namespace is looked for again.
+    Deaf,
+    Time,
+    Shutdown,
+}
+
+impl Target {
+    async fn run(mut self) {
+        let mut place: Option<(Netns, Monitor)> = None;
+        loop {
+            let goal = self.goal.borrow_and_update().clone();
+            let next = match self.round(&mut place, &goal).await {
+                Ok(Some(wait)) => wait,
+                Ok(None) => return,
+                Err(error) => {
+                    place = None;
+                    self.failed(&error)
+                }
+            };
+            match self.wait(place.as_mut().map(|(_, monitor)| monitor), next).await {
+                Wake::Shutdown => return,
+                Wake::Goal => self.rewrites = 0,
+                Wake::Deaf => place = None,
+                Wake::Kernel | Wake::Time => {}
+            }
+        }
+    }
+
+    /// One round. `Ok(None)` ends the target.
+    async fn round(&mut self, place: &mut Option<(Netns, Monitor)>, goal: &Goal) -> Result<Option<Duration>, Failure> {
+        if place.is_none() {
+            let locate = self.locate.clone();
+            match tokio::task::spawn_blocking(move || locate()).await? {
+                Ok(netns) => {
+                    // Listening starts before looking, so that nothing is missed in between.
+                    let monitor = Monitor::open_in(&netns, &self.shared.settings.link_prefix)?;
+                    *place = Some((netns, monitor));
+                }
+                Err(error) if *goal == Goal::Nothing => {
+                    debug!(%error, "namespace is gone, nothing to clean up");
+                    return Ok(self.gone());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some((netns, _)) = place.as_ref() else { return Ok(Some(self.shared.resync)) };
+        let outcome = self.blocking_round(netns, goal).await?;
+        self.backoff.succeeded();
+        let writes = outcome.plan.steps.len();
+        self.log(&outcome);
+        if *goal == Goal::Nothing {
+            return Ok(self.gone());
+        }
+        self.report(State::InSync { writes, problems: outcome.problems });
+        self.rewrites = if writes == 0 { 0 } else { self.rewrites + 1 };
+        if self.rewrites >= CONTESTED_AFTER {
+            warn!(rounds = self.rewrites, plan = %outcome.plan, "somebody keeps changing what we set up, slowing down");
+            tokio::time::sleep(CONTESTED).await;
+        }
+        Ok(Some(self.shared.resync))
+    }
+
+    async fn blocking_round(&mut self, netns: &Netns, goal: &Goal) -> Result<Outcome, Failure> {
+        let _permit = self.shared.permits.clone().acquire_owned().await?;
+        let (netns, goal, settings) = (netns.clone(), goal.clone(), self.shared.settings.clone());
+        let mut memory = self.memory.clone();
+        let work = move || {
+            let outcome = reconcile(&netns, &goal, &settings, &mut memory, false);
+            (outcome, memory)
+        };
+        let (outcome, memory) = tokio::task::spawn_blocking(work).await?;
+        self.memory = memory;
+        Ok(outcome?)
+    }
+
+    async fn wait(&mut self, monitor: Option<&mut Monitor>, time: Duration) -> Wake {
+        let deadline = Instant::now() + time;
+        let kernel = async {
+            match monitor {
+                Some(monitor) => monitor.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let wake = tokio::select! {
+            () = self.shared.shutdown.cancelled() => Wake::Shutdown,
+            changed = self.goal.changed() => if changed.is_ok() { Wake::Goal } else { Wake::Shutdown },
+            heard = kernel => if heard { Wake::Kernel } else { Wake::Deaf },
+            () = sleep_until(deadline) => Wake::Time,
+        };
+        if matches!(wake, Wake::Goal | Wake::Kernel) {
+            tokio::time::sleep(SETTLE).await;
+        }
+        wake
+    }
+
+    fn log(&self, outcome: &Outcome) {
+        let writes = outcome.plan.steps.len();
+        if writes == 0 {
+            debug!(writes, "in sync");
+        } else {
+            info!(writes, "reconciled");
+            debug!(plan = %outcome.plan, "applied");
+        }
+    }
+
+    fn failed(&mut self, error: &Failure) -> Duration {
+        let wait = self.backoff.failed();
+        let failures = self.backoff.failures();
+        if failures == 1 {
+            warn!(%error, retry_in = ?wait, "cannot reconcile");
+        } else {
+            debug!(%error, failures, retry_in = ?wait, "cannot reconcile");
+        }
+        self.report(State::Pending { failures, error: error.to_string() });
+        wait
+    }
+
+    fn gone(&self) -> Option<Duration> {
+        self.report(State::Gone);
+        None
+    }
+
+    fn report(&self, state: State) {
+        // The receiver is gone only while the agent shuts down.
+        let _ = self.shared.reports.send(Report { target: self.name.clone(), state });
+    }
+}
+
+/// Everything that can go wrong in a round.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Find(#[from] FindError),
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    #[error(transparent)]
+    Netns(#[from] crate::netns::NetnsError),
+    #[error("cannot listen for kernel notifications: {0}")]
+    Monitor(#[from] crate::kernel::KernelError),
+    #[error("worker thread: {0}")]
+    Join(#[from] tokio::task::JoinError),
+    #[error("shutting down")]
+    Closed(#[from] tokio::sync::AcquireError),
+}

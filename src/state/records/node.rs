@@ -1,0 +1,43 @@
+//! Nodes: their addresses, labels, and the ranges of their pods.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, NodeAddress};
+
+use super::{Annotations, Reduce, addresses};
+
+/// What matters of a Node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::state) struct NodeRecord {
+    /// `status.addresses` of type `InternalIP`, in their order.
+    pub internal: Vec<IpAddr>,
+    /// All of `status.addresses` that are IP addresses.
+    pub all: Vec<IpAddr>,
+    /// `spec.podCIDRs`.
+    pub pod_cidrs: Vec<IpNet>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Reduce for NodeRecord {
+    type Object = Node;
+
+    fn reduce(node: &Node, _: &Annotations) -> Self {
+        let listed: Vec<&NodeAddress> = node.status.iter().flat_map(|s| s.addresses.iter().flatten()).collect();
+        let spec = node.spec.as_ref();
+        let cidrs = spec.and_then(|s| s.pod_cidrs.as_ref()).into_iter().flatten();
+        // `podCIDR` repeats the first of `podCIDRs`, where the writer knows the list.
+        let cidrs = cidrs.chain(spec.and_then(|s| s.pod_cidr.as_ref()));
+        let mut pod_cidrs: Vec<IpNet> = cidrs.filter_map(|text| text.parse().ok()).collect();
+        pod_cidrs.sort_unstable();
+        pod_cidrs.dedup();
+        Self {
+            internal: addresses(listed.iter().filter(|a| a.type_ == "InternalIP").map(|a| &a.address)),
+            all: addresses(listed.iter().map(|a| &a.address)),
+            pod_cidrs,
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Services: who wants which VIPs, and which addresses Services have already.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+
+use super::{Annotations, Reduce, addresses};
+
+/// What matters of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::state) struct ServiceRecord {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.creationTimestamp`: of two Services that want a VIP, the older has it.
+    pub created: Option<Timestamp>,
+    /// The VIP annotation, as written.
+    pub vips: Option<String>,
+    /// The mode annotation, as written.
+    pub mode: Option<String>,
+    /// `type: ExternalName`: a DNS alias without endpoints.
+    pub external_name: bool,
+    /// `sessionAffinity: ClientIP`.
+    pub client_ip_affinity: bool,
+    /// `spec.clusterIPs`, without "None".
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+}
+
+impl Reduce for ServiceRecord {
+    type Object = Service;
+
+    fn reduce(service: &Service, annotations: &Annotations) -> Self {
+        let meta = &service.metadata;
+        let spec = service.spec.as_ref();
+        let annotation = |name: &str| meta.annotations.as_ref()?.get(name).cloned();
+        let cluster_ip = spec.and_then(|s| s.cluster_ip.as_ref());
+        let cluster_ips = spec.and_then(|s| s.cluster_ips.as_ref());
+        Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            created: meta.creation_timestamp.as_ref().map(|t| t.0),
+            vips: annotation(&annotations.vips),
+            mode: annotation(&annotations.mode),
+            external_name: spec.is_some_and(|s| s.type_.as_deref() == Some("ExternalName")),
+            client_ip_affinity: spec.is_some_and(|s| s.session_affinity.as_deref() == Some("ClientIP")),
+            // `clusterIP` repeats the first of `clusterIPs`, unless a very old writer left the list out.
+            cluster_ips: match cluster_ips {
+                Some(all) if !all.is_empty() => addresses(all),
+                _ => addresses(cluster_ip),
+            },
+            external_ips: addresses(spec.and_then(|s| s.external_ips.as_ref()).into_iter().flatten()),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Addresses that belong to somebody already and therefore are no VIPs: of nodes, pods and Services.
+//!
+//! A VIP on such an address would take over traffic of the cluster itself (the way of CVE-2020-8554).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::snapshot::{ObjectKey, Snapshot};
+
+/// Who has an address. Ordered: of several holders the first is named, the same one on every node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    /// A node.
+    Node(ObjectKey),
+    /// A Service, in `spec.clusterIPs`.
+    ClusterIp(ObjectKey),
+    /// A Service, in `spec.externalIPs`.
+    ExternalIp(ObjectKey),
+    /// The range that a node gives its pods addresses from.
+    PodCidr(Ipv4Net, ObjectKey),
+    /// A pod.
+    Pod(ObjectKey),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Node(node) => write!(f, "is an address of node {node}"),
+            Holder::ClusterIp(service) => write!(f, "is the cluster IP of Service {service}"),
+            Holder::ExternalIp(service) => write!(f, "is in spec.externalIPs of Service {service}"),
+            Holder::PodCidr(net, node) => write!(f, "is inside {net}, the pod range of node {node}"),
+            Holder::Pod(pod) => write!(f, "is the address of pod {pod}"),
+        }
+    }
+}
+
+/// Which of the `wanted` addresses are held, and by whom. The cluster has far more addresses than VIPs are wanted, so
+/// only those that are asked about are remembered.
+pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, Holder> {
+    let mut found = Found { wanted, holders: BTreeMap::new() };
+    nodes(snapshot, &mut found);
+    services(snapshot, &mut found);
+    pods(snapshot, &mut found);
+    found.holders
+}
+
+struct Found<'a> {
+    wanted: &'a BTreeSet<Ipv4Addr>,
+    holders: BTreeMap<Ipv4Addr, Holder>,
+}
+
+impl Found<'_> {
+    fn note(&mut self, address: IpAddr, holder: impl FnOnce() -> Holder) {
+        let IpAddr::V4(address) = address else { return };
+        if self.wanted.contains(&address) {
+            self.keep(address, holder());
+        }
+    }
+
+    fn note_range(&mut self, net: Ipv4Net, node: &ObjectKey) {
+        let wanted = self.wanted;
+        for address in wanted.range(net.network()..=net.broadcast()) {
+            self.keep(*address, Holder::PodCidr(net, node.clone()));
+        }
+    }
+
+    fn keep(&mut self, address: Ipv4Addr, holder: Holder) {
+        let kept = self.holders.entry(address).or_insert_with(|| holder.clone());
+        if holder < *kept {
+            *kept = holder;
+        }
+    }
+}
+
+fn nodes(snapshot: &Snapshot, found: &mut Found<'_>) {
+    for (key, node) in snapshot.nodes.iter() {
+        for address in &node.all {
+            found.note(*address, || Holder::Node(key.clone()));
+        }
+        for net in &node.pod_cidrs {
+            if let IpNet::V4(net) = net {
+                found.note_range(*net, key);
+            }
+        }
+    }
+}
+
+fn services(snapshot: &Snapshot, found: &mut Found<'_>) {
+    for (key, service) in snapshot.services.iter() {
+        for address in &service.cluster_ips {
+            found.note(*address, || Holder::ClusterIp(key.clone()));
+        }
+        for address in &service.external_ips {
+            found.note(*address, || Holder::ExternalIp(key.clone()));
+        }
+    }
+}
+
+/// Only endpoints that are pods count: a Service without selector whose endpoint is a VIP is a fair way to give the VIP
+/// a name inside the cluster, and must not take the VIP down.
+fn pods(snapshot: &Snapshot, found: &mut Found<'_>) {
+    for (key, slice) in snapshot.slices.iter() {
+        for endpoint in &slice.endpoints {
+            let (Some(address), Some(pod)) = (&endpoint.address, &endpoint.pod) else { continue };
+            let Ok(address) = address.parse() else { continue };
+            let namespace = pod.namespace.as_ref().unwrap_or(&key.namespace);
+            found.note(address, || Holder::Pod(ObjectKey { namespace: namespace.clone(), name: pod.name.clone() }));
+        }
+    }
+    for (key, pod) in snapshot.pods.iter() {
+        // A pod that has ended gave its address back.
+        for address in pod.addresses.iter().filter(|_| !pod.terminated) {
+            found.note(*address, || Holder::Pod(key.clone()));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A snapshot and the settings become a cluster.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::endpoints::Lookup;
+use super::problems::{problem, shown};
+use super::settings::Settings;
+use super::snapshot::Snapshot;
+use super::vips::{Claim, claims};
+use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip};
+
+/// What a snapshot means.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// VIPs, nodes and problems.
+    pub cluster: Cluster,
+    /// Pods of the own node by UID, whoever they belong to: where to find the pod of a local endpoint.
+    pub local_pods: BTreeMap<String, LocalPod>,
+}
+
+/// A pod of the own node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPod {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Its addresses; its netns must hold them.
+    pub addresses: Vec<IpAddr>,
+    /// It has no netns of its own.
+    pub host_network: bool,
+    /// All its containers have ended (phase `Succeeded` or `Failed`).
+    pub terminated: bool,
+}
+
+/// Says what the objects of a snapshot ask for. Pure: the same objects and settings give the same answer on every node,
+/// at any time.
+pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
+    let lookup = Lookup::new(snapshot);
+    let (claims, mut problems) = claims(snapshot, settings);
+    let mut vips = BTreeMap::new();
+    for claim in claims {
+        match mode(&claim, settings) {
+            Ok(mode) => problems.extend(serve(&claim, mode, &lookup, settings, &mut vips)),
+            Err(problem) => problems.push(problem),
+        }
+        problems.extend(claim.problems());
+    }
+    problems.sort();
+    Resolved { cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems }, local_pods: local_pods(snapshot) }
+}
+
+/// A Service with a mode that does not exist is left out rather than served in the default mode, which might be one
+/// that its network drops. It keeps its claim: correcting a typing error must not find the VIP with somebody else.
+fn mode(claim: &Claim<'_>, settings: &Settings) -> Result<Mode, Problem> {
+    let Some(text) = &claim.record.mode else { return Ok(settings.default_mode) };
+    text.trim().parse().map_err(|_| {
+        let service = &claim.service;
+        let annotation = settings.mode_annotation();
+        let what = format!(
+            "annotation {annotation} of Service {service}: {} is no mode, the Service is not served",
+            shown(text)
+        );
+        let all: Vec<&str> = Mode::ALL.into_iter().map(Mode::as_str).collect();
+        let remedy = format!("use one of {}, or remove the annotation for {}", all.join(", "), settings.default_mode);
+        problem(service, Reason::InvalidMode, what, &remedy)
+    })
+}
+
+fn serve(
+    claim: &Claim<'_>,
+    mode: Mode,
+    lookup: &Lookup<'_>,
+    settings: &Settings,
+    vips: &mut BTreeMap<Ipv4Addr, Vip>,
+) -> Vec<Problem> {
+    if claim.vips.is_empty() {
+        return Vec::new();
+    }
+    let (endpoints, problems) = lookup.endpoints(&claim.service, settings.buckets);
+    for address in &claim.vips {
+        let vip = Vip {
+            address: *address,
+            service: claim.service.clone(),
+            mode,
+            client_ip_affinity: claim.record.client_ip_affinity,
+            endpoints: endpoints.clone(),
+        };
+        vips.insert(*address, vip);
+    }
+    problems
+}
+
+fn nodes(snapshot: &Snapshot, settings: &Settings) -> BTreeMap<String, Node> {
+    let nodes = snapshot.nodes.iter().map(|(key, record)| {
+        let ingress = settings.ingress_nodes.as_ref().is_none_or(|selector| selector.matches(&record.labels));
+        (key.name.clone(), Node { name: key.name.clone(), addresses: record.internal.clone(), ingress })
+    });
+    nodes.collect()
+}
+
+fn local_pods(snapshot: &Snapshot) -> BTreeMap<String, LocalPod> {
+    let pods = snapshot.pods.iter().map(|(key, record)| {
+        let pod = LocalPod {
+            uid: record.uid.clone(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            addresses: record.addresses.clone(),
+            host_network: record.host_network,
+            terminated: record.terminated,
+        };
+        (record.uid.clone(), pod)
+    });
+    pods.collect()
+}

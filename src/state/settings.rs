@@ -1,0 +1,35 @@
+//! What the administrator decided about the whole cluster, as far as resolving it is concerned.
+
+use ipnet::IpNet;
+
+use super::Selector;
+use crate::model::Mode;
+
+/// Input of [`resolve`](super::resolve) besides the objects. The same on every node, but for `node_name`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Annotation of a Service that lists its VIPs, such as `cmd.nu/tunnel`.
+    pub annotation: String,
+    /// Mode of a Service that names none.
+    pub default_mode: Mode,
+    /// Labels of the nodes that encapsulate; `None` is every node.
+    pub ingress_nodes: Option<Selector>,
+    /// Networks that a VIP must be in; empty allows every address that is not refused for another reason.
+    pub vip_cidrs: Vec<IpNet>,
+    /// Name of the Node object that this agent runs on.
+    pub node_name: String,
+    /// Buckets per VIP: with more eligible endpoints than that some get no traffic.
+    pub buckets: u16,
+}
+
+impl Settings {
+    /// Annotation of a Service that overrides the mode.
+    pub fn mode_annotation(&self) -> String {
+        mode_annotation(&self.annotation)
+    }
+}
+
+/// The mode annotation that goes with a VIP annotation.
+pub(super) fn mode_annotation(annotation: &str) -> String {
+    format!("{annotation}-mode")
+}

@@ -1,0 +1,218 @@
+//! One file per kind of object, and the builders that they share.
+
+mod annotation;
+mod index;
+mod nodes;
+mod order;
+mod pods;
+mod problems;
+mod recorded;
+mod selector;
+mod services;
+mod slices;
+mod vips;
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{
+    Node, NodeAddress, NodeSpec, NodeStatus, ObjectReference, Pod, PodIP, PodSpec, PodStatus, Service, ServiceSpec,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::*;
+use crate::model::{Mode, Problem, Reason};
+
+const ANNOTATION: &str = "cmd.nu/tunnel";
+
+/// Settings with which nothing is refused that need not be.
+fn settings() -> Settings {
+    Settings {
+        annotation: ANNOTATION.to_owned(),
+        default_mode: Mode::Gre,
+        ingress_nodes: None,
+        vip_cidrs: Vec::new(),
+        node_name: "worker-a".to_owned(),
+        buckets: 64,
+    }
+}
+
+fn meta(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some("shop".to_owned()),
+        uid: Some(format!("uid-{name}")),
+        ..ObjectMeta::default()
+    }
+}
+
+/// A Service of namespace `shop` with this VIP annotation, as old as all others.
+fn mk_service(name: &str, vips: &str) -> Service {
+    let mut service = Service { metadata: meta(name), spec: Some(ServiceSpec::default()), ..Service::default() };
+    service.metadata.creation_timestamp = Some(Time("2026-01-01T00:00:00Z".parse().unwrap()));
+    annotated(service, ANNOTATION, vips)
+}
+
+fn annotated(mut service: Service, annotation: &str, value: &str) -> Service {
+    service.metadata.annotations.get_or_insert_default().insert(annotation.to_owned(), value.to_owned());
+    service
+}
+
+fn with_spec(mut service: Service, change: impl FnOnce(&mut ServiceSpec)) -> Service {
+    change(service.spec.get_or_insert_default());
+    service
+}
+
+/// An IPv4 slice of a Service.
+fn mk_slice(name: &str, service: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
+    let mut metadata = meta(name);
+    metadata.labels = Some([("kubernetes.io/service-name".to_owned(), service.to_owned())].into());
+    metadata.generation = Some(1);
+    EndpointSlice { metadata, address_type: "IPv4".to_owned(), endpoints: Some(endpoints), ports: None }
+}
+
+/// A ready endpoint on `worker-b`; its UID is `uid-<pod>`.
+fn mk_endpoint(pod: &str, address: &str) -> Endpoint {
+    Endpoint {
+        addresses: vec![address.to_owned()],
+        conditions: Some(conditions(true, true, false)),
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: Some("shop".to_owned()),
+            name: Some(pod.to_owned()),
+            uid: Some(format!("uid-{pod}")),
+            ..ObjectReference::default()
+        }),
+        node_name: Some("worker-b".to_owned()),
+        ..Endpoint::default()
+    }
+}
+
+fn conditions(ready: bool, serving: bool, terminating: bool) -> EndpointConditions {
+    EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }
+}
+
+fn with_conditions(endpoint: Endpoint, ready: bool, serving: bool, terminating: bool) -> Endpoint {
+    Endpoint { conditions: Some(conditions(ready, serving, terminating)), ..endpoint }
+}
+
+/// A node with one InternalIP and one pod range.
+fn mk_node(name: &str, address: &str, pod_cidr: &str) -> Node {
+    let mut metadata = meta(name);
+    metadata.namespace = None;
+    metadata.labels = Some([("kubernetes.io/hostname".to_owned(), name.to_owned())].into());
+    Node {
+        metadata,
+        spec: Some(NodeSpec {
+            pod_cidr: Some(pod_cidr.to_owned()),
+            pod_cidrs: Some(vec![pod_cidr.to_owned()]),
+            ..NodeSpec::default()
+        }),
+        status: Some(NodeStatus {
+            addresses: Some(vec![node_address("InternalIP", address)]),
+            ..NodeStatus::default()
+        }),
+    }
+}
+
+fn node_address(type_: &str, address: &str) -> NodeAddress {
+    NodeAddress { type_: type_.to_owned(), address: address.to_owned() }
+}
+
+/// A running pod of namespace `shop` on the own node.
+fn mk_pod(name: &str, address: &str) -> Pod {
+    Pod {
+        metadata: meta(name),
+        spec: Some(PodSpec { node_name: Some("worker-a".to_owned()), ..PodSpec::default() }),
+        status: Some(PodStatus {
+            phase: Some("Running".to_owned()),
+            pod_ip: Some(address.to_owned()),
+            pod_ips: Some(vec![PodIP { ip: address.to_owned() }]),
+            ..PodStatus::default()
+        }),
+    }
+}
+
+/// A cluster in which every kind was listed.
+struct World(Index);
+
+impl World {
+    fn new() -> Self {
+        let mut index = Index::new(ANNOTATION);
+        for change in Self::empty() {
+            index.apply(change);
+        }
+        Self(index)
+    }
+
+    /// The empty first lists.
+    fn empty() -> Vec<Change> {
+        vec![
+            Change::Service(Watched::Init),
+            Change::Service(Watched::InitDone),
+            Change::EndpointSlice(Watched::Init),
+            Change::EndpointSlice(Watched::InitDone),
+            Change::Node(Watched::Init),
+            Change::Node(Watched::InitDone),
+            Change::Pod(Watched::Init),
+            Change::Pod(Watched::InitDone),
+        ]
+    }
+
+    fn service(mut self, service: Service) -> Self {
+        self.0.apply(Change::Service(Watched::Apply(Box::new(service))));
+        self
+    }
+
+    fn slice(mut self, slice: EndpointSlice) -> Self {
+        self.0.apply(Change::EndpointSlice(Watched::Apply(Box::new(slice))));
+        self
+    }
+
+    fn node(mut self, node: Node) -> Self {
+        self.0.apply(Change::Node(Watched::Apply(Box::new(node))));
+        self
+    }
+
+    fn pod(mut self, pod: Pod) -> Self {
+        self.0.apply(Change::Pod(Watched::Apply(Box::new(pod))));
+        self
+    }
+
+    fn resolve(&self) -> Resolved {
+        self.resolve_with(&settings())
+    }
+
+    fn resolve_with(&self, settings: &Settings) -> Resolved {
+        resolve(&self.0.snapshot().unwrap(), settings)
+    }
+}
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+/// The VIPs that are served.
+fn vips(resolved: &Resolved) -> Vec<String> {
+    resolved.cluster.vips.keys().map(ToString::to_string).collect()
+}
+
+/// Every problem as "reason note".
+fn problems(resolved: &Resolved) -> Vec<String> {
+    resolved.cluster.problems.iter().map(|p| format!("{} {}", p.reason.as_str(), p.note)).collect()
+}
+
+/// The only problem.
+fn problem(resolved: &Resolved) -> &Problem {
+    let [problem] = &resolved.cluster.problems[..] else { panic!("not one problem: {:#?}", resolved.cluster.problems) };
+    problem
+}
+
+/// Asserts that there is one problem, for this reason, whose note contains all of these.
+fn assert_problem(resolved: &Resolved, reason: Reason, parts: &[&str]) {
+    let problem = problem(resolved);
+    assert_eq!(problem.reason, reason, "{}", problem.note);
+    for part in parts {
+        assert!(problem.note.contains(part), "{part:?} is missing in {:?}", problem.note);
+    }
+}

@@ -1,0 +1,117 @@
+use super::*;
+
+fn labelled(mut node: Node, label: &str, value: &str) -> Node {
+    node.metadata.labels.get_or_insert_default().insert(label.to_owned(), value.to_owned());
+    node
+}
+
+fn with_addresses(mut node: Node, addresses: &[(&str, &str)]) -> Node {
+    let all = addresses.iter().map(|(type_, address)| node_address(type_, address)).collect();
+    node.status.get_or_insert_default().addresses = Some(all);
+    node
+}
+
+#[test]
+fn a_node_has_its_internal_addresses_in_their_order() {
+    let node = with_addresses(
+        mk_node("worker-a", "", "10.244.1.0/24"),
+        &[
+            ("Hostname", "worker-a"),
+            ("ExternalIP", "198.51.100.1"),
+            ("InternalIP", "fd00::1"),
+            ("InternalIP", "10.0.0.21"),
+        ],
+    );
+    let resolved = World::new().node(node).resolve();
+    let node = &resolved.cluster.nodes["worker-a"];
+    assert_eq!(node.addresses, ["fd00::1".parse::<std::net::IpAddr>().unwrap(), "10.0.0.21".parse().unwrap()]);
+    assert_eq!(node.ipv4(), Some(ip("10.0.0.21")));
+}
+
+#[test]
+fn a_node_that_has_no_address_yet_is_listed_without_one() {
+    let node = Node { metadata: mk_node("worker-a", "", "").metadata, spec: None, status: None };
+    let resolved = World::new().node(node).resolve();
+    assert_eq!(resolved.cluster.nodes["worker-a"].ipv4(), None);
+}
+
+#[test]
+fn without_a_selector_every_node_is_an_ingress_node() {
+    let resolved = World::new().node(mk_node("worker-a", "10.0.0.21", "10.244.1.0/24")).resolve();
+    assert!(resolved.cluster.nodes["worker-a"].ingress);
+}
+
+#[test]
+fn the_selector_decides_which_nodes_are_ingress_nodes() {
+    let tunnel = labelled(mk_node("worker-a", "10.0.0.21", "10.244.1.0/24"), "node", "tunnel");
+    let world = World::new().node(tunnel).node(mk_node("worker-b", "10.0.0.22", "10.244.2.0/24"));
+    let settings = Settings { ingress_nodes: Some("node=tunnel".parse().unwrap()), ..settings() };
+    let resolved = world.resolve_with(&settings);
+    assert!(resolved.cluster.nodes["worker-a"].ingress);
+    assert!(!resolved.cluster.nodes["worker-b"].ingress);
+}
+
+#[test]
+fn an_address_of_a_node_is_no_vip_whatever_its_type() {
+    let node = with_addresses(
+        mk_node("worker-a", "", "10.244.1.0/24"),
+        &[("InternalIP", "10.0.0.21"), ("ExternalIP", "198.51.100.1"), ("InternalDNS", "192.0.2.77")],
+    );
+    let world = World::new().node(node).service(mk_service("echo", "10.0.0.21,198.51.100.1,192.0.2.77,192.0.2.10"));
+    let resolved = world.resolve();
+    assert_eq!(vips(&resolved), ["192.0.2.10"]);
+    for address in ["10.0.0.21", "198.51.100.1", "192.0.2.77"] {
+        let note = format!(
+            "InvalidVIP annotation cmd.nu/tunnel of Service shop/echo: {address} is an address of node worker-a: use an \
+             address that nothing in the cluster has"
+        );
+        assert!(problems(&resolved).contains(&note), "{:#?}", problems(&resolved));
+    }
+}
+
+#[test]
+fn an_address_of_a_pod_range_is_no_vip() {
+    let mut node = mk_node("worker-a", "10.0.0.21", "10.244.1.0/24");
+    node.spec.as_mut().unwrap().pod_cidrs = Some(vec!["10.244.1.0/24".to_owned(), "fd00:1::/64".to_owned()]);
+    for vip in ["10.244.1.0", "10.244.1.7", "10.244.1.255"] {
+        let parts = [vip, "is inside 10.244.1.0/24, the pod range of node worker-a"];
+        let world = World::new().node(node.clone()).service(mk_service("echo", vip));
+        assert_problem(&world.resolve(), Reason::InvalidVip, &parts);
+    }
+}
+
+#[test]
+fn the_neighbours_of_a_pod_range_are_free() {
+    let world = World::new()
+        .node(mk_node("worker-a", "10.0.0.21", "10.244.1.0/24"))
+        .service(mk_service("echo", "10.244.0.255,10.244.2.0"));
+    assert_eq!(vips(&world.resolve()), ["10.244.0.255", "10.244.2.0"]);
+}
+
+#[test]
+fn a_pod_range_that_only_the_old_field_has_counts() {
+    let mut node = mk_node("worker-a", "10.0.0.21", "10.244.1.0/24");
+    node.spec.as_mut().unwrap().pod_cidrs = None;
+    let resolved = World::new().node(node).service(mk_service("echo", "10.244.1.7")).resolve();
+    assert!(vips(&resolved).is_empty());
+}
+
+#[test]
+fn of_several_holders_the_same_one_is_named_everywhere() {
+    let a = mk_node("worker-a", "10.0.0.21", "10.244.0.0/16");
+    let b = mk_node("worker-b", "10.244.1.7", "10.244.1.0/24");
+    let service = || mk_service("echo", "10.244.1.7");
+    let one = World::new().node(a.clone()).node(b.clone()).service(service()).resolve();
+    let other = World::new().service(service()).node(b).node(a).resolve();
+    assert_eq!(one, other);
+    assert_problem(&one, Reason::InvalidVip, &["is an address of node worker-b"]);
+}
+
+#[test]
+fn a_heartbeat_changes_nothing() {
+    let mut world = World::new().node(mk_node("worker-a", "10.0.0.21", "10.244.1.0/24"));
+    let mut node = mk_node("worker-a", "10.0.0.21", "10.244.1.0/24");
+    node.metadata.resource_version = Some("99".to_owned());
+    node.status.as_mut().unwrap().conditions = Some(Vec::new());
+    assert!(!world.0.apply(Change::Node(Watched::Apply(Box::new(node)))));
+}

@@ -1,0 +1,144 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::super::problems::MAX_NAMED;
+use super::super::vips::MAX_VIPS;
+use super::*;
+
+fn created(mut service: Service, time: &str) -> Service {
+    service.metadata.creation_timestamp = Some(Time(time.parse().unwrap()));
+    service
+}
+
+#[test]
+fn the_good_members_of_a_list_are_served() {
+    let resolved = World::new().service(mk_service("echo", "banana,192.0.2.10,2001:db8::10")).resolve();
+    assert_eq!(vips(&resolved), ["192.0.2.10"]);
+    let expected = [
+        "InvalidVIP annotation cmd.nu/tunnel of Service shop/echo: \"2001:db8::10\" is an IPv6 address, and IPv6 VIPs are \
+         not supported yet: remove it, the IPv4 addresses of the list are served",
+        "InvalidVIP annotation cmd.nu/tunnel of Service shop/echo: \"banana\" is not an IP address: write IPv4 addresses \
+         separated by commas, such as 192.0.2.10,192.0.2.11",
+    ];
+    assert_eq!(problems(&resolved), expected);
+}
+
+#[test]
+fn an_empty_annotation_is_a_problem_of_its_own() {
+    let resolved = World::new().service(mk_service("echo", "")).resolve();
+    assert_problem(&resolved, Reason::InvalidVip, &["Service shop/echo", "is empty", "write an IPv4 address"]);
+}
+
+#[test]
+fn an_address_that_is_listed_twice_is_taken_once() {
+    let resolved = World::new().service(mk_service("echo", "192.0.2.10,192.0.2.10, 192.0.2.10")).resolve();
+    assert_eq!(vips(&resolved), ["192.0.2.10"]);
+    assert!(resolved.cluster.problems.is_empty());
+}
+
+#[test]
+fn of_two_services_the_older_has_the_vip() {
+    let old = created(mk_service("z-old", "192.0.2.10"), "2026-01-01T00:00:00Z");
+    let young = created(mk_service("a-young", "192.0.2.10,192.0.2.11"), "2026-01-01T00:00:01Z");
+    let resolved = World::new().service(young).service(old).resolve();
+    assert_eq!(resolved.cluster.vips[&ip("192.0.2.10")].service.name, "z-old");
+    assert_eq!(resolved.cluster.vips[&ip("192.0.2.11")].service.name, "a-young");
+    let parts = ["Service shop/a-young", "192.0.2.10 belongs to the older Service shop/z-old", "use another address"];
+    assert_problem(&resolved, Reason::VipConflict, &parts);
+    assert_eq!(problem(&resolved).service.name, "a-young");
+}
+
+#[test]
+fn of_two_services_of_the_same_age_the_smaller_uid_has_the_vip() {
+    let mut small = mk_service("z", "192.0.2.10");
+    small.metadata.uid = Some("uid-0".to_owned());
+    let resolved = World::new().service(mk_service("a", "192.0.2.10")).service(small).resolve();
+    assert_eq!(resolved.cluster.vips[&ip("192.0.2.10")].service.name, "z");
+}
+
+#[test]
+fn a_service_without_a_creation_time_is_younger_than_all() {
+    let mut timeless = mk_service("a", "192.0.2.10");
+    timeless.metadata.creation_timestamp = None;
+    let resolved = World::new().service(timeless).service(mk_service("b", "192.0.2.10")).resolve();
+    assert_eq!(resolved.cluster.vips[&ip("192.0.2.10")].service.name, "b");
+}
+
+#[test]
+fn the_vip_passes_on_when_its_owner_lets_it_go() {
+    let old = created(mk_service("old", "192.0.2.10"), "2025-01-01T00:00:00Z");
+    let world = World::new().service(old.clone()).service(mk_service("young", "192.0.2.10"));
+    assert_eq!(world.resolve().cluster.vips[&ip("192.0.2.10")].service.name, "old");
+    let resolved = world.service(annotated(old, ANNOTATION, "192.0.2.20")).resolve();
+    assert_eq!(resolved.cluster.vips[&ip("192.0.2.10")].service.name, "young");
+    assert!(resolved.cluster.problems.is_empty());
+}
+
+#[test]
+fn an_address_that_its_older_claimant_may_not_have_goes_to_nobody() {
+    let world = World::new()
+        .node(mk_node("worker-a", "192.0.2.10", "10.244.1.0/24"))
+        .service(mk_service("a", "192.0.2.10"))
+        .service(mk_service("b", "192.0.2.10"));
+    let resolved = world.resolve();
+    assert!(vips(&resolved).is_empty());
+    assert!(resolved.cluster.problems.iter().all(|p| p.reason == Reason::InvalidVip));
+    assert_eq!(resolved.cluster.problems.len(), 2);
+}
+
+#[test]
+fn vips_must_be_in_the_networks_that_are_given() {
+    let settings =
+        Settings { vip_cidrs: vec!["192.0.2.0/28".parse().unwrap(), "198.51.100.1/32".parse().unwrap()], ..settings() };
+    let world = World::new().service(mk_service("echo", "192.0.2.15,192.0.2.16,198.51.100.1"));
+    let resolved = world.resolve_with(&settings);
+    assert_eq!(vips(&resolved), ["192.0.2.15", "198.51.100.1"]);
+    let parts = ["192.0.2.16 is outside", "use an address of 192.0.2.0/28, 198.51.100.1/32"];
+    assert_problem(&resolved, Reason::InvalidVip, &parts);
+    assert_eq!(vips(&world.resolve()).len(), 3);
+}
+
+#[test]
+fn a_service_outside_the_networks_claims_nothing() {
+    let settings = Settings { vip_cidrs: vec!["2001:db8::/32".parse().unwrap()], ..settings() };
+    let world = World::new().service(mk_service("a", "192.0.2.10")).service(mk_service("b", "192.0.2.10"));
+    let resolved = world.resolve_with(&settings);
+    assert!(resolved.cluster.problems.iter().all(|p| p.reason == Reason::InvalidVip), "{:?}", problems(&resolved));
+}
+
+#[test]
+fn a_list_of_garbage_makes_few_problems() {
+    let bananas: Vec<String> = (0..20_001).map(|n| format!("banana{n}")).collect();
+    let resolved = World::new().service(mk_service("echo", &bananas.join(","))).resolve();
+    assert_eq!(resolved.cluster.problems.len(), MAX_NAMED + 1);
+    assert!(
+        problems(&resolved).iter().any(|p| p.contains("and 19991 more VIPs are refused")),
+        "{:?}",
+        problems(&resolved)
+    );
+}
+
+#[test]
+fn the_same_garbage_twice_is_one_problem() {
+    let resolved = World::new().service(mk_service("echo", "banana,banana,,,banana")).resolve();
+    assert_eq!(resolved.cluster.problems.len(), 2);
+}
+
+#[test]
+fn one_service_cannot_have_vips_without_end() {
+    let all: Vec<String> = (0..200).map(|n| format!("198.51.100.{n}")).collect();
+    let resolved = World::new().service(mk_service("echo", &all.join(","))).resolve();
+    assert_eq!(resolved.cluster.vips.len(), MAX_VIPS);
+    assert_eq!(resolved.cluster.problems.len(), MAX_NAMED + 1);
+    let expected = "198.51.100.64 is beyond the 64 VIPs that a Service may have: spread the VIPs over several Services";
+    assert!(problems(&resolved).iter().any(|p| p.ends_with(expected)), "{:?}", problems(&resolved));
+}
+
+#[test]
+fn notes_of_the_longest_names_and_members_fit_into_an_event() {
+    let mut service = mk_service(&"n".repeat(63), &"\u{1}".repeat(4096));
+    service.metadata.namespace = Some("s".repeat(63));
+    let resolved = World::new().service(service).resolve();
+    let note = &problem(&resolved).note;
+    assert!(note.len() <= MAX_NOTE, "{}", note.len());
+    assert!(note.contains("(4096 bytes) is not an IP address: write IPv4 addresses"), "{note}");
+}
