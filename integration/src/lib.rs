@@ -1,1 +1,8 @@
-//! lab
+//! The lab: everything that a test or a demonstration needs and production must not carry.
+
+pub mod apiserver;
+pub mod lab;
+pub mod netns;
+pub mod pod;
+pub mod traffic;
+pub mod world;

@@ -1,0 +1,98 @@
+//! Connections that stay open and are asked again and again: what a soak test counts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::future::join_all;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::{Answer, Client, Failure, Flow, Tally, step};
+
+/// One open TCP connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+    source: SocketAddr,
+    target: SocketAddr,
+    patience: Duration,
+    probes: u64,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, source: SocketAddr, target: SocketAddr, patience: Duration) -> Self {
+        Self { stream: BufReader::new(stream), source, target, patience, probes: 0 }
+    }
+
+    /// The client's end.
+    pub fn source(&self) -> SocketAddr {
+        self.source
+    }
+
+    /// Sends a line that was never sent before and awaits its answer. A connection that failed once stays failed.
+    pub async fn probe(&mut self) -> Result<Answer, Failure> {
+        self.probes += 1;
+        let question = format!("probe {}", self.probes);
+        let line = format!("{question}\n");
+        step("send", self.patience, self.stream.get_mut().write_all(line.as_bytes())).await?;
+        let mut reply = Vec::new();
+        if step("receive", self.patience, self.stream.read_until(b'\n', &mut reply)).await? == 0 {
+            return Err(Failure { step: "receive", cause: "closed by the pod".to_owned() });
+        }
+        Answer::parse(&reply, &question, self.target)
+    }
+}
+
+/// Many open connections to one target.
+#[derive(Debug)]
+pub struct Connections {
+    target: SocketAddr,
+    open: Vec<Connection>,
+}
+
+impl Connections {
+    /// Opens `n` connections. The tally says how each one began (its first probe); those that failed are left out.
+    pub async fn open(client: &Client, n: usize, target: SocketAddr) -> Result<(Connections, Tally)> {
+        let mut connections = Connections { target, open: Vec::new() };
+        let mut tally = Tally::new(target);
+        for round in client.rounds(n) {
+            let sockets = client.tcp_sockets(&client.sources_of(round, target))?;
+            let opened = sockets
+                .into_iter()
+                .map(|(source, socket)| async move { (source, client.connect(socket, target).await) });
+            for (source, result) in join_all(opened).await {
+                match result {
+                    Ok(connection) => connections.open.push(connection),
+                    Err(failure) => tally.flows.push(Flow { source, outcome: Err(failure) }),
+                }
+            }
+        }
+        tally.merge(connections.probe_all().await);
+        Ok((connections, tally))
+    }
+
+    /// One probe on every connection, all at once.
+    pub async fn probe_all(&mut self) -> Tally {
+        let probes = self.open.iter_mut().map(|connection| async {
+            let outcome = connection.probe().await;
+            Flow { source: connection.source(), outcome }
+        });
+        Tally { target: self.target, flows: join_all(probes).await }
+    }
+
+    /// The connections.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.open.iter_mut()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+}

@@ -1,0 +1,114 @@
+//! Waiting until every namespace is what it must be.
+//!
+//! The yardstick is the product's own planning on what the API server holds at this moment: as long as a dry run would still
+//! do something in some namespace, the agents are not done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::de::DeserializeOwned;
+use tunnel_router::agent::dispatch::pod_goals;
+use tunnel_router::agent::start::{plan_settings, state_settings};
+use tunnel_router::cli::{Cli, Command, Host, agent_config};
+use tunnel_router::model::config::Config;
+use tunnel_router::netns::Netns;
+use tunnel_router::reconcile::{Goal, Memory, reconcile};
+use tunnel_router::state::{Change, Index, Resolved, Watched, resolve};
+
+use super::World;
+
+/// How long anything may take; the emulated CPU is slow. Waiting longer means that it never happens.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+impl World {
+    /// Waits until every node and pod is as the API server's objects ask for.
+    pub async fn converged(&self) -> Result<()> {
+        self.api.settled().await;
+        self.converged_to_current().await
+    }
+
+    async fn converged_to_current(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = tokio::task::block_in_place(|| self.differences())?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("not converged after {PATIENCE:?}:\n{}\n{}", left.join("\n"), self.logs());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What a dry run would still do, one entry per namespace.
+    pub fn differences(&self) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        for node in self.lab.nodes() {
+            let config = self.config(node.name())?;
+            let resolved = self.resolve(&config)?;
+            let settings = plan_settings(&config);
+            let mut look = |title: String, netns: &Netns, goal: &Goal| match reconcile(
+                netns,
+                goal,
+                &settings,
+                &mut Memory::default(),
+                true,
+            ) {
+                Ok(outcome) if outcome.plan.is_empty() => {}
+                Ok(outcome) => out.push(format!("{title}:\n{}", outcome.plan)),
+                Err(error) => out.push(format!("{title}: {error}")),
+            };
+            let netns = Netns::open(node.netns().path())?;
+            look(node.name().to_owned(), &netns, &Goal::Node(Arc::new(resolved.cluster.clone())));
+            let mut goals = pod_goals(&resolved.cluster, node.name());
+            for pod in self.lab.pods().filter(|p| p.spec().node == node.name()) {
+                let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |g| Goal::Pod(g.input));
+                look(format!("pod {}", pod.name()), &Netns::open(pod.netns().path())?, &goal);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The configuration of a node's agent, by the product's own parser.
+    pub fn config(&self, node: &str) -> Result<Config> {
+        let words = ["tunnel-router".to_owned(), "agent".into()].into_iter().chain(self.agent_flags(node));
+        match Cli::try_parse_from(words)? {
+            Command::Agent(args) => Ok(agent_config(&args, &Host::default())?),
+            _ => bail!("not an agent"),
+        }
+    }
+
+    /// What the API server's objects ask for, as this node sees them.
+    pub fn resolve(&self, config: &Config) -> Result<Resolved> {
+        let mut index = Index::new(config.annotation.as_str());
+        self.feed::<Service>(&mut index, "services", Change::Service, |_| true)?;
+        self.feed::<EndpointSlice>(&mut index, "endpointslices", Change::EndpointSlice, |_| true)?;
+        self.feed::<Node>(&mut index, "nodes", Change::Node, |_| true)?;
+        let own = |pod: &Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(&config.node_name));
+        self.feed::<Pod>(&mut index, "pods", Change::Pod, own)?;
+        let snapshot = index.snapshot().context("a kind was not listed")?;
+        Ok(resolve(&snapshot, &state_settings(config)?))
+    }
+
+    fn feed<K: DeserializeOwned>(
+        &self,
+        index: &mut Index,
+        plural: &str,
+        change: fn(Watched<K>) -> Change,
+        keep: impl Fn(&K) -> bool,
+    ) -> Result<()> {
+        index.apply(change(Watched::Init));
+        for object in self.api.store().list(plural)? {
+            let object: K = serde_json::from_value(object)?;
+            if keep(&object) {
+                index.apply(change(Watched::InitApply(Box::new(object))));
+            }
+        }
+        index.apply(change(Watched::InitDone));
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! The whole system in one place: a lab, an API server double that knows the lab's nodes and pods, and one agent per node.
+//!
+//! A [`World`] says what there is and changes it the way a user would (through the API); what it never does is help the
+//! agents. [`World::converged`] compares every namespace with what the product itself would make of it; that packets arrive
+//! is for the tests to show.
+
+mod agent;
+mod converge;
+mod objects;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tunnel_router::model::Mode;
+
+use crate::apiserver::{ApiServer, Options, kubeconfig};
+use crate::lab::{Lab, LabSpec, PodSpec};
+
+pub use agent::{Agent, CleanUp, router_program};
+
+/// Port of the API server inside the lab.
+const API_PORT: u16 = 6443;
+
+/// Label of ingress nodes, as in the manifest.
+pub const INGRESS_LABEL: &str = "node=tunnel";
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct WorldSpec {
+    /// The lab.
+    pub lab: LabSpec,
+    /// Default mode of the agents.
+    pub mode: Mode,
+    /// More flags for every agent.
+    pub flags: Vec<String>,
+}
+
+impl WorldSpec {
+    /// The default lab in one mode.
+    pub fn new(mode: Mode) -> Self {
+        WorldSpec { lab: LabSpec::default(), mode, flags: Vec::new() }
+    }
+}
+
+/// Everything, running.
+pub struct World {
+    /// The network. First, because agents and API server live in it and have to end before it.
+    agents: BTreeMap<String, Agent>,
+    /// The API server.
+    pub api: ApiServer,
+    /// The namespaces.
+    pub lab: Lab,
+    /// Flags of every agent, without those that differ from node to node.
+    flags: Vec<String>,
+    directory: TempDir,
+}
+
+impl World {
+    /// Builds the lab and starts the API server; there are nodes, but no pods, Services or agents yet.
+    pub async fn build(spec: WorldSpec) -> Result<World> {
+        let lab = Lab::build(spec.lab).await.context("build the lab")?;
+        let listener = lab.api_listener(API_PORT)?.into_std()?;
+        let api = ApiServer::start(listener, Options::default())?;
+        let directory = tempfile::tempdir()?;
+        kubeconfig::write(&directory.path().join("kubeconfig"), &api.url(), None)?;
+        for node in lab.nodes() {
+            api.store().create_with_status(objects::node(node))?;
+        }
+        let mut flags =
+            vec!["--mode".to_owned(), spec.mode.to_string(), "--ingress-nodes".into(), INGRESS_LABEL.into()];
+        flags.extend(spec.flags);
+        Ok(World { agents: BTreeMap::new(), api, lab, flags, directory })
+    }
+
+    /// Starts pods, in the lab and in the API, ready.
+    pub async fn add_pods(&mut self, pods: Vec<(PodSpec, &str)>) -> Result<()> {
+        let mut specs = Vec::new();
+        for (spec, app) in pods {
+            // The server gives out the UID, by which the agent finds the pod's processes.
+            let created = self.api.store().create(objects::pod(&spec, app))?;
+            let uid = created["metadata"]["uid"].as_str().context("a pod has a UID")?.to_owned();
+            specs.push(PodSpec { uid: Some(uid), ..spec });
+        }
+        let names: Vec<(String, String)> = specs.iter().map(|s| (s.namespace.clone(), s.name.clone())).collect();
+        self.lab.add_pods(specs).await?;
+        for (namespace, name) in names {
+            let status = objects::running(&self.lab.pod(&name)?.ip().to_string());
+            self.api.store().patch_status("pods", &namespace, &name, status)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a pod at once, from the API and then from the lab.
+    pub async fn remove_pod(&mut self, name: &str) -> Result<()> {
+        let namespace = self.lab.pod(name)?.spec().namespace.clone();
+        self.api.store().delete_now("pods", &namespace, name)?;
+        self.lab.remove_pod(name).await
+    }
+
+    /// `app=NAME` on port 12345, TCP and UDP.
+    pub fn add_service(&self, name: &str, app: &str, annotations: &[(&str, &str)]) -> Result<Value> {
+        Ok(self.api.store().create(objects::service(name, app, annotations))?)
+    }
+
+    /// `kubectl annotate service NAME KEY=VALUE`; `None` removes it.
+    pub fn annotate(&self, service: &str, key: &str, value: Option<&str>) -> Result<()> {
+        let patch = json!({ "metadata": { "annotations": { key: value } } });
+        self.api.store().patch("services", "default", service, patch)?;
+        Ok(())
+    }
+
+    /// Routes a VIP from the DC router to all ingress nodes.
+    pub async fn route(&self, vip: &str) -> Result<()> {
+        let ingress: Vec<&str> = self.lab.nodes().filter(|n| n.is_ingress()).map(|n| n.name()).collect();
+        self.lab.route_vip(vip.parse()?, &ingress).await
+    }
+
+    /// Starts the agents of all nodes.
+    pub fn start_agents(&mut self) -> Result<()> {
+        let names: Vec<String> = self.lab.nodes().map(|n| n.name().to_owned()).collect();
+        names.iter().try_for_each(|name| self.start_agent(name))
+    }
+
+    /// Starts the agent of one node.
+    pub fn start_agent(&mut self, node: &str) -> Result<()> {
+        let agent = Agent::start(self.lab.node(node)?, &self.agent_flags(node), self.directory.path())?;
+        self.agents.insert(node.to_owned(), agent);
+        Ok(())
+    }
+
+    /// The flags of one node's agent.
+    pub fn agent_flags(&self, node: &str) -> Vec<String> {
+        let mut flags = self.flags.clone();
+        flags.extend(["--node-name".to_owned(), node.to_owned()]);
+        flags.extend(["--kubeconfig".to_owned(), self.kubeconfig().display().to_string()]);
+        flags
+    }
+
+    /// Where the kubeconfig is.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("kubeconfig")
+    }
+
+    /// The agent of a node.
+    pub fn agent(&mut self, node: &str) -> Result<&mut Agent> {
+        self.agents.get_mut(node).with_context(|| format!("no agent runs on {node}"))
+    }
+
+    /// Stops all agents, politely; kernel state stays.
+    pub async fn stop_agents(&mut self) -> Result<()> {
+        for (_, agent) in std::mem::take(&mut self.agents) {
+            agent.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the agent of one node as a crash would.
+    pub async fn kill_agent(&mut self, node: &str) -> Result<()> {
+        self.agents.remove(node).with_context(|| format!("no agent runs on {node}"))?.kill().await
+    }
+
+    /// Runs `tunnel-router cleanup` on every node.
+    pub async fn cleanup(&self) -> Result<Vec<CleanUp>> {
+        let mut all = Vec::new();
+        for node in self.lab.nodes() {
+            all.push(agent::cleanup(node).await?);
+        }
+        Ok(all)
+    }
+
+    /// Reasons and notes of all Events about a Service.
+    pub fn events(&self, service: &str) -> Vec<(String, String)> {
+        let about = |e: &&Value| e["regarding"]["name"] == service || e["involvedObject"]["name"] == service;
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let events = self.api.store().list("events").unwrap_or_default();
+        let note = |e: &Value| if e["note"].is_null() { text(&e["message"]) } else { text(&e["note"]) };
+        events.iter().filter(about).map(|e| (text(&e["reason"]), note(e))).collect()
+    }
+
+    /// Waits for an Event with this reason about a Service and returns its note.
+    pub async fn event(&self, service: &str, reason: &str) -> Result<String> {
+        let look = || self.events(service).into_iter().find(|(r, _)| r == reason).map(|(_, note)| note);
+        let found = tokio::time::timeout(converge::PATIENCE, self.api.store().wait_for(|_| look())).await;
+        found.ok().flatten().with_context(|| {
+            format!("no Event {reason} about {service}; there are {:?}\n{}", self.events(service), self.logs())
+        })
+    }
+
+    /// The last lines of every agent's log, for a failed test.
+    pub fn logs(&self) -> String {
+        self.agents.values().map(|a| format!("--- {}\n{}", a.node(), a.tail(30))).collect()
+    }
+}

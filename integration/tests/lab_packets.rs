@@ -1,0 +1,84 @@
+//! Packets made by hand, and the witness that sees them: what tests of the guards will stand on.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap as tests do")]
+
+mod lab_common;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use integration::lab::{INTRUDER, Lab, STRANGER};
+use integration::traffic::packet::{ETHERTYPE_MPLS, Ipv4};
+use integration::traffic::{FrameSender, RawSender, Sniffer};
+use lab_common::lab_with_pods;
+
+const VICTIM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 12345);
+
+fn forged(from: [u8; 4], to: Ipv4Addr, data: &[u8]) -> Ipv4 {
+    Ipv4::udp(SocketAddrV4::new(from.into(), 4444), SocketAddrV4::new(to, 9), data)
+}
+
+fn pod_ip(lab: &Lab) -> Ipv4Addr {
+    lab.pod("ptp-wrk1").unwrap().ip()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_source_reaches_the_pod_unless_reverse_path_filtering_forbids_it() {
+    let lab = lab_with_pods().await;
+    let mut witness = Sniffer::open(lab.pod("ptp-wrk1").unwrap().netns(), "eth0").unwrap();
+    let sender = RawSender::open(lab.stranger()).unwrap();
+    // A source in the node's own pod network cannot come from outside; one of another client can.
+    sender.send(&forged([10, 244, 3, 99], pod_ip(&lab), b"impossible")).unwrap();
+    sender.send(&forged([198, 51, 100, 77], pod_ip(&lab), b"plausible")).unwrap();
+    let seen = witness.until(|packet| packet.is_udp_with(b"plausible")).await.unwrap();
+    let arrived = seen.last().unwrap();
+    assert_eq!(arrived.ipv4().unwrap().source, Ipv4Addr::new(198, 51, 100, 77));
+    assert!(!arrived.outgoing);
+    assert!(!seen.iter().any(|packet| packet.contains(b"impossible")), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_tunnel_packets_arrive_at_a_node_and_at_a_pod_as_they_were_made() {
+    let lab = lab_with_pods().await;
+    let node = lab.node("wrk1").unwrap();
+    let mut at_node = Sniffer::open(node.netns(), "eth0").unwrap();
+    let mut at_pod = Sniffer::open(lab.pod("ptp-wrk1").unwrap().netns(), "eth0").unwrap();
+    let inner = forged([198, 51, 100, 77], *VICTIM.ip(), b"smuggled");
+    let gre = inner.in_gre(STRANGER, node.address());
+    let ends = (SocketAddrV4::new(INTRUDER, 5555), SocketAddrV4::new(pod_ip(&lab), 4790));
+    let vxlan = inner.in_vxlan_gpe(ends.0, ends.1, 0);
+
+    RawSender::open_on(lab.stranger(), "eth0").unwrap().send(&gre).unwrap();
+    let seen = at_node.find(|packet| packet.contains(b"smuggled")).await.unwrap().ipv4().unwrap();
+    assert_eq!((seen.source, seen.protocol, &seen.payload[4..]), (STRANGER, 47, &inner.to_bytes()[..]));
+
+    RawSender::open(lab.stranger()).unwrap().send(&vxlan).unwrap();
+    let seen = at_pod.find(|packet| packet.contains(b"smuggled")).await.unwrap().ipv4().unwrap();
+    assert_eq!(seen.as_udp().unwrap().1, 4790);
+    assert_eq!(Ipv4::parse(&seen.as_udp().unwrap().2[8..]), Some(Ipv4 { id: 1, ..inner }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_labelled_frame_from_the_fabric_is_seen_at_the_node() {
+    let lab = lab_with_pods().await;
+    let node = lab.node("ing1").unwrap();
+    let mut witness = Sniffer::open(node.netns(), "eth0").unwrap();
+    let payload = forged([198, 51, 100, 77], *VICTIM.ip(), b"labelled").behind_label(100, 64);
+    let sender = FrameSender::open(lab.stranger(), "eth1").unwrap();
+    sender.send(node.stack().mac("eth0").await.unwrap(), ETHERTYPE_MPLS, &payload).unwrap();
+    let seen = witness.find(|packet| packet.contains(b"labelled")).await.unwrap();
+    assert_eq!((seen.ethertype, seen.bytes.as_slice()), (ETHERTYPE_MPLS, payload.as_slice()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_hears_its_own_device_only() {
+    let lab = lab_with_pods().await;
+    let mut elsewhere = Sniffer::open(lab.router(), "clients").unwrap();
+    let mut here = Sniffer::open(lab.router(), "outside").unwrap();
+    let sender = RawSender::open(lab.stranger()).unwrap();
+    sender.send(&forged(STRANGER.octets(), pod_ip(&lab), b"by this way")).unwrap();
+    here.find(|packet| packet.is_udp_with(b"by this way")).await.unwrap();
+    let control = RawSender::open(lab.client()).unwrap();
+    control.send(&forged([198, 51, 100, 2], pod_ip(&lab), b"control")).unwrap();
+    let seen = elsewhere.until(|packet| packet.is_udp_with(b"control")).await.unwrap();
+    assert!(!seen.iter().any(|packet| packet.contains(b"by this way")), "{seen:?}");
+}
