@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use integration::demo::{self, DemoArgs};
 use integration::lab::{Lab, LabSpec, NodeSpec, PodSpec, print_topology};
 use integration::pod;
 use tracing_subscriber::EnvFilter;
@@ -18,6 +19,8 @@ enum Command {
     /// The server inside a pod of the lab.
     #[command(hide = true)]
     Pod(pod::Args),
+    /// Show the whole path in every mode.
+    Demo(DemoArgs),
     /// Build or remove a lab.
     #[command(subcommand)]
     Lab(LabCommand),
@@ -52,10 +55,11 @@ enum LabCommand {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Cli::parse().command {
         Command::Pod(args) => pod::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await,
         Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all),
     }

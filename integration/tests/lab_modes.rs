@@ -1,59 +1,78 @@
 //! The main job, with packets, in each mode.
 
-use anyhow::{Result, ensure};
-use integration::lab::{Attach, PodSpec};
-use integration::traffic::{Client, Sources};
-use integration::world::{World, WorldSpec};
-use tunnel_router::model::Mode;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
-const VIP: &str = "192.0.2.10";
+use anyhow::{Context, Result, ensure};
+use integration::world::World;
+use integration::world::echo::{PODS, VIP, answered_by, echo_at, echo_world, names};
+use tunnel_router::model::hash::bucket;
+use tunnel_router::model::{BucketMap, EndpointId, Flow, Mode, assign};
 
-/// Five pods on three nodes, on both kinds of attachment, behind one Service with one VIP.
-async fn echo_world(mode: Mode) -> Result<World> {
-    let mut world = World::build(WorldSpec::new(mode)).await?;
-    let pod = |name: &str, node: &str, attach| (PodSpec { attach, ..PodSpec::new(name, node) }, "echo");
-    world
-        .add_pods(vec![
-            pod("echo-1", "wrk1", Attach::PointToPoint),
-            pod("echo-2", "wrk1", Attach::PointToPoint),
-            pod("echo-3", "wrk2", Attach::Bridge),
-            pod("echo-4", "wrk2", Attach::Bridge),
-            pod("echo-5", "ing1", Attach::PointToPoint),
-        ])
-        .await?;
-    world.add_service("echo", "echo", &[])?;
-    world.start_agents()?;
-    world.annotate("echo", "cmd.nu/tunnel", Some(VIP))?;
-    world.converged().await?;
-    world.route(VIP).await?;
-    Ok(world)
-}
+const FLOWS: usize = 250;
 
-async fn two_hundred_flows_of_each_protocol(mode: Mode) -> Result<()> {
+async fn flows_are_spread_as_the_hash_says_on_every_ingress_node(mode: Mode) -> Result<()> {
     let world = echo_world(mode).await?;
-    let client = Client::new(world.lab.client()).with_patience(std::time::Duration::from_secs(3)).with_sources(Sources::fixed(world.lab.client_addresses(), 20_000));
-    let target = format!("{VIP}:12345").parse()?;
-    for (protocol, tally) in
-        [("tcp", client.tcp_exchanges(200, target).await?), ("udp", client.udp_exchanges(200, target).await?)]
-    {
-        println!("{mode} {protocol}: {tally}");
-        ensure!(tally.answered() == 200, "{mode} {protocol}: {tally}\n{}", world.logs());
-        ensure!(tally.per_pod().len() == 5, "{mode} {protocol}: not every pod answered: {tally}");
+    let (tcp, udp) = (world.tcp(VIP, FLOWS).await?, world.udp(VIP, FLOWS).await?);
+    for tally in [&tcp, &udp] {
+        answered_by(tally, &names(&PODS))?;
+        agree(&predicted(&world, tally.owners().into_keys())?, &tally.owners(), "the prediction")?;
+    }
+    for node in ["ing1", "ing2"] {
+        world.lab.route_vip(VIP.parse()?, &[node]).await?;
+        agree(&tcp.owners(), &world.tcp(VIP, FLOWS).await?.owners(), node)?;
+        agree(&udp.owners(), &world.udp(VIP, FLOWS).await?.owners(), node)?;
     }
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gre() -> Result<()> {
-    two_hundred_flows_of_each_protocol(Mode::Gre).await
+/// Which pod each flow has to reach, computed without looking at the kernel.
+fn predicted(world: &World, sources: impl Iterator<Item = SocketAddr>) -> Result<BTreeMap<SocketAddr, String>> {
+    let target = echo_at(VIP)?;
+    let IpAddr::V4(address) = target.ip() else { anyhow::bail!("{VIP} is not IPv4") };
+    let config = world.config("ing1")?;
+    let (buckets, seed) = (config.kernel.buckets, config.hash_seed);
+    let cluster = world.resolve(&config)?.cluster;
+    let vip = cluster.vips.get(&address).context("the VIP is resolved")?;
+    let eligible: BTreeMap<EndpointId, &str> =
+        vip.endpoints.iter().filter(|e| e.eligible).map(|e| (e.pod_uid.as_str().into(), e.pod.as_str())).collect();
+    let map = assign(&BucketMap::empty(buckets), &eligible.keys().cloned().collect(), buckets);
+    let owner = |source: SocketAddr| {
+        let flow = Flow { src: source.ip(), dst: target.ip(), ports: Some((source.port(), target.port())) };
+        let uid = map.owner(bucket(&flow, buckets, seed)).context("every bucket has an owner")?;
+        Ok((source, eligible.get(uid).context("owners are eligible")?.to_string()))
+    };
+    sources.map(owner).collect()
+}
+
+/// The same flows reached the same pods.
+fn agree<P: AsRef<str>>(
+    expected: &BTreeMap<SocketAddr, P>,
+    seen: &BTreeMap<SocketAddr, &str>,
+    what: &str,
+) -> Result<()> {
+    ensure!(expected.len() == FLOWS && seen.len() == FLOWS, "{what}: {} and {} flows", expected.len(), seen.len());
+    let other = |(source, pod): (&SocketAddr, &P)| match seen.get(source) {
+        Some(now) if *now == pod.as_ref() => None,
+        now => Some(format!("{source}: {} and {now:?}", pod.as_ref())),
+    };
+    let moved: Vec<String> = expected.iter().filter_map(other).collect();
+    println!("{what}: {} of {FLOWS} flows agree", FLOWS - moved.len());
+    ensure!(moved.is_empty(), "{what}: {} flows disagree, e.g. {:?}", moved.len(), moved.first());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mpls() -> Result<()> {
-    two_hundred_flows_of_each_protocol(Mode::Mpls).await
+async fn gre_spreads_flows_as_the_hash_says_on_every_ingress_node() -> Result<()> {
+    flows_are_spread_as_the_hash_says_on_every_ingress_node(Mode::Gre).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn vxlan() -> Result<()> {
-    two_hundred_flows_of_each_protocol(Mode::Vxlan).await
+async fn mpls_spreads_flows_as_the_hash_says_on_every_ingress_node() -> Result<()> {
+    flows_are_spread_as_the_hash_says_on_every_ingress_node(Mode::Mpls).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vxlan_spreads_flows_as_the_hash_says_on_every_ingress_node() -> Result<()> {
+    flows_are_spread_as_the_hash_says_on_every_ingress_node(Mode::Vxlan).await
 }

@@ -10,6 +10,7 @@ use tracing::info;
 
 use crate::model::{Cluster, Node, ServiceRef};
 use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
+use crate::plan::Settings;
 use crate::plan::pod::PodInput;
 use crate::reconcile::Goal;
 use crate::reconcile::target::{Locate, Shared, run};
@@ -34,12 +35,12 @@ pub struct PodGoal {
     pub input: PodInput,
 }
 
-/// Goals of all pods of `node` that serve a VIP, by pod UID.
-pub fn pod_goals(cluster: &Cluster, node: &str) -> BTreeMap<String, PodGoal> {
+/// Goals of all pods of this node that serve a VIP, by pod UID.
+pub fn pod_goals(cluster: &Cluster, settings: &Settings) -> BTreeMap<String, PodGoal> {
     let nodes: BTreeSet<Ipv4Addr> = cluster.nodes.values().filter_map(Node::ipv4).collect();
     let mut goals = BTreeMap::new();
-    for vip in cluster.vips.values() {
-        for endpoint in vip.endpoints.iter().filter(|e| e.node == node) {
+    for vip in cluster.vips.values().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
+        for endpoint in vip.endpoints.iter().filter(|e| e.node == settings.node_name) {
             let goal = goals.entry(endpoint.pod_uid.clone()).or_insert_with(|| PodGoal {
                 name: format!("{}/{}", endpoint.namespace, endpoint.pod),
                 services: BTreeSet::new(),
@@ -72,9 +73,8 @@ impl Dispatcher {
 
     /// Hands out the goals of a new state of the cluster.
     pub fn dispatch(&mut self, resolved: &Resolved) {
-        let node_name = self.shared.settings.node_name.clone();
         self.set(NODE.to_owned(), Goal::Node(Arc::new(resolved.cluster.clone())), || None);
-        let pods = pod_goals(&resolved.cluster, &node_name);
+        let pods = pod_goals(&resolved.cluster, &self.shared.settings);
         let wanted: BTreeSet<String> = pods.keys().map(|uid| pod_target(uid)).collect();
         for (uid, goal) in pods {
             let query = PodQuery { uid: uid.clone(), ip: goal.input.address };
@@ -157,4 +157,67 @@ fn send(goal: &watch::Sender<Goal>, new: Goal) {
         }
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::MplsLabels;
+    use crate::model::{BucketCount, Endpoint, MarkField, Mode, Vip};
+
+    fn settings() -> Settings {
+        Settings {
+            node_name: "n1".into(),
+            buckets: BucketCount::DEFAULT,
+            table_base: 10_000,
+            link_prefix: "kst-".into(),
+            hash_seed: 1,
+            mark: MarkField::DEFAULT,
+            rule_priority: 101,
+            labels: MplsLabels::new(100, 65_536).unwrap(),
+            vxlan_port: 4790,
+            unavailable: BTreeMap::new(),
+        }
+    }
+
+    fn vip(address: &str, mode: Mode, nodes: &[&str]) -> Vip {
+        let endpoint = |(n, node): (usize, &&str)| Endpoint {
+            pod_uid: format!("uid-{node}"),
+            namespace: "default".into(),
+            pod: format!("echo-{n}"),
+            node: (*node).to_owned(),
+            address: Ipv4Addr::new(10, 244, 1, 2),
+            eligible: false,
+        };
+        Vip {
+            address: address.parse().unwrap(),
+            service: ServiceRef { namespace: "default".into(), name: address.into(), uid: address.into() },
+            mode,
+            client_ip_affinity: false,
+            endpoints: nodes.iter().enumerate().map(endpoint).collect(),
+        }
+    }
+
+    fn cluster(vips: Vec<Vip>) -> Cluster {
+        Cluster { vips: vips.into_iter().map(|v| (v.address, v)).collect(), ..Cluster::default() }
+    }
+
+    #[test]
+    fn a_pod_gets_the_vips_of_all_its_services_also_before_it_is_ready() {
+        let cluster = cluster(vec![vip("192.0.2.1", Mode::Gre, &["n1", "n2"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
+        let goals = pod_goals(&cluster, &settings());
+        assert_eq!(goals.keys().collect::<Vec<_>>(), ["uid-n1"]);
+        let goal = &goals["uid-n1"];
+        assert_eq!(goal.services.len(), 2);
+        assert_eq!(goal.input.vips.values().collect::<Vec<_>>(), [&Mode::Gre, &Mode::Mpls]);
+    }
+
+    #[test]
+    fn a_mode_that_the_node_cannot_do_is_not_asked_of_its_pods() {
+        let cluster = cluster(vec![vip("192.0.2.1", Mode::Gre, &["n1"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
+        let mut settings = settings();
+        settings.unavailable.insert(Mode::Mpls, "no module".into());
+        let goals = pod_goals(&cluster, &settings);
+        assert_eq!(goals["uid-n1"].input.vips.values().collect::<Vec<_>>(), [&Mode::Gre]);
+    }
 }

@@ -47,7 +47,7 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
         };
     show(&format!("node {}", config.node_name), &Netns::current()?, &Goal::Node(Arc::new(resolved.cluster.clone())));
     let finder = ProcFinder::new(config.kernel.proc_root.clone());
-    for (uid, pod) in pod_goals(&resolved.cluster, &config.node_name) {
+    for (uid, pod) in pod_goals(&resolved.cluster, &settings) {
         let title = format!("pod {} ({})", pod.name, pod.input.address);
         match finder.find(&PodQuery { uid, ip: pod.input.address }) {
             Ok(netns) => show(&title, &netns, &Goal::Pod(pod.input)),

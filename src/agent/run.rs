@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::dispatch::{Dispatcher, NODE, pod_goals};
-use super::start::{plan_settings, preflight, state_settings};
+use super::start::{preflight, state_settings};
 use super::status::Status;
 use crate::kube::{Reporter, client, watch};
 use crate::model::config::Config;
@@ -31,8 +31,7 @@ const PARALLEL: usize = 8;
 /// answer is none: the agent waits, and what is in the kernel stays.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let node_netns = Netns::current()?;
-    let settings = Arc::new(plan_settings(&config));
-    preflight(&node_netns, &config, &settings).await?;
+    let settings = Arc::new(preflight(&node_netns, &config).await?);
     let client = client(config.kubeconfig.as_deref()).await.context("cannot talk to Kubernetes")?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let shared = Shared {
@@ -45,6 +44,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut agent = Agent {
         index: Index::new(config.annotation.as_str()),
         settings: state_settings(&config)?,
+        kernel: settings,
         dispatcher: Dispatcher::new(shared, node_netns, config.kernel.proc_root.clone()),
         status: Status::default(),
         reporter: Reporter::new(client.clone(), &config.node_name, shutdown.clone()),
@@ -82,6 +82,7 @@ async fn at(time: Option<tokio::time::Instant>) {
 struct Agent {
     index: Index,
     settings: Settings,
+    kernel: Arc<crate::plan::Settings>,
     dispatcher: Dispatcher,
     status: Status,
     reporter: Reporter,
@@ -103,7 +104,7 @@ impl Agent {
         let cluster = &resolved.cluster;
         let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
         self.dispatcher.dispatch(resolved);
-        let pods = pod_goals(cluster, &self.settings.node_name);
+        let pods = pod_goals(cluster, &self.kernel);
         self.status.dispatched(&cluster.problems, services, pods);
         self.reporter.report(self.status.problems());
     }

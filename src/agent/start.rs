@@ -1,10 +1,12 @@
 //! Before anything is touched: does this node have what it takes, and does anything stand in the way?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
+use tracing::info;
 
 use crate::kernel;
+use crate::model::Mode;
 use crate::model::config::Config;
 use crate::netns::Netns;
 use crate::plan::Settings;
@@ -12,6 +14,8 @@ use crate::plan::conflict::conflicts;
 use crate::state::{self, Selector};
 
 /// The part of the configuration that kernel objects are made of.
+///
+/// It takes every mode for available; [`preflight`] knows better.
 pub fn plan_settings(config: &Config) -> Settings {
     Settings {
         node_name: config.node_name.clone(),
@@ -23,6 +27,7 @@ pub fn plan_settings(config: &Config) -> Settings {
         rule_priority: config.kernel.rule_priority,
         labels: config.mpls,
         vxlan_port: config.vxlan_port,
+        unavailable: BTreeMap::new(),
     }
 }
 
@@ -46,23 +51,38 @@ pub fn state_settings(config: &Config) -> anyhow::Result<state::Settings> {
 /// Refuses to start where the data path could not work.
 ///
 /// # Errors
-/// Everything that is missing or in the way, each with its remedy, in one error.
-pub async fn preflight(netns: &Netns, config: &Config, settings: &Settings) -> anyhow::Result<()> {
-    let mode = config.mode;
-    let missing = tokio::task::spawn_blocking(move || kernel::missing([mode])).await?;
-    if !missing.is_empty() {
-        let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        bail!("this node lacks what mode {mode} needs: {}", list.join("; "));
-    }
-    let (netns, settings) = (netns.clone(), settings.clone());
+/// Everything that is missing or in the way, each with its remedy, in one error. A mode that only an annotation can ask for
+/// may be missing: it is noted in the settings that are returned.
+pub async fn preflight(netns: &Netns, config: &Config) -> anyhow::Result<Settings> {
+    let (netns, mut settings) = (netns.clone(), plan_settings(config));
     let prefix = settings.link_prefix.clone();
     let observed =
-        tokio::task::spawn_blocking(move || netns.run(|| kernel::observe(std::iter::empty(), &prefix))).await???;
-    // Every mode can be asked for by an annotation, but only the default one is sure to be used.
-    let found = conflicts(&observed, &settings, &BTreeSet::from([mode]));
-    if found.is_empty() {
-        return Ok(());
+        tokio::task::spawn_blocking(move || netns.run(|| kernel::observe(std::iter::empty(), &prefix))).await;
+    let missing = lacking(config.mode).await?;
+    if !missing.is_empty() {
+        bail!("this node lacks what mode {} needs: {missing}", config.mode);
     }
-    let list: Vec<String> = found.iter().map(ToString::to_string).collect();
-    bail!("{}", list.join("; "))
+    let observed = observed???;
+    let found = conflicts(&observed, &settings, &BTreeSet::from([config.mode]));
+    if !found.is_empty() {
+        let list: Vec<String> = found.iter().map(ToString::to_string).collect();
+        bail!("{}", list.join("; "));
+    }
+    for mode in Mode::ALL.into_iter().filter(|mode| *mode != config.mode) {
+        let mut why: Vec<String> =
+            conflicts(&observed, &settings, &BTreeSet::from([mode])).iter().map(ToString::to_string).collect();
+        why.extend(Some(lacking(mode).await?).filter(|text| !text.is_empty()));
+        if !why.is_empty() {
+            info!(%mode, why = why.join("; "), "mode is not available on this node");
+            settings.unavailable.insert(mode, format!("{}; then restart the agent", why.join("; ")));
+        }
+    }
+    Ok(settings)
+}
+
+/// What the kernel lacks for a mode, in one line; empty if nothing.
+async fn lacking(mode: Mode) -> anyhow::Result<String> {
+    let missing = tokio::task::spawn_blocking(move || kernel::missing([mode])).await?;
+    let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    Ok(list.join("; "))
 }

@@ -86,3 +86,72 @@ impl Status {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::pod::PodInput;
+
+    fn service(name: &str) -> ServiceRef {
+        ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
+    }
+
+    fn status() -> Status {
+        let input = PodInput { vips: BTreeMap::new(), address: "10.244.1.2".parse().unwrap(), nodes: BTreeSet::new() };
+        let services = BTreeSet::from([service("echo"), service("dns")]);
+        let goal = PodGoal { name: "default/echo-1".into(), services: services.clone(), input };
+        let mut status = Status::default();
+        status.dispatched(&[], services, BTreeMap::from([("uid-1".to_owned(), goal)]));
+        status
+    }
+
+    fn pending(target: &str, failures: u32) -> Report {
+        Report { target: target.into(), state: State::Pending { failures, error: "no such thing".into() } }
+    }
+
+    fn in_sync(target: &str) -> Report {
+        Report { target: target.into(), state: State::InSync { writes: 3, problems: Vec::new() } }
+    }
+
+    #[test]
+    fn a_pod_that_fails_a_few_times_is_told_to_each_of_its_services_until_it_works() {
+        let mut status = status();
+        status.reported("n1", pending("pod uid-1", TRIES - 1));
+        assert_eq!(status.problems().len(), 0, "a pod that is starting is no problem");
+        status.reported("n1", pending("pod uid-1", TRIES));
+        let problems = status.problems();
+        assert_eq!(problems.len(), 2);
+        assert!(problems.iter().all(|p| p.reason == Reason::EndpointFailed && p.note.contains("default/echo-1")));
+        status.reported("n1", in_sync("pod uid-1"));
+        assert_eq!(status.problems().len(), 0);
+    }
+
+    #[test]
+    fn a_node_that_fails_is_told_to_every_service_by_name() {
+        let mut status = status();
+        status.reported("n1", pending(NODE, TRIES));
+        let notes: Vec<String> = status.problems().into_iter().map(|p| p.note).collect();
+        assert_eq!(notes.len(), 2);
+        assert!(notes[0].contains("node n1") && notes[0].contains("no such thing"));
+    }
+
+    #[test]
+    fn the_first_pass_is_complete_when_node_and_pods_are_in_sync() {
+        let mut status = status();
+        for target in [NODE, "pod uid-1"] {
+            status.announce();
+            assert!(!status.announced, "{target} is not in sync yet");
+            status.reported("n1", in_sync(target));
+        }
+        status.announce();
+        assert!(status.announced);
+    }
+
+    #[test]
+    fn a_long_error_does_not_exceed_what_an_event_takes() {
+        let mut status = status();
+        let error = "ü".repeat(5000);
+        status.reported("n1", Report { target: NODE.into(), state: State::Pending { failures: TRIES, error } });
+        assert!(status.problems().iter().all(|p| p.note.len() <= crate::state::MAX_NOTE));
+    }
+}

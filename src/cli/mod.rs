@@ -32,7 +32,7 @@ pub enum Command {
     /// Remove everything that the agent made on this node and in its pods
     ///
     /// Give it the same values as the agent had: they say what is the agent's.
-    Cleanup(CleanupArgs),
+    Cleanup(Box<CleanupArgs>),
     /// Print the version
     Version,
 }

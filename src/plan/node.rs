@@ -10,7 +10,7 @@ use super::nft::node::{Ingress, NodeTable};
 use super::reach::{Reach, reach};
 use super::tree::{rule_tree, sources_rule, sources_table, table};
 use super::{Desired, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant};
-use crate::model::{BucketMap, Cluster, Endpoint, EndpointId, Mode, Node, Problem, Vip, assign};
+use crate::model::{BucketMap, Cluster, Endpoint, EndpointId, Mode, Node, Problem, Reason, Vip, assign};
 
 /// How the kernel of this node would send a packet to some address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
 /// Endpoints on this node, each once per mode.
 fn local_endpoints<'a>(cluster: &'a Cluster, settings: &Settings) -> BTreeSet<(&'a Endpoint, Mode)> {
     let all = cluster.vips.values().flat_map(|v| v.endpoints.iter().map(|e| (e, v.mode)));
-    all.filter(|(e, _)| e.node == settings.node_name).collect()
+    all.filter(|(e, mode)| e.node == settings.node_name && !settings.unavailable.contains_key(mode)).collect()
 }
 
 /// What every step of the computation reads.
@@ -94,6 +94,10 @@ struct Build {
 impl Build {
     /// Routes of one VIP: one in each bucket's table.
     fn vip(&mut self, vip: &Vip, ctx: &Context<'_>) {
+        if let Some(why) = ctx.settings.unavailable.get(&vip.mode) {
+            self.refuse(vip, why, ctx.settings);
+            return;
+        }
         self.link(vip.mode, ctx.settings);
         let mut ways: BTreeMap<&str, (Nexthop, u32)> = BTreeMap::new();
         for endpoint in vip.endpoints.iter().filter(|e| e.eligible) {
@@ -118,6 +122,16 @@ impl Build {
             };
             self.desired.routes.insert(key, target);
         }
+    }
+
+    /// A VIP whose mode this kernel cannot do: the client is told, the user too, and the other VIPs go on.
+    fn refuse(&mut self, vip: &Vip, why: &str, settings: &Settings) {
+        for bucket in settings.buckets.iter() {
+            let key = RouteKey { table: table(settings.table_base, bucket), vip: vip.address };
+            self.desired.routes.insert(key, RouteTarget::Unreachable);
+        }
+        let note = format!("node {} cannot serve {} in mode {}: {why}", settings.node_name, vip.address, vip.mode);
+        self.problems.push(Problem { service: vip.service.clone(), reason: Reason::NodeFailed, note });
     }
 
     fn link(&mut self, mode: Mode, settings: &Settings) {

@@ -1,5 +1,7 @@
 //! The numbers and names that the kernel objects of one installation are made of: the same on every node.
 
+use std::collections::BTreeMap;
+
 use crate::model::config::MplsLabels;
 use crate::model::{BucketCount, MarkField, Mode};
 
@@ -24,6 +26,8 @@ pub struct Settings {
     pub labels: MplsLabels,
     /// UDP port of VXLAN-GPE.
     pub vxlan_port: u16,
+    /// Modes that this node's kernel cannot do, and why: their VIPs are refused here, the others are served.
+    pub unavailable: BTreeMap<Mode, String>,
 }
 
 impl Settings {

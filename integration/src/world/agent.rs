@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
+use super::converge::PATIENCE;
 use crate::lab::Node;
 
 /// A running agent. Dropping it kills it.
@@ -64,6 +66,23 @@ impl Agent {
     /// Everything it has logged, including its predecessors on this node.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits for a line with this text, behind the first `offset` bytes of the log.
+    pub async fn line_after(&self, offset: usize, text: &str) -> Result<String> {
+        let found = async {
+            loop {
+                let log = self.log();
+                // A line without its end is still being written.
+                let complete = log.get(offset..).unwrap_or_default().rsplit_once('\n').map_or("", |(lines, _)| lines);
+                if let Some(line) = complete.lines().find(|line| line.contains(text)) {
+                    return line.to_owned();
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        found.with_context(|| format!("agent of {} never said {text:?}:\n{}", self.node, self.tail(20)))
     }
 
     /// The last lines of its log.

@@ -5,8 +5,11 @@
 //! is for the tests to show.
 
 mod agent;
+mod checks;
 mod converge;
+pub mod echo;
 mod objects;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ use crate::apiserver::{ApiServer, Options, kubeconfig};
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, router_program};
+pub use witness::Witness;
 
 /// Port of the API server inside the lab.
 const API_PORT: u16 = 6443;
@@ -153,6 +157,14 @@ impl World {
     pub async fn stop_agents(&mut self) -> Result<()> {
         for (_, agent) in std::mem::take(&mut self.agents) {
             agent.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all agents as a crash of every node's agent would.
+    pub async fn kill_agents(&mut self) -> Result<()> {
+        for (_, agent) in std::mem::take(&mut self.agents) {
+            agent.kill().await?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ fn any_cluster() -> impl Strategy<Value = Cluster> {
     let one = (0_u8..4, mode(), proptest::collection::btree_set(2_u8..8, 0..6));
     proptest::collection::vec(one, 0..3).prop_map(|vips| {
         let build = |(last, mode, pods): (u8, Mode, BTreeSet<u8>)| {
-            let node = |n: u8| if n % 2 == 0 { "n1" } else { "n2" };
+            let node = |n: u8| if n.is_multiple_of(2) { "n1" } else { "n2" };
             vip(&format!("192.0.2.{last}"), mode, pods.into_iter().map(|n| endpoint(n, node(n))).collect())
         };
         cluster(vips.into_iter().map(build).collect())

@@ -4,4 +4,5 @@ mod conflicts;
 mod fake;
 mod golden;
 mod history;
+mod node;
 mod support;

@@ -23,6 +23,7 @@ pub fn settings(node: &str) -> Settings {
         rule_priority: 101,
         labels: MplsLabels::new(100, 65_536).unwrap(),
         vxlan_port: 4790,
+        unavailable: BTreeMap::new(),
     }
 }
 

@@ -1,0 +1,53 @@
+//! What tests break and look at: commands inside a namespace, flows that must all come through, lines of a log.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::World;
+use super::converge::PATIENCE;
+use crate::netns::Netns;
+use crate::pod::DEFAULT_PORT;
+use crate::traffic::{Client, Sources, Tally};
+
+/// How long each step of a flow may take that is expected to succeed.
+const FLOW_PATIENCE: Duration = Duration::from_secs(8);
+
+impl World {
+    /// Runs a command, its words separated by blanks, inside a namespace. It must succeed; returns its standard output.
+    pub fn run_in(netns: &Netns, line: &str) -> Result<String> {
+        let mut words = line.split_whitespace();
+        let mut command = Command::new(words.next().context("an empty command")?);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = tokio::task::block_in_place(|| netns.spawn(&mut command)?.wait_with_output().context("wait"))?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {line}: {}", netns.name(), complaint.trim_end());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Half of the flows by TCP, half by UDP, from all addresses of the client: every one must come through untouched.
+    pub async fn perfect(&self, vip: &str, flows: usize) -> Result<Tally> {
+        let target = SocketAddr::new(vip.parse()?, DEFAULT_PORT);
+        let sources = Sources { addresses: self.lab.client_addresses(), first_port: None };
+        let client = Client::new(self.lab.client()).with_sources(sources).with_patience(FLOW_PATIENCE);
+        let mut tally = client.tcp_exchanges(flows / 2, target).await?;
+        tally.merge(client.udp_exchanges(flows - flows / 2, target).await?);
+        let text = tally.to_string();
+        tally.perfect().with_context(|| format!("{text}\n{}", self.logs()))
+    }
+
+    /// Waits until the log of a node's agent has this text.
+    pub async fn logged(&self, node: &str, text: &str) -> Result<()> {
+        let agent = self.agents.get(node).with_context(|| format!("no agent runs on {node}"))?;
+        let deadline = Instant::now() + PATIENCE;
+        while !agent.log().contains(text) {
+            if Instant::now() > deadline {
+                bail!("the agent of {node} never says {text:?}:\n{}", agent.tail(30));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! Whatever of ours somebody deletes comes back, by notifications alone; what belongs to others stays.
+
+use anyhow::{Context, Result, ensure};
+use integration::lab::{Attach, PodSpec};
+use integration::netns::Netns;
+use integration::world::{World, WorldSpec};
+use tunnel_router::model::Mode;
+
+const VIP: &str = "192.0.2.10";
+const TABLE: &str = "inet kube_service_tunnel";
+
+/// Pods on three nodes, agents that do not look around by themselves.
+async fn world_without_resync(mode: Mode) -> Result<World> {
+    let flags = vec!["--resync".to_owned(), "1h".to_owned()];
+    let mut world = World::build(WorldSpec { flags, ..WorldSpec::new(mode) }).await?;
+    world
+        .add_pods(vec![
+            (PodSpec::new("echo-1", "wrk1"), "echo"),
+            (PodSpec { attach: Attach::Bridge, ..PodSpec::new("echo-2", "wrk2") }, "echo"),
+            (PodSpec::new("echo-3", "ing1"), "echo"),
+        ])
+        .await?;
+    world.add_service("echo", "echo", &[("cmd.nu/tunnel", VIP)])?;
+    world.start_agents()?;
+    world.converged().await?;
+    world.route(VIP).await?;
+    world.perfect(VIP, 40).await?;
+    Ok(world)
+}
+
+/// The word after `key` in the first line that contains `mark`.
+fn word_after(text: &str, mark: &str, key: &str) -> Result<String> {
+    let line = text.lines().find(|line| line.contains(mark));
+    let line = line.with_context(|| format!("no line with {mark:?} in:\n{text}"))?;
+    let word = line.split_whitespace().skip_while(|word| *word != key).nth(1);
+    Ok(word.with_context(|| format!("no {key} in {line:?}"))?.to_owned())
+}
+
+/// What to delete on an ingress node, whatever the mode.
+fn damages_to_the_node(node: &Netns) -> Result<Vec<String>> {
+    let nexthop = word_after(&World::run_in(node, "ip nexthop show")?, "proto 107", "id")?;
+    let chain = World::run_in(node, &format!("nft -a list chain {TABLE} prerouting"))?;
+    let handle = word_after(&chain, "VIP traffic", "handle")?;
+    Ok(vec![
+        format!("ip route del {VIP}/32 table 10005"),
+        "ip rule del priority 102".to_owned(),
+        format!("ip nexthop del id {nexthop}"),
+        format!("nft delete rule {TABLE} prerouting handle {handle}"),
+        format!("nft delete element {TABLE} vips {{ {VIP} }}"),
+        format!("nft delete table {TABLE}"),
+    ])
+}
+
+async fn heals(world: &World, netns: &Netns, damage: &str) -> Result<()> {
+    World::run_in(netns, damage)?;
+    let about = || format!("after `{damage}` in {}", netns.name());
+    world.converged().await.with_context(about)?;
+    world.perfect(VIP, 40).await.with_context(about)?;
+    Ok(())
+}
+
+/// Adds what is not ours, and returns how to take it away.
+fn add_foreign_objects(netns: &Netns) -> Result<[&'static str; 3]> {
+    let add = [
+        "nft add table inet somebody",
+        "nft add chain inet somebody idle",
+        "nft add rule inet somebody idle counter",
+        "ip route add blackhole 198.18.7.0/24",
+        "ip rule add priority 5400 fwmark 0x100000/0xf00000 lookup 52",
+    ];
+    add.into_iter().try_for_each(|line| World::run_in(netns, line).map(drop))?;
+    Ok(["nft delete table inet somebody", "ip route del blackhole 198.18.7.0/24", "ip rule del priority 5400"])
+}
+
+async fn heals_everything(mode: Mode, device: &str) -> Result<()> {
+    let world = world_without_resync(mode).await?;
+    let node = world.lab.node("ing1")?.netns();
+    for damage in damages_to_the_node(node)? {
+        heals(&world, node, &damage).await?;
+    }
+
+    let foreign = add_foreign_objects(node)?;
+    world.perfect(VIP, 40).await?;
+    heals(&world, node, &format!("nft delete table {TABLE}")).await?;
+    // That each can be removed shows that it was left alone.
+    foreign.into_iter().try_for_each(|line| World::run_in(node, line).map(drop))?;
+    let left = tokio::task::block_in_place(|| world.differences())?;
+    ensure!(left.is_empty(), "foreign objects disturb: {left:?}");
+
+    heals(&world, node, &format!("ip link set {device} down")).await?;
+    heals(&world, node, &format!("ip link del {device}")).await?;
+
+    let pod = world.lab.pod("echo-1")?.netns();
+    for damage in [
+        format!("ip addr del {VIP}/32 dev {device}"),
+        format!("ip link set {device} down"),
+        format!("ip link del {device}"),
+        format!("nft delete table {TABLE}"),
+    ] {
+        heals(&world, pod, &damage).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_deleted_in_mode_gre_comes_back() -> Result<()> {
+    heals_everything(Mode::Gre, "kst-gre").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_deleted_in_mode_vxlan_comes_back() -> Result<()> {
+    heals_everything(Mode::Vxlan, "kst-vxlan").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_deleted_in_mode_mpls_comes_back() -> Result<()> {
+    let world = world_without_resync(Mode::Mpls).await?;
+    let node = world.lab.node("ing1")?.netns();
+    for damage in damages_to_the_node(node)? {
+        heals(&world, node, &damage).await?;
+    }
+    let pod = world.lab.pod("echo-1")?.netns();
+    for damage in ["ip -f mpls route del 100", &format!("ip addr del {VIP}/32 dev lo")] {
+        heals(&world, pod, damage).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! What a node is asked for, case by case.
+
+use std::collections::BTreeSet;
+
+use super::support::{cluster, endpoint, ip, routes, settings, vip};
+use crate::model::{Mode, Reason};
+use crate::plan::node::desired_node;
+use crate::plan::{LabelRoute, Nexthop, RouteKey, RouteTarget, RuleAction, Sysctl};
+
+fn on_nodes() -> Vec<crate::model::Endpoint> {
+    vec![endpoint(2, "n1"), endpoint(3, "n2")]
+}
+
+#[test]
+fn a_node_that_takes_nothing_in_and_runs_no_endpoint_holds_nothing() {
+    let mut cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(3, "n2")])]);
+    cluster.nodes.get_mut("n1").unwrap().ingress = false;
+    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    assert_eq!((desired, problems), Default::default());
+}
+
+#[test]
+fn a_serving_node_untracks_replies_and_hashes_nothing() {
+    let mut cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
+    cluster.nodes.get_mut("n1").unwrap().ingress = false;
+    let (desired, _) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    let table = desired.nft.unwrap();
+    assert!(!table.chains.contains_key("vip") && desired.links.is_empty());
+    assert_eq!(table.sets["endpoint_devices"].elements, BTreeSet::from(["veth2".to_owned()]));
+}
+
+#[test]
+fn a_device_without_an_address_gets_a_source_route_instead_of_loose_filtering() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
+    let mut facts = routes(&cluster);
+    let (desired, _) = desired_node(&cluster, &facts, &settings("n1"));
+    let key = RouteKey { table: 10_032, vip: ip("192.0.2.10") };
+    assert_eq!(desired.routes[&key], RouteTarget::Devices(BTreeSet::from(["veth2".to_owned()])));
+    assert!(desired.rules.iter().any(|r| r.mark == Some((0, 0xff)) && r.action == RuleAction::Lookup(10_032)));
+    assert!(!desired.sysctls.contains_key(&Sysctl::RpFilter("veth2".into())));
+
+    facts.get_mut(&ip("10.244.1.2")).unwrap().bare = false;
+    let (desired, _) = desired_node(&cluster, &facts, &settings("n1"));
+    assert!(!desired.routes.contains_key(&key) && desired.sysctls.contains_key(&Sysctl::RpFilter("veth2".into())));
+}
+
+#[test]
+fn a_mode_that_the_kernel_cannot_do_takes_only_its_own_vips_away() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes()), vip("192.0.2.11", Mode::Vxlan, on_nodes())]);
+    let mut settings = settings("n1");
+    settings.unavailable.insert(Mode::Gre, "no ip_gre: modprobe ip_gre".into());
+    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings);
+    let target = |vip| &desired.routes[&RouteKey { table: 10_000, vip: ip(vip) }];
+    assert_eq!(target("192.0.2.10"), &RouteTarget::Unreachable);
+    assert!(matches!(target("192.0.2.11"), RouteTarget::Via { .. }));
+    assert_eq!(desired.links.keys().collect::<Vec<_>>(), ["kst-vxlan"]);
+    assert!(matches!(&problems[..], [p] if p.reason == Reason::NodeFailed && p.note.contains("modprobe ip_gre")));
+}
+
+#[test]
+fn an_endpoint_that_this_node_cannot_reach_leaves_its_buckets_to_the_others() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
+    let mut facts = routes(&cluster);
+    facts.remove(&ip("10.244.2.3"));
+    let (desired, problems) = desired_node(&cluster, &facts, &settings("n1"));
+    let destinations: BTreeSet<_> = desired.nexthops().into_iter().map(Nexthop::to_string).collect();
+    assert_eq!(destinations.len(), 1, "{destinations:?}");
+    assert!(desired.routes.values().all(|t| *t != RouteTarget::Unreachable));
+    assert!(problems[0].note.contains("default/echo-3") && problems[0].note.contains("no route"));
+}
+
+#[test]
+fn mpls_pushes_the_pods_own_label_at_home_and_its_address_label_abroad() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, on_nodes())]);
+    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    assert_eq!(problems, []);
+    let ways: Vec<String> = desired.nexthops().into_iter().map(Nexthop::to_string).collect();
+    assert_eq!(ways, ["encap mpls 100 via 10.244.1.2 dev veth2", "encap mpls 66051 via 10.0.0.2 dev eth0"]);
+    let swap = LabelRoute::Swap { out: 100, via: ip("10.244.1.2"), dev: "veth2".into() };
+    assert_eq!(desired.labels.into_iter().collect::<Vec<_>>(), [(65_794, swap)]);
+}
+
+#[test]
+fn of_two_pods_with_one_label_the_second_is_refused_by_name() {
+    let mut twin = endpoint(9, "n2");
+    twin.address = ip("10.245.2.3");
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, vec![endpoint(3, "n2"), twin])]);
+    let mut facts = routes(&cluster);
+    facts.insert(ip("10.245.2.3"), facts[&ip("10.244.2.3")].clone());
+    let (_, problems) = desired_node(&cluster, &facts, &settings("n1"));
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].note.contains("echo-9") && problems[0].note.contains("also that of pod default/echo-3"));
+}
+
+#[test]
+fn a_node_beyond_a_router_cannot_be_reached_with_mpls_and_is_named() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, on_nodes())]);
+    let mut facts = routes(&cluster);
+    facts.get_mut(&ip("10.0.0.2")).unwrap().gateway = Some(ip("10.0.0.254"));
+    let (_, problems) = desired_node(&cluster, &facts, &settings("n1"));
+    assert!(problems[0].note.contains("node n2 is not on the same link"), "{problems:?}");
+}
