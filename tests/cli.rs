@@ -137,12 +137,12 @@ const WRONG: &[(&str, &str, &str)] = &[
         "0x7f",
         "mark field 0x7f has 7 bits: 64 buckets need 8 (bucket number, and 2 for PRESENT and PREVIOUS)",
     ),
-    ("table-base", "200", "tables 200 to 327 contain 253: must avoid 0 and 253 to 255 (default, main, local)"),
-    ("table-base", "4294967295", "128 tables from 4294967295 on do not fit below 4294967296"),
+    ("table-base", "200", "tables 200 to 328 contain 253: must avoid 0 and 253 to 255 (default, main, local)"),
+    ("table-base", "4294967295", "129 tables from 4294967295 on do not fit below 4294967296"),
     (
         "rule-priority",
         "0",
-        "161 priorities from 0 on must lie in 1 to 32765, between the rules for local and main; 101 to 511 is best, behind Cilium's (9, 10, 100) and before AWS VPC CNI's (512 and up) and Tailscale's (5210 and up)",
+        "162 priorities from 0 on must lie in 1 to 32765, between the rules for local and main; 101 to 511 is best, behind Cilium's (9, 10, 100) and before AWS VPC CNI's (512 and up) and Tailscale's (5210 and up)",
     ),
     (
         "link-prefix",

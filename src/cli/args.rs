@@ -33,7 +33,7 @@ pub struct CleanupArgs {
     /// Only touch what the agent of this node made [default: whoever made it]
     ///
     /// Pods of another node's agent are seen where several "nodes" share one machine and its /proc.
-    #[arg(long, value_name = "NAME", env = "TUNNEL_ROUTER_NODE_NAME")]
+    #[arg(long, value_name = "NAME", env = "TUNNEL_ROUTER_NODE_NAME", help_heading = "Kubernetes")]
     pub node_name: Option<String>,
     /// What is the agent's in the kernel.
     #[command(flatten)]
@@ -139,7 +139,7 @@ pub struct KernelArgs {
     #[arg(long, value_name = "MASK", env = "TUNNEL_ROUTER_MARK_FIELD", default_value = "0xff")]
     pub mark_field: String,
 
-    /// First routing table of a block of 2 x --buckets tables
+    /// First routing table of a block of 2 x --buckets + 1 tables
     ///
     /// The block must avoid 0 and 253 to 255 and end by 4294967295.
     #[arg(long, value_name = "TABLE", env = "TUNNEL_ROUTER_TABLE_OFFSET", default_value = "10000")]

@@ -1,6 +1,7 @@
 //! The world that most tests of the whole system begin with: five echo pods behind one Service, and flows to its VIPs.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
@@ -91,7 +92,10 @@ impl World {
 
     /// `n` UDP exchanges with a VIP, which must all be perfect.
     pub async fn udp(&self, vip: &str, n: usize) -> Result<Tally> {
-        let tally = self.client().udp_exchanges(n, echo_at(vip)?).await?;
+        // A wildcard server cannot tell two VIPs apart: one client port towards both at once would have to be translated.
+        let port = FIRST_PORT + 100 * u16::from(vip.parse::<Ipv4Addr>()?.octets()[3]);
+        let client = self.client().with_sources(Sources::fixed(self.lab.client_addresses(), port));
+        let tally = client.udp_exchanges(n, echo_at(vip)?).await?;
         self.checked("udp", tally)
     }
 
