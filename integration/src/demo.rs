@@ -11,12 +11,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tunnel_router::model::Mode;
 
-use crate::lab::{Attach, PodSpec};
+use crate::pod::DEFAULT_PORT;
 use crate::traffic::{Client, Sources, Tally};
+use crate::world::echo::{ANNOTATION, SERVICE, VIP, five_pods};
 use crate::world::{World, WorldSpec};
 
-const VIP: &str = "192.0.2.10";
-const PORT: u16 = 12345;
 const FLOWS: usize = 200;
 
 /// Arguments of `kst-lab demo`.
@@ -72,22 +71,13 @@ async fn build(mode: Mode) -> Result<World> {
     step("a client, a DC router with ECMP, two ingress nodes, two more nodes, an API server");
     let mut world = World::build(WorldSpec::new(mode)).await?;
     step("five pods on three nodes: a TCP and UDP echo server on 0.0.0.0:12345, replying in capitals");
-    let pod = |name: &str, node: &str, attach| (PodSpec { attach, ..PodSpec::new(name, node) }, "echo");
-    world
-        .add_pods(vec![
-            pod("echo-1", "wrk1", Attach::PointToPoint),
-            pod("echo-2", "wrk1", Attach::PointToPoint),
-            pod("echo-3", "wrk2", Attach::Bridge),
-            pod("echo-4", "wrk2", Attach::Bridge),
-            pod("echo-5", "ing1", Attach::PointToPoint),
-        ])
-        .await?;
+    world.add_pods(five_pods()).await?;
     step(&format!("tunnel-router agent --mode {mode} on every node"));
     world.start_agents()?;
     step("kubectl apply: a Service with TCP and UDP port 12345");
-    world.add_service("echo", "echo", &[])?;
-    step(&format!("kubectl annotate service echo cmd.nu/tunnel={VIP}"));
-    world.annotate("echo", "cmd.nu/tunnel", Some(VIP))?;
+    world.add_service(SERVICE, "echo", &[])?;
+    step(&format!("kubectl annotate service {SERVICE} {ANNOTATION}={VIP}"));
+    world.annotate(SERVICE, ANNOTATION, Some(VIP))?;
     world.converged().await?;
     step(&format!("the router: ip route add {VIP} nexthop via ing1 nexthop via ing2"));
     world.route(VIP).await?;
@@ -95,7 +85,7 @@ async fn build(mode: Mode) -> Result<World> {
 }
 
 async fn show(world: &World) -> Result<Shown> {
-    let target: SocketAddr = format!("{VIP}:{PORT}").parse()?;
+    let target: SocketAddr = format!("{VIP}:{DEFAULT_PORT}").parse()?;
     let sources = Sources::fixed(world.lab.client_addresses(), 20_000);
     let client = Client::new(world.lab.client()).with_sources(sources).with_patience(Duration::from_secs(10));
     step(&format!("the client opens {FLOWS} TCP connections to {target}"));
@@ -138,7 +128,9 @@ async fn keep(world: &World) -> Result<()> {
     println!("   ip netns exec {prefix}-ing1 ip route show table 10000   bucket 0: where its flows go");
     println!("   ip netns exec {prefix}-ing1 nft list table inet kube_service_tunnel");
     println!("   ip netns exec {prefix}-pod-echo-1 ip -d address         the VIP inside a pod");
-    println!("   ip netns exec {prefix}-client bash                      a shell at the client: try {VIP}:{PORT}");
+    println!(
+        "   ip netns exec {prefix}-client bash                      a shell at the client: try {VIP}:{DEFAULT_PORT}"
+    );
     println!("   KUBECONFIG={} ip netns exec {prefix}-client kubectl get services", world.kubeconfig().display());
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

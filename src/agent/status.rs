@@ -50,7 +50,11 @@ impl Status {
             }
             State::Pending { failures, .. } if failures < TRIES => return,
             State::Pending { error, .. } => self.failure(node, &report.target, &error),
-            State::Gone => Vec::new(),
+            State::Gone => {
+                self.first.remove(&report.target);
+                self.targets.remove(&report.target);
+                return;
+            }
         };
         self.targets.insert(report.target, problems);
     }
@@ -124,6 +128,15 @@ mod tests {
         assert!(problems.iter().all(|p| p.reason == Reason::EndpointFailed && p.note.contains("default/echo-1")));
         status.reported("n1", in_sync("pod uid-1"));
         assert_eq!(status.problems().len(), 0);
+    }
+
+    #[test]
+    fn a_target_that_has_ended_leaves_nothing_behind() {
+        let mut status = status();
+        status.reported("n1", in_sync("pod uid-1"));
+        status.reported("n1", pending("pod uid-1", TRIES));
+        status.reported("n1", Report { target: "pod uid-1".into(), state: State::Gone });
+        assert!(status.problems().is_empty() && status.targets.is_empty() && status.first.is_empty());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The world that most tests of the whole system begin with: five echo pods behind one Service, and flows to its VIPs.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,19 +29,23 @@ const LONG: Duration = Duration::from_secs(8);
 /// How long a flow that must fail is waited for.
 const SHORT: Duration = Duration::from_secs(2);
 
+/// [`PODS`], with the label that the Service selects: on three nodes, one of them an ingress node, and on both kinds of
+/// attachment.
+pub fn five_pods() -> Vec<(PodSpec, &'static str)> {
+    let pod = |name: &str, node: &str, attach| (PodSpec { attach, ..PodSpec::new(name, node) }, "echo");
+    vec![
+        pod("echo-1", "wrk1", Attach::PointToPoint),
+        pod("echo-2", "wrk1", Attach::PointToPoint),
+        pod("echo-3", "wrk2", Attach::Bridge),
+        pod("echo-4", "wrk2", Attach::Bridge),
+        pod("echo-5", "ing1", Attach::PointToPoint),
+    ]
+}
+
 /// Five pods on three nodes, on both kinds of attachment, behind one Service without a VIP; no agent runs.
 pub async fn echo_pods(mode: Mode) -> Result<World> {
     let mut world = World::build(WorldSpec::new(mode)).await?;
-    let pod = |name: &str, node: &str, attach| (PodSpec { attach, ..PodSpec::new(name, node) }, "echo");
-    world
-        .add_pods(vec![
-            pod("echo-1", "wrk1", Attach::PointToPoint),
-            pod("echo-2", "wrk1", Attach::PointToPoint),
-            pod("echo-3", "wrk2", Attach::Bridge),
-            pod("echo-4", "wrk2", Attach::Bridge),
-            pod("echo-5", "ing1", Attach::PointToPoint),
-        ])
-        .await?;
+    world.add_pods(five_pods()).await?;
     world.add_service(SERVICE, "echo", &[])?;
     Ok(world)
 }
