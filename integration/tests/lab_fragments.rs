@@ -1,0 +1,58 @@
+//! Datagrams that do not fit into one packet, and errors about packets that did not arrive.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use integration::world::World;
+use integration::world::echo::{VIP, echo_world};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+use tunnel_router::model::Mode;
+
+const FLOWS: u16 = 24;
+/// Three fragments on a 1500-byte link.
+const BIG: usize = 4000;
+
+/// Sends a datagram and returns who answered; the answer must come from the VIP.
+async fn ask(socket: &UdpSocket, vip: SocketAddr, size: usize) -> Result<String> {
+    socket.send_to("x".repeat(size).as_bytes(), vip).await?;
+    let mut answer = vec![0; 65536];
+    let (length, from) =
+        timeout(Duration::from_secs(8), socket.recv_from(&mut answer)).await.context("no answer")??;
+    ensure!(from == vip, "answered from {from}");
+    let text = String::from_utf8_lossy(&answer[..length]).into_owned();
+    ensure!(text.matches('X').count() == size, "{size} bytes were sent, {} came back", text.matches('X').count());
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+async fn fragments_reach_the_pod_of_their_flow(mode: Mode) -> Result<()> {
+    let world: World = echo_world(mode).await?;
+    let vip: SocketAddr = format!("{VIP}:12345").parse()?;
+    let mut pods = std::collections::BTreeSet::new();
+    for port in 30_000..30_000 + FLOWS {
+        let socket = world.lab.client().udp_socket(format!("198.51.100.2:{port}").parse()?)?;
+        let small = ask(&socket, vip, 10).await?;
+        let big = ask(&socket, vip, BIG).await.with_context(|| format!("{BIG} bytes\n{}", world.logs()))?;
+        ensure!(small == big, "port {port}: the whole packet went to {small}, the fragments to {big}");
+        pods.insert(big);
+    }
+    println!("{mode}: {FLOWS} flows, {BIG} bytes each, pods {pods:?}");
+    ensure!(pods.len() > 1, "all flows went to one pod: nothing is shown");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_reach_the_pod_of_their_flow_over_gre() -> Result<()> {
+    fragments_reach_the_pod_of_their_flow(Mode::Gre).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_reach_the_pod_of_their_flow_over_mpls() -> Result<()> {
+    fragments_reach_the_pod_of_their_flow(Mode::Mpls).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_reach_the_pod_of_their_flow_over_vxlan() -> Result<()> {
+    fragments_reach_the_pod_of_their_flow(Mode::Vxlan).await
+}
