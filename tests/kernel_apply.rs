@@ -327,9 +327,12 @@ fn foreign_objects_are_seen_as_foreign() {
     assert_eq!(observed.foreign_routes[&1000], 2);
     assert_eq!(observed.foreign_routes[&1001], 1);
     assert!(observed.foreign_routes[&254] >= 2);
-    // A shape that we do not write today, but our number: ours to replace.
+    // Our number: ours to replace.
     let key = RouteKey { table: 1002, vip: Ipv4Addr::new(192, 0, 2, 3) };
-    assert_eq!(observed.routes.into_iter().collect::<Vec<_>>(), [(key, ObservedRoute::Other)]);
+    assert_eq!(
+        observed.routes.into_iter().collect::<Vec<_>>(),
+        [(key, ObservedRoute::Devices(["eth0".to_owned()].into()))]
+    );
     assert_eq!(observed.nexthops.keys().collect::<Vec<_>>(), [&3, &4, &5]);
     assert!(observed.nexthops.values().all(|nexthop| nexthop.spec.is_none()));
     assert_eq!(observed.nexthops.values().map(|n| n.ours).collect::<Vec<_>>(), [false, false, true]);
