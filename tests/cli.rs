@@ -70,13 +70,12 @@ fn every_flag_reaches_the_configuration() {
     let config = agent(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
     assert_eq!(config.node_name, "n1");
     assert_eq!(config.kubeconfig, Some(PathBuf::from("/k")));
-    assert_eq!(config.annotation.mode_key(), "example.org/vip-mode");
     assert_eq!(config.ingress_nodes.as_deref(), Some("node=tunnel"));
     assert_eq!(config.vip_cidrs, ["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()]);
     assert_eq!(config.resync, Duration::from_secs(300));
     assert_eq!(config.mode, Mode::Vxlan);
     assert_eq!(config.mpls.pop(), 200);
-    assert_eq!(config.mpls.of_pod(Ipv4Addr::new(10, 0, 0, 1)), 131_073);
+    assert_eq!(config.mpls.of_pod(Ipv4Addr::new(10, 0, 0, 1).into()), 131_073);
     assert_eq!(config.vxlan_port, 4791);
     assert_eq!(config.hash_seed, 7);
     assert_eq!(config.kernel.buckets.get(), 128);
@@ -114,7 +113,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "annotation",
         "a/b/c",
-        "must be a qualified name: [DNS subdomain of at most 253 bytes/]name, the name of at most 58 bytes (its -mode variant must fit 63) of [A-Za-z0-9._-] that starts and ends with a letter or digit, such as cmd.nu/tunnel",
+        "must be a qualified name: [DNS subdomain of at most 253 bytes/]name, the name of at most 53 bytes (its -conntrack variant must fit 63) of [A-Za-z0-9._-] that starts and ends with a letter or digit, such as cmd.nu/tunnel",
     ),
     ("vip-cidrs", "192.0.2.0", "must be a network such as 192.0.2.0/24 or 2001:db8::/64"),
     ("vip-cidrs", "192.0.2.1/24", "has bits behind its prefix: did you mean 192.0.2.0/24?"),

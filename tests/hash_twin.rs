@@ -18,7 +18,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto, socket,
 };
 use support::Netns;
-use tunnel_router::model::hash::{Family, bucket, hash_expr};
+use tunnel_router::model::Family;
+use tunnel_router::model::hash::{bucket, hash_expr};
 use tunnel_router::model::{BucketCount, Flow, MarkField};
 use tunnel_router::plan::icmp::{
     error_hash_expr, error_match, quoted_element, quoted_set_type, quotes_ports, source_from_vip,

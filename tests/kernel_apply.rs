@@ -3,9 +3,10 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use support::{apply_each_twice, apply_in, netns, observe_in, sh, try_apply};
+use tunnel_router::model::Family;
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::nft::ObservedTable;
 use tunnel_router::plan::observed::ObservedRoute;
@@ -13,17 +14,17 @@ use tunnel_router::plan::step::RouteWrite;
 use tunnel_router::plan::{Address, LinkKind, Nexthop, RouteKey, RuleAction, RuleSpec, Step, Sysctl};
 
 const DEV: &str = "kst-vxlan";
-const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
-const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
+const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 1, 2));
 const PORT: u16 = 4790;
 
 fn device() -> Vec<Step> {
     vec![Step::AddLink(DEV.into(), LinkKind::VxlanGpe { port: PORT }), Step::LinkUp(DEV.into())]
 }
 
-fn encap(dst: Ipv4Addr) -> Nexthop {
-    Nexthop::EncapIp { dev: DEV.into(), src: NODE, dst }
+fn encap(dst: IpAddr) -> Nexthop {
+    Nexthop::EncapIp { family: Family::V4, dev: DEV.into(), src: NODE, dst }
 }
 
 fn address() -> Address {
@@ -31,12 +32,12 @@ fn address() -> Address {
 }
 
 fn rule(priority: u32, mark: Option<(u32, u32)>, action: RuleAction) -> RuleSpec {
-    RuleSpec { priority, mark, action }
+    RuleSpec { family: Family::V4, priority, mark, action }
 }
 
 /// Everything that an ingress node needs, in the order of a plan.
 fn node_steps() -> Vec<Step> {
-    let key = |table, last| RouteKey { table, vip: Ipv4Addr::new(192, 0, 2, last) };
+    let key = |table, last| RouteKey { table, vip: IpAddr::from([192, 0, 2, last]) };
     let mut steps = vec![Step::SetSysctl(Sysctl::RpFilter("lo".into()), 2)];
     steps.extend(device());
     steps.extend([
@@ -143,7 +144,7 @@ fn an_endpoint_moves_with_one_replaced_nexthop_and_one_replaced_route() {
     let target = netns();
     apply_in(&target, &node_steps());
     let key = RouteKey { table: 1001, vip: VIP };
-    let other = Ipv4Addr::new(10, 244, 3, 2);
+    let other = IpAddr::from([10, 244, 3, 2]);
     apply_in(
         &target,
         &[
@@ -176,7 +177,7 @@ fn a_rule_whose_goto_leads_elsewhere_is_not_taken_for_the_same() {
 fn thousands_of_objects_are_applied_and_read_back() {
     let target = netns();
     apply_in(&target, &device());
-    let address = |n: u32| Ipv4Addr::from(0x0a80_0000 + n);
+    let address = |n: u32| IpAddr::V4(Ipv4Addr::from(0x0a80_0000 + n));
     let nexthops = (1..=3000).map(|n| Step::ReplaceNexthop(n, encap(address(n))));
     let routes = (1..=3000).map(|n| {
         let key = RouteKey { table: 1000 + n % 64, vip: address(n) };
@@ -198,11 +199,14 @@ fn the_first_failing_step_is_named_and_later_kinds_are_not_tried() {
     let mut steps = device();
     steps.extend([
         Step::ReplaceNexthop(1, encap(POD)),
-        Step::ReplaceNexthop(2, Nexthop::EncapIp { dev: "kst-nowhere".into(), src: NODE, dst: POD }),
+        Step::ReplaceNexthop(
+            2,
+            Nexthop::EncapIp { family: Family::V4, dev: "kst-nowhere".into(), src: NODE, dst: POD },
+        ),
         Step::ReplaceRoute(key, RouteWrite::Nhid { id: 1, mtu: 1400 }),
     ]);
     let error = try_apply(&target, &steps).unwrap_err();
-    assert_eq!((error.done, &error.step), (3, &steps[3]));
+    assert_eq!((error.done, &*error.step), (3, &steps[3]));
     assert!(error.source.is_not_found());
     assert!(error.to_string().starts_with("ip nexthop replace id 2 encap ip"), "{error}");
     assert!(error.to_string().contains("no device kst-nowhere"), "{error}");
@@ -328,7 +332,7 @@ fn foreign_objects_are_seen_as_foreign() {
     assert_eq!(observed.foreign_routes[&1001], 1);
     assert!(observed.foreign_routes[&254] >= 2);
     // Our number: ours to replace.
-    let key = RouteKey { table: 1002, vip: Ipv4Addr::new(192, 0, 2, 3) };
+    let key = RouteKey { table: 1002, vip: IpAddr::from([192, 0, 2, 3]) };
     assert_eq!(
         observed.routes.into_iter().collect::<Vec<_>>(),
         [(key, ObservedRoute::Devices(["eth0".to_owned()].into()))]

@@ -4,20 +4,21 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use support::{PREFIX, apply_each_twice, apply_in, netns, observe_in, sh, try_apply};
 use tunnel_router::kernel::{Change, Monitor, missing};
+use tunnel_router::model::Family;
 use tunnel_router::model::Mode;
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::observed::ObservedRoute;
 use tunnel_router::plan::step::RouteWrite;
 use tunnel_router::plan::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, Step, Sysctl};
 
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
-const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
-const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
+const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 1, 2));
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 const GRE: &str = "kst-gre";
 
 /// A namespace with a pod's veth in it, on a kernel that has the mode.
@@ -33,7 +34,7 @@ fn lab(mode: Mode) -> Netns {
 }
 
 fn mpls_steps() -> Vec<Step> {
-    let nexthop = Nexthop::Mpls { label: 20001, via: POD, dev: "veth0".into() };
+    let nexthop = Nexthop::mpls(Family::V4, 20001, POD, "veth0".into());
     let swap = LabelRoute::Swap { out: 100, via: POD, dev: "veth0".into() };
     let key = RouteKey { table: 1000, vip: VIP };
     vec![
@@ -55,8 +56,8 @@ fn the_machine_has_what_every_mode_needs() {
 #[test]
 fn an_external_gre_device_encapsulates_per_nexthop() {
     let target = lab(Mode::Gre);
-    let kind = LinkKind::GreExternal;
-    let nexthop = Nexthop::EncapIp { dev: GRE.into(), src: NODE, dst: POD };
+    let kind = LinkKind::GreExternal(Family::V4);
+    let nexthop = Nexthop::EncapIp { family: Family::V4, dev: GRE.into(), src: NODE, dst: POD };
     let key = RouteKey { table: 1000, vip: VIP };
     apply_each_twice(
         &target,
@@ -106,7 +107,7 @@ fn other_peoples_gre_devices_are_not_taken_for_ours() {
 fn the_owner_of_the_only_external_gre_device_is_named() {
     let target = lab(Mode::Gre);
     sh(&target, "ip link add theirs type gre external");
-    let error = try_apply(&target, &[Step::AddLink(GRE.into(), LinkKind::GreExternal)]).unwrap_err();
+    let error = try_apply(&target, &[Step::AddLink(GRE.into(), LinkKind::GreExternal(Family::V4))]).unwrap_err();
     assert!(error.to_string().contains("theirs is a `type gre external` already"), "{error}");
     assert!(error.to_string().contains("mode vxlan"), "{error}");
 }
@@ -140,7 +141,7 @@ fn what_was_applied_is_what_is_observed() {
     assert_eq!(observed.labels[&20001], Some(LabelRoute::Swap { out: 100, via: POD, dev: "veth0".into() }));
     assert_eq!(observed.labels[&201], None);
     assert_eq!(observed.foreign_labels, BTreeSet::from([200]));
-    assert_eq!(observed.nexthops[&9].spec, Some(Nexthop::Mpls { label: 20001, via: POD, dev: "veth0".into() }));
+    assert_eq!(observed.nexthops[&9].spec, Some(Nexthop::mpls(Family::V4, 20001, POD, "veth0".into())));
     assert_eq!(observed.sysctls.into_values().collect::<Vec<_>>(), [1, 100_000]);
     assert!(observed.addresses.contains(&(Address { dev: "lo".into(), address: VIP }, 32, true)));
     assert!(!observed.routes.keys().any(|key| key.vip != VIP));

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nix::errno::Errno;
 use support::{netns, sh};
@@ -23,11 +23,11 @@ fn uplink() -> Netns {
 }
 
 fn ask(target: &Netns, to: [u8; 4]) -> Result<RouteFact, KernelError> {
-    target.run(|| route_to(Ipv4Addr::from(to))).unwrap()
+    target.run(|| route_to(IpAddr::from(to))).unwrap()
 }
 
 fn fact(dev: &str, gateway: Option<[u8; 4]>, mtu: u32, local: bool) -> RouteFact {
-    RouteFact { dev: dev.to_owned(), gateway: gateway.map(Ipv4Addr::from), mtu, local }
+    RouteFact { dev: dev.to_owned(), gateway: gateway.map(IpAddr::from), mtu, local }
 }
 
 #[test]
@@ -68,6 +68,30 @@ fn a_learned_mtu_does_not_count_but_the_routes_own_does() {
     assert_eq!(ask(&target, [198, 51, 100, 9]).unwrap().mtu, 1400);
 }
 
+#[test]
+fn ipv6_and_gateways_of_the_other_family_are_told() {
+    let target = uplink();
+    sh(
+        &target,
+        "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip addr add fd00::11/64 dev eth0 nodad
+         ip -6 route add 2001:db8:1::/48 via fd00::1 mtu 1400; ip -6 route add unreachable 2001:db8:2::/48
+         ip route add 198.51.100.0/24 via inet6 fd00::1",
+    );
+    let ask = |to: &str| target.run(|| route_to(to.parse().unwrap())).unwrap();
+    let fact = |gateway: Option<&str>, mtu| RouteFact {
+        dev: "eth0".to_owned(),
+        gateway: gateway.map(|g| g.parse().unwrap()),
+        mtu,
+        local: false,
+    };
+    assert_eq!(ask("fd00::5").unwrap(), fact(None, 1450));
+    assert_eq!(ask("2001:db8:1::7").unwrap(), fact(Some("fd00::1"), 1400));
+    assert_eq!(ask("198.51.100.7").unwrap(), fact(Some("fd00::1"), 1450));
+    assert!(matches!(ask("2001:db8:2::7"), Err(KernelError::NoRoute { .. })));
+    assert!(matches!(ask("2001:db8:3::7"), Err(KernelError::NoRoute { .. })));
+    assert!(ask("fd00::11").unwrap().local);
+}
+
 /// A router whose far side takes 1,000 bytes only.
 fn join(target: &Netns, router: &Netns) {
     let pid = std::process::id();
@@ -87,11 +111,12 @@ fn a_thousand_addresses_are_answered_in_their_order() {
     let target = uplink();
     let addresses: Vec<Ipv4Addr> =
         (0..1000_u32).map(|n| Ipv4Addr::from(0x0a00_1000 + (n % 5) * 0x1_0000 + n)).collect();
-    let facts = target.run(|| routes_to(&addresses)).unwrap().unwrap();
+    let asked: Vec<IpAddr> = addresses.iter().copied().map(IpAddr::V4).collect();
+    let facts = target.run(|| routes_to(&asked)).unwrap().unwrap();
     assert_eq!(facts.len(), 1000);
     for (address, fact) in addresses.iter().zip(&facts) {
         match address.octets()[1] {
-            0 => assert_eq!(fact.as_ref().unwrap().gateway, Some(Ipv4Addr::new(10, 0, 0, 1)), "{address}"),
+            0 => assert_eq!(fact.as_ref().unwrap().gateway, Some(IpAddr::from([10, 0, 0, 1])), "{address}"),
             1 => assert_eq!(fact.as_ref().unwrap().mtu, 1300, "{address}"),
             _ => assert!(matches!(fact, Err(KernelError::NoRoute { to, .. }) if to == address), "{address}"),
         }

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -17,7 +17,7 @@ const OTHER: &str = "8d9c1e52-3f0b-4b6e-9a7d-0c2f5e6a7b82";
 const IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
 
 fn pod() -> PodQuery {
-    PodQuery { uid: UID.to_owned(), ip: IP }
+    PodQuery { uid: UID.to_owned(), addresses: IP.into() }
 }
 
 fn cgroup(uid: &str) -> String {
@@ -66,7 +66,7 @@ fn one_scan_serves_many_pods() {
     assert_eq!(processes.len(), 2);
     assert_eq!(processes.of(UID).collect::<Vec<_>>(), [21, 22]);
     assert_eq!(finder.find_among(&processes, &pod()).unwrap().id(), target.id());
-    let query = PodQuery { uid: OTHER.to_owned(), ip: IP };
+    let query = PodQuery { uid: OTHER.to_owned(), addresses: IP.into() };
     assert_eq!(finder.find_among(&processes, &query).unwrap().id(), other.id());
 }
 
@@ -110,7 +110,7 @@ fn a_namespace_without_the_pods_address_is_refused_and_says_what_it_holds() {
     assert!(error.retry_makes_sense());
     match error {
         FindError::AddressMissing { seen, pid, .. } => {
-            assert_eq!((pid, seen), (21, vec![Ipv4Addr::new(10, 244, 1, 3)]));
+            assert_eq!((pid, seen), (21, vec![IpAddr::from([10, 244, 1, 3])]));
         }
         other => panic!("{other}"),
     }

@@ -8,7 +8,7 @@ mod support;
 use std::fmt::Write;
 
 use support::Netns;
-use tunnel_router::model::{Bucket, BucketCount, MarkField};
+use tunnel_router::model::{self, Bucket, BucketCount, MarkField};
 use tunnel_router::plan::tree::{previous_leaf, previous_table, table};
 use tunnel_router::plan::{RuleSpec, rule_tree};
 
@@ -17,17 +17,20 @@ const TABLES: u32 = 10_000;
 
 /// One address family, as `ip` wants to be told about it.
 struct Family {
+    family: model::Family,
     option: &'static str,
     vip: &'static str,
     setup: &'static str,
 }
 
 const V4: Family = Family {
+    family: model::Family::V4,
     option: "-4",
     vip: "192.0.2.1",
     setup: "addr add 10.0.0.1/24 dev kst-a\nroute add default via 10.0.0.2\n",
 };
 const V6: Family = Family {
+    family: model::Family::V6,
     option: "-6",
     vip: "2001:db8::1",
     setup: "addr add fd00::1/64 dev kst-a nodad\nroute add default via fd00::2\n",
@@ -41,8 +44,9 @@ fn netns_with_tree(test: &str, family: &Family, field: MarkField, buckets: Bucke
     for table in TABLES..TABLES + buckets.tables() {
         writeln!(batch, "route add {} dev kst-a table {table}", family.vip).unwrap();
     }
-    let leaves = draining.iter().map(|b| previous_leaf(field, buckets, FIRST, TABLES, *b));
-    let rules: Vec<RuleSpec> = leaves.chain(rule_tree(field, buckets, FIRST, TABLES).into_iter().rev()).collect();
+    let leaves = draining.iter().map(|b| previous_leaf(field, buckets, FIRST, TABLES, (family.family, *b)));
+    let rules: Vec<RuleSpec> =
+        leaves.chain(rule_tree(family.family, field, buckets, FIRST, TABLES).into_iter().rev()).collect();
     for rule in &rules {
         writeln!(batch, "rule add {rule}").unwrap();
     }

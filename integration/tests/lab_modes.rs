@@ -1,7 +1,7 @@
 //! The main job, with packets, in each mode.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use integration::world::World;
@@ -29,11 +29,10 @@ async fn flows_are_spread_as_the_hash_says_on_every_ingress_node(mode: Mode) -> 
 /// Which pod each flow has to reach, computed without looking at the kernel.
 fn predicted(world: &World, sources: impl Iterator<Item = SocketAddr>) -> Result<BTreeMap<SocketAddr, String>> {
     let target = echo_at(VIP)?;
-    let IpAddr::V4(address) = target.ip() else { anyhow::bail!("{VIP} is not IPv4") };
     let config = world.config("ing1")?;
     let (buckets, seed) = (config.kernel.buckets, config.hash_seed);
     let cluster = world.resolve(&config)?.cluster;
-    let vip = cluster.vips.get(&address).context("the VIP is resolved")?;
+    let vip = cluster.vips.get(&target.ip()).context("the VIP is resolved")?;
     let eligible: BTreeMap<EndpointId, &str> =
         vip.endpoints.iter().filter(|e| e.eligible).map(|e| (e.pod_uid.as_str().into(), e.pod.as_str())).collect();
     let map = assign(&BucketMap::empty(buckets), &eligible.keys().cloned().collect(), buckets);

@@ -1,14 +1,14 @@
 //! Which namespaces of this node have to become what: one target per namespace, each in a task of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::model::{Cluster, Node, ServiceRef};
+use crate::model::{Addresses, Cluster, Family, Node, ServiceRef};
 use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
@@ -37,20 +37,32 @@ pub struct PodGoal {
 
 /// Goals of all pods of this node that serve a VIP, by pod UID.
 pub fn pod_goals(cluster: &Cluster, settings: &Settings) -> BTreeMap<String, PodGoal> {
-    let nodes: BTreeSet<Ipv4Addr> = cluster.nodes.values().filter_map(Node::ipv4).collect();
+    let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
     for vip in cluster.vips.values().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
         for endpoint in vip.endpoints.iter().filter(|e| e.node == settings.node_name) {
             let goal = goals.entry(endpoint.pod_uid.clone()).or_insert_with(|| PodGoal {
                 name: format!("{}/{}", endpoint.namespace, endpoint.pod),
                 services: BTreeSet::new(),
-                input: PodInput { vips: BTreeMap::new(), address: endpoint.address, nodes: nodes.clone() },
+                input: PodInput {
+                    vips: BTreeMap::new(),
+                    addresses: endpoint.addresses,
+                    outer: outer_families(endpoint.addresses, cluster),
+                    nodes: nodes.clone(),
+                },
             });
             goal.services.insert(vip.service.clone());
             goal.input.vips.insert(vip.address, vip.mode);
         }
     }
     goals
+}
+
+/// The families in which ingress nodes send to a pod; all of its own while there is no ingress node.
+fn outer_families(pod: Addresses, cluster: &Cluster) -> BTreeSet<Family> {
+    let ingress = cluster.nodes.values().filter(|n| n.ingress).map(Node::tunnel_addresses);
+    let used: BTreeSet<Family> = ingress.filter_map(|node| node.common(pod)).collect();
+    if used.is_empty() { pod.iter().map(Family::of).collect() } else { used }
 }
 
 /// The running targets.
@@ -77,7 +89,7 @@ impl Dispatcher {
         let pods = pod_goals(&resolved.cluster, &self.shared.settings);
         let wanted: BTreeSet<String> = pods.keys().map(|uid| pod_target(uid)).collect();
         for (uid, goal) in pods {
-            let query = PodQuery { uid: uid.clone(), ip: goal.input.address };
+            let query = PodQuery { uid: uid.clone(), addresses: goal.input.addresses };
             self.set(pod_target(&uid), Goal::Pod(goal.input), || Some(query));
         }
         for (name, goal) in &self.targets {
@@ -110,13 +122,9 @@ impl Dispatcher {
     fn sweep(&mut self, resolved: &Resolved) {
         let mut looked_at = 0;
         for pod in resolved.local_pods.values().filter(|p| !p.host_network && !p.terminated) {
-            let address = pod.addresses.iter().find_map(|a| match a {
-                std::net::IpAddr::V4(v4) => Some(*v4),
-                std::net::IpAddr::V6(_) => None,
-            });
             let name = pod_target(&pod.uid);
-            if let Some(ip) = address.filter(|_| !self.targets.contains_key(&name)) {
-                let query = PodQuery { uid: pod.uid.clone(), ip };
+            if !pod.addresses.is_empty() && !self.targets.contains_key(&name) {
+                let query = PodQuery { uid: pod.uid.clone(), addresses: Addresses::first_of(&pod.addresses) };
                 self.set(name, Goal::Nothing, || Some(query));
                 looked_at += 1;
             }
@@ -163,6 +171,7 @@ fn send(goal: &watch::Sender<Goal>, new: Goal) {
 mod tests {
     use super::*;
     use crate::model::config::MplsLabels;
+    use crate::model::names::LinkPrefix;
     use crate::model::{BucketCount, Endpoint, MarkField, Mode, Vip};
 
     fn settings() -> Settings {
@@ -170,7 +179,7 @@ mod tests {
             node_name: "n1".into(),
             buckets: BucketCount::DEFAULT,
             table_base: 10_000,
-            link_prefix: "kst-".into(),
+            link_prefix: LinkPrefix::new("kst-").unwrap(),
             hash_seed: 1,
             mark: MarkField::DEFAULT,
             rule_priority: 101,
@@ -186,7 +195,7 @@ mod tests {
             namespace: "default".into(),
             pod: format!("echo-{n}"),
             node: (*node).to_owned(),
-            address: Ipv4Addr::new(10, 244, 1, 2),
+            addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
             eligible: false,
         };
         Vip {
@@ -194,6 +203,7 @@ mod tests {
             service: ServiceRef { namespace: "default".into(), name: address.into(), uid: address.into() },
             mode,
             client_ip_affinity: false,
+            tracked: false,
             endpoints: nodes.iter().enumerate().map(endpoint).collect(),
         }
     }

@@ -48,8 +48,8 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
     show(&format!("node {}", config.node_name), &Netns::current()?, &Goal::Node(Arc::new(resolved.cluster.clone())));
     let finder = ProcFinder::new(config.kernel.proc_root.clone());
     for (uid, pod) in pod_goals(&resolved.cluster, &settings) {
-        let title = format!("pod {} ({})", pod.name, pod.input.address);
-        match finder.find(&PodQuery { uid, ip: pod.input.address }) {
+        let title = format!("pod {} ({})", pod.name, pod.input.addresses);
+        match finder.find(&PodQuery { uid, addresses: pod.input.addresses }) {
             Ok(netns) => show(&title, &netns, &Goal::Pod(pod.input)),
             Err(error) => println!("# {title}: {error}"),
         }

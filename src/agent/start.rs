@@ -21,7 +21,7 @@ pub fn plan_settings(config: &Config) -> Settings {
         node_name: config.node_name.clone(),
         buckets: config.kernel.buckets,
         table_base: config.kernel.table_base,
-        link_prefix: config.kernel.link_prefix.to_string(),
+        link_prefix: config.kernel.link_prefix.clone(),
         hash_seed: config.hash_seed,
         mark: config.kernel.mark,
         rule_priority: config.kernel.rule_priority,
@@ -57,7 +57,7 @@ pub async fn preflight(netns: &Netns, config: &Config) -> anyhow::Result<Setting
     let (netns, mut settings) = (netns.clone(), plan_settings(config));
     let prefix = settings.link_prefix.clone();
     let observed =
-        tokio::task::spawn_blocking(move || netns.run(|| kernel::observe(std::iter::empty(), &prefix))).await;
+        tokio::task::spawn_blocking(move || netns.run(|| kernel::observe(std::iter::empty(), prefix.as_str()))).await;
     let missing = lacking(config.mode).await?;
     if !missing.is_empty() {
         bail!("this node lacks what mode {} needs: {missing}", config.mode);

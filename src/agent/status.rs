@@ -101,7 +101,12 @@ mod tests {
     }
 
     fn status() -> Status {
-        let input = PodInput { vips: BTreeMap::new(), address: "10.244.1.2".parse().unwrap(), nodes: BTreeSet::new() };
+        let input = PodInput {
+            vips: BTreeMap::new(),
+            addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
+            outer: BTreeSet::new(),
+            nodes: BTreeSet::new(),
+        };
         let services = BTreeSet::from([service("echo"), service("dns")]);
         let goal = PodGoal { name: "default/echo-1".into(), services: services.clone(), input };
         let mut status = Status::default();

@@ -27,14 +27,14 @@ pub struct ApplyError {
     /// Number of steps before it, all of which were carried out.
     pub done: usize,
     /// The step.
-    pub step: Step,
+    pub step: Box<Step>,
     /// What the kernel, or `nft`, said.
     pub source: KernelError,
 }
 
 impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.step {
+        match &*self.step {
             // The script is long, and nft quotes the line that it dislikes.
             Step::Nft(script) => write!(f, "nft -f - ({} lines): {}", script.lines().count(), self.source)?,
             step => write!(f, "{step}: {}", self.source)?,
@@ -70,7 +70,7 @@ pub fn apply(plan: &Plan) -> Result<usize, ApplyError> {
             [Step::Nft(_) | Step::SetSysctl(..), ..] => one_by_one(run),
             _ => batch(run, &mut netlink),
         };
-        outcome.map_err(|(index, source)| ApplyError { done: done + index, step: run[index].clone(), source })?;
+        outcome.map_err(|(index, source)| ApplyError { done: done + index, step: Box::new(run[index].clone()), source })?;
         done += run.len();
     }
     Ok(done)

@@ -69,7 +69,7 @@ pub enum KernelError {
     #[error("no route to {to}: {errno}")]
     NoRoute {
         /// The address.
-        to: std::net::Ipv4Addr,
+        to: std::net::IpAddr,
         /// `ENETUNREACH` (no route), `EHOSTUNREACH` (`unreachable`), `EACCES` (`prohibit`), `EINVAL` (`blackhole`).
         errno: Errno,
     },

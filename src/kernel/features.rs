@@ -4,10 +4,10 @@
 //! Every probe is real (no reading of version numbers or `/proc/config.gz`) and happens in a new namespace that vanishes
 //! afterwards. Modules that are lacking are loaded if the agent may do that; that is the only trace it leaves.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 
-use crate::model::Mode;
+use crate::model::{Family, Mode};
 use crate::netns::Netns;
 use crate::plan::{LabelRoute, LinkKind, Nexthop, Plan, Step, Sysctl};
 
@@ -56,14 +56,14 @@ struct Probe {
 /// The interface that every namespace has.
 const LO: &str = "lo";
 const PROBE: &str = "kst-probe";
-const SOME: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 impl Probe {
     const NEXTHOPS: Probe = Probe {
         what: "nexthop objects with encapsulation",
         modules: &["ip_tunnel"],
         steps: || {
-            let nexthop = Nexthop::EncapIp { dev: LO.to_owned(), src: SOME, dst: SOME };
+            let nexthop = Nexthop::EncapIp { family: Family::V4, dev: LO.to_owned(), src: SOME, dst: SOME };
             vec![Step::LinkUp(LO.to_owned()), Step::ReplaceNexthop(1, nexthop)]
         },
     };
@@ -81,7 +81,7 @@ impl Probe {
                 modules: &["ip_gre"],
                 steps: || {
                     vec![
-                        Step::AddLink(PROBE.to_owned(), LinkKind::GreExternal),
+                        Step::AddLink(PROBE.to_owned(), LinkKind::GreExternal(Family::V4)),
                         Step::AddLink("kst-probe-pod".to_owned(), LinkKind::GreLocal(SOME)),
                     ]
                 },
@@ -116,7 +116,7 @@ impl Probe {
 }
 
 fn mpls_steps() -> Vec<Step> {
-    let nexthop = Nexthop::Mpls { label: 100, via: Ipv4Addr::new(127, 0, 0, 2), dev: LO.to_owned() };
+    let nexthop = Nexthop::mpls(Family::V4, 100, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), LO.to_owned());
     vec![
         Step::SetSysctl(Sysctl::PlatformLabels, 128),
         Step::SetSysctl(Sysctl::MplsInput(LO.to_owned()), 1),
@@ -128,7 +128,9 @@ fn mpls_steps() -> Vec<Step> {
 
 /// Every expression that our tables use, in as few rules as possible.
 const NFT_PROBE: &str = "table inet kube_service_tunnel {
-    set vips { type ipv4_addr; elements = { 192.0.2.1 }; }
+    set vips { type ipv4_addr; counter; elements = { 192.0.2.1 }; }
+    set vips6 { type ipv6_addr; counter; elements = { 2001:db8::1 }; }
+    set quoted_vips { typeof @th,192,32; elements = { 3221225985 }; }
     map saved_rp_filter { type ifname : mark; elements = { \"lo\" : 1 }; }
     chain raw { type filter hook prerouting priority raw;
         ip daddr @vips notrack
@@ -139,7 +141,7 @@ const NFT_PROBE: &str = "table inet kube_service_tunnel {
     }
     chain forward { type filter hook forward priority filter; ip daddr @vips reject; }
     chain nat { type nat hook prerouting priority dstnat; ip daddr @vips dnat ip to 192.0.2.2; }
-    chain out { type route hook output priority raw; icmp type destination-unreachable ip saddr set @th,192,32; }
+    chain out { type route hook output priority raw; icmp type destination-unreachable @th,192,32 @quoted_vips ip saddr set @th,192,32; }
     chain post { type filter hook postrouting priority mangle; tcp flags syn tcp option maxseg size set 1300; }
 }
 ";

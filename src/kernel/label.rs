@@ -2,6 +2,7 @@
 //! loaded, and holds labels below `net.mpls.platform_labels`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -13,7 +14,7 @@ use crate::plan::{LabelRoute, PROTOCOL};
 use super::error::KernelError;
 use super::netlink::Netlink;
 use super::route::{RTA_DST, RTA_MULTIPATH, RTA_NEWDST, RTA_OIF, RTA_VIA, RTMSG, protocol};
-use super::wire::{Request, attribute, be32, ipv4, rtm, u8_at, u16_at, u32_at};
+use super::wire::{Request, attribute, be32, ip, rtm, u8_at, u32_at};
 
 /// Bits of a label in the wire format of RFC 3032.
 const LABEL_BITS: u8 = 20;
@@ -44,7 +45,10 @@ pub(super) fn replace(label: u32, route: &LabelRoute, index: u32) -> Request {
     message.attributes.push(RouteAttribute::Oif(index));
     if let LabelRoute::Swap { out, via, .. } = route {
         message.attributes.push(RouteAttribute::NewDestination(stack(*out)));
-        message.attributes.push(RouteAttribute::Via(RouteVia::Inet(*via)));
+        message.attributes.push(RouteAttribute::Via(match via {
+            IpAddr::V4(v4) => RouteVia::Inet(*v4),
+            IpAddr::V6(v6) => RouteVia::Inet6(*v6),
+        }));
     }
     Request::new(&RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
@@ -105,9 +109,8 @@ fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<LabelRoute> {
     match (value(RTA_NEWDST), value(RTA_VIA)) {
         (None, None) => Some(LabelRoute::Pop { dev }),
         (Some(out), Some(via)) => {
-            // struct rtvia: family, address.
-            let inet = u16_at(via, 0)? == u16::from(u8::from(AddressFamily::Inet));
-            let via = ipv4(via.get(2..)?).filter(|_| inet)?;
+            // struct rtvia: family (16 bits), address.
+            let via = ip(via.get(2..)?)?;
             Some(LabelRoute::Swap { out: label_of(out)?, via, dev })
         }
         _ => None,

@@ -1,19 +1,21 @@
 //! Links: making, deleting and recognising the devices that we own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoGre, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoGre, InfoGre6, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 
+use crate::model::Family;
 use crate::plan::LinkKind;
 use crate::plan::observed::ObservedLink;
 
 use super::error::KernelError;
 use super::netlink::Netlink;
-use super::wire::{Request, attribute, attributes, be16, be32, ipv4, rtm, text, u8_at, u16_at, u32_at};
+use super::wire::{Request, attribute, attributes, be16, ip, rtm, text, u8_at, u16_at, u32_at};
 
 /// `struct ifinfomsg`
 pub(super) const IFINFOMSG: usize = 16;
@@ -28,9 +30,11 @@ const IFLA_INFO_DATA: u16 = 2;
 /// `ip link add NAME KIND`
 pub(super) fn add(name: &str, kind: &LinkKind) -> Request {
     let (info_kind, data) = match kind {
-        LinkKind::GreExternal => (InfoKind::GreTun, InfoData::GreTun(vec![InfoGre::CollectMetadata])),
+        LinkKind::GreExternal(Family::V4) => (InfoKind::GreTun, InfoData::GreTun(vec![InfoGre::CollectMetadata])),
+        LinkKind::GreExternal(Family::V6) => (InfoKind::GreTun6, InfoData::GreTun6(vec![InfoGre6::CollectMetadata])),
         // No remote: any. Path MTU discovery is on, as with `ip`.
-        LinkKind::GreLocal(local) => (InfoKind::GreTun, InfoData::GreTun(vec![InfoGre::Local(*local)])),
+        LinkKind::GreLocal(IpAddr::V4(v4)) => (InfoKind::GreTun, InfoData::GreTun(vec![InfoGre::Local(*v4)])),
+        LinkKind::GreLocal(IpAddr::V6(v6)) => (InfoKind::GreTun6, InfoData::GreTun6(vec![InfoGre6::Local(*v6)])),
         // The kernel refuses GPE together with learning, which is its default; addresses are the nexthops' business.
         LinkKind::VxlanGpe { port } => (
             InfoKind::Vxlan,
@@ -106,14 +110,15 @@ fn decode(payload: &[u8]) -> Option<(String, ObservedLink)> {
 
 fn decode_kind(name: &str, data: &[u8]) -> Option<LinkKind> {
     match name {
-        "gre" => decode_gre(data),
+        "gre" => decode_gre(Family::V4, data),
+        "ip6gre" => decode_gre(Family::V6, data),
         "vxlan" => decode_vxlan(data),
         _ => None,
     }
 }
 
 /// `IFLA_GRE_*` (include/uapi/linux/if_tunnel.h).
-fn decode_gre(data: &[u8]) -> Option<LinkKind> {
+fn decode_gre(outer: Family, data: &[u8]) -> Option<LinkKind> {
     const IFLAGS: u16 = 2;
     const OFLAGS: u16 = 3;
     const LOCAL: u16 = 6;
@@ -122,11 +127,11 @@ fn decode_gre(data: &[u8]) -> Option<LinkKind> {
     let (mut local, mut plain) = (None, true);
     for (kind, value) in attributes(data, 0) {
         match kind {
-            COLLECT_METADATA => return Some(LinkKind::GreExternal),
-            LOCAL => local = ipv4(value).filter(|a| !a.is_unspecified()),
+            COLLECT_METADATA => return Some(LinkKind::GreExternal(outer)),
+            LOCAL => local = ip(value).filter(|a| !a.is_unspecified()),
             // Keys, checksums, sequence numbers, a fixed remote: somebody else's tunnel.
             IFLAGS | OFLAGS => plain &= u16_at(value, 0) == Some(0),
-            REMOTE => plain &= be32(value) == Some(0),
+            REMOTE => plain &= value.iter().all(|b| *b == 0),
             _ => {}
         }
     }

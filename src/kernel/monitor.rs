@@ -28,8 +28,9 @@ use super::netlink::{Netlink, failed};
 use super::wire::{attribute, messages, rtm, text, u8_at, u32_at};
 use super::{address, link, nexthop, route, rule};
 
-/// `RTNLGRP_*`: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, MPLS_ROUTE, NEXTHOP (include/uapi/linux/rtnetlink.h).
-const ROUTE_GROUPS: [u32; 6] = [1, 5, 7, 8, 27, 32];
+/// `RTNLGRP_*`: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, MPLS_ROUTE, NEXTHOP
+/// (include/uapi/linux/rtnetlink.h).
+const ROUTE_GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 27, 32];
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
 const NFT_GROUPS: [u32; 1] = [7];
 /// Bytes. When it overflows everything is taken for changed, so that size only saves work.
@@ -44,7 +45,7 @@ pub enum Change {
     Link,
     /// An address of ours, or on a link of ours.
     Address,
-    /// A route of ours, IPv4 or MPLS.
+    /// A route of ours, IP or MPLS.
     Route,
     /// A rule of ours.
     Rule,
@@ -199,8 +200,8 @@ impl Filter {
 
     fn address(&self, payload: &[u8]) -> bool {
         address::decode(payload).is_some_and(|found| {
-            let link = self.links.get(&found.index);
-            found.ours || link.is_some_and(|link| link.name.starts_with(&self.prefix))
+            let name = self.links.get(&found.index).map_or("", |link| link.name.as_str());
+            found.is_ours(name, &self.prefix)
         })
     }
 }

@@ -2,11 +2,12 @@
 //! include/uapi/linux/nexthop.h. The kernel has them since 5.3.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE, NLM_F_REPLACE, Nla};
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteIpTunnel, RouteMplsIpTunnel};
 
+use crate::model::Family;
 use crate::plan::net::OUTER_TTL;
 use crate::plan::observed::ObservedNexthop;
 use crate::plan::{Nexthop, PROTOCOL};
@@ -14,7 +15,7 @@ use crate::plan::{Nexthop, PROTOCOL};
 use super::error::KernelError;
 use super::label::{label_of, stack};
 use super::netlink::Netlink;
-use super::wire::{Request, attribute, attributes, ipv4, rtm, u8_at, u16_at, u32_at};
+use super::wire::{Request, address_family, attribute, attributes, family_of, ip, rtm, u8_at, u16_at, u32_at};
 
 /// `struct nhmsg`: family, scope, protocol, reserved, flags.
 const NHMSG: usize = 8;
@@ -26,41 +27,86 @@ const NHA_ENCAP: u16 = 8;
 /// `LWTUNNEL_ENCAP_*` (include/uapi/linux/lwtunnel.h).
 const ENCAP_MPLS: u16 = 1;
 const ENCAP_IP: u16 = 2;
+const ENCAP_IP6: u16 = 4;
+/// `LWTUNNEL_IP_*`, and the same numbers as `LWTUNNEL_IP6_*`; the TTL is the hop limit there.
+const TUNNEL_ID: u16 = 1;
+const TUNNEL_DST: u16 = 2;
+const TUNNEL_SRC: u16 = 3;
+const TUNNEL_TTL: u16 = 4;
+/// In `nh_flags`.
+const RTNH_F_ONLINK: u32 = 4;
 
 /// `ip nexthop replace id ID SPEC protocol 107`; `index` is that of the spec's device.
 pub(super) fn replace(id: u32, spec: &Nexthop, index: u32) -> Request {
     let number = |kind, value: u32| DefaultNla::new(kind, value.to_ne_bytes().to_vec());
     let mut attributes = vec![number(NHA_ID, id), number(NHA_OIF, index)];
     let (encap_type, encap) = match spec {
-        Nexthop::EncapIp { src, dst, .. } => {
-            let tunnel = [
-                RouteIpTunnel::Id(0),
-                RouteIpTunnel::Source(*src),
-                RouteIpTunnel::Destination(*dst),
-                RouteIpTunnel::Ttl(OUTER_TTL),
-            ];
-            (ENCAP_IP, emit(&tunnel))
-        }
-        Nexthop::Mpls { label, via, .. } => {
-            attributes.push(DefaultNla::new(NHA_GATEWAY, via.octets().to_vec()));
-            (ENCAP_MPLS, emit(&[RouteMplsIpTunnel::Destination(stack(*label))]))
-        }
+        Nexthop::EncapIp { src, dst, .. } => encap_ip(*src, *dst),
+        Nexthop::Mpls { label, .. } => (ENCAP_MPLS, emit(&[RouteMplsIpTunnel::Destination(stack(*label))])),
     };
+    let gateway = gateway(spec);
+    attributes.extend(gateway.map(|via| DefaultNla::new(NHA_GATEWAY, octets(via))));
     attributes.push(DefaultNla::new(NHA_ENCAP_TYPE, encap_type.to_ne_bytes().to_vec()));
     attributes.push(DefaultNla::new(NHA_ENCAP | NLA_F_NESTED, encap));
-    // IPv4 routes accept nexthops of family IPv4 only, also where there is no gateway.
-    let family = u8::from(AddressFamily::Inet);
-    request(rtm::NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, [family, 0, PROTOCOL, 0], &attributes)
+    // No route leads to ::ffff:A, so it has to be said that it is on the link.
+    let flags = if is_mapped(gateway) { RTNH_F_ONLINK } else { 0 };
+    let family = u8::from(address_family(spec.family()));
+    let header = Header { family, protocol: PROTOCOL, flags };
+    request(rtm::NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, header, &attributes)
+}
+
+/// `encap ip` or `encap ip6`, by the family of the outer addresses: type and content.
+fn encap_ip(src: IpAddr, dst: IpAddr) -> (u16, Vec<u8>) {
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let (src, dst) = (RouteIpTunnel::Source(src), RouteIpTunnel::Destination(dst));
+            (ENCAP_IP, emit(&[RouteIpTunnel::Id(0), src, dst, RouteIpTunnel::Ttl(OUTER_TTL)]))
+        }
+        _ => {
+            let address = |kind, address| DefaultNla::new(kind, octets(address));
+            let id = DefaultNla::new(TUNNEL_ID, vec![0; 8]);
+            let hop_limit = DefaultNla::new(TUNNEL_TTL, vec![OUTER_TTL]);
+            (ENCAP_IP6, emit(&[id, address(TUNNEL_SRC, src), address(TUNNEL_DST, dst), hop_limit]))
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// The gateway in the notation of the object's family.
+fn gateway(spec: &Nexthop) -> Option<IpAddr> {
+    match spec {
+        Nexthop::Mpls { family: Family::V6, via: IpAddr::V4(v4), .. } => Some(IpAddr::V6(v4.to_ipv6_mapped())),
+        Nexthop::Mpls { via, .. } => Some(*via),
+        Nexthop::EncapIp { .. } => None,
+    }
+}
+
+fn is_mapped(gateway: Option<IpAddr>) -> bool {
+    matches!(gateway, Some(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some())
 }
 
 /// `ip nexthop del id ID`
 pub(super) fn del(id: u32) -> Request {
-    request(rtm::DELNEXTHOP, 0, [0; 4], &[DefaultNla::new(NHA_ID, id.to_ne_bytes().to_vec())])
+    request(rtm::DELNEXTHOP, 0, Header::default(), &[DefaultNla::new(NHA_ID, id.to_ne_bytes().to_vec())])
 }
 
-fn request(kind: u16, flags: u16, header: [u8; 4], attributes: &[DefaultNla]) -> Request {
-    let mut payload = header.to_vec();
-    payload.extend_from_slice(&[0; 4]);
+/// `struct nhmsg`, without scope and padding.
+#[derive(Default)]
+struct Header {
+    family: u8,
+    protocol: u8,
+    flags: u32,
+}
+
+fn request(kind: u16, flags: u16, header: Header, attributes: &[DefaultNla]) -> Request {
+    let mut payload = vec![header.family, 0, header.protocol, 0];
+    payload.extend_from_slice(&header.flags.to_ne_bytes());
     payload.extend(emit(attributes));
     Request { kind, flags, payload }
 }
@@ -77,7 +123,7 @@ pub(super) fn dump(
     names: &BTreeMap<u32, String>,
 ) -> Result<BTreeMap<u32, ObservedNexthop>, KernelError> {
     // A dump with a protocol in its header is refused.
-    let request = request(rtm::GETNEXTHOP, 0, [0; 4], &[]);
+    let request = request(rtm::GETNEXTHOP, 0, Header::default(), &[]);
     let dumped = netlink.dump("nexthops", &request, |found: &mut BTreeMap<_, _>, kind, payload| {
         let id = attribute(payload, NHMSG, NHA_ID).and_then(|v| u32_at(v, 0));
         if let (rtm::NEWNEXTHOP, Some(id)) = (kind, id) {
@@ -98,36 +144,39 @@ pub(super) fn is_ours(payload: &[u8]) -> bool {
 fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Nexthop> {
     let value = |kind| attribute(payload, NHMSG, kind);
     let dev = names.get(&u32_at(value(NHA_OIF)?, 0)?)?.clone();
+    let family = family_of(payload)?;
     let gateway = value(NHA_GATEWAY);
     let encap = value(NHA_ENCAP)?;
     match (u16_at(value(NHA_ENCAP_TYPE)?, 0)?, gateway) {
-        (ENCAP_IP, None) => decode_encap_ip(encap, dev),
+        (ENCAP_IP | ENCAP_IP6, None) => decode_encap_ip(family, encap, dev),
         (ENCAP_MPLS, Some(via)) => {
             const MPLS_IPTUNNEL_DST: u16 = 1;
             let label = label_of(attribute(encap, 0, MPLS_IPTUNNEL_DST)?)?;
-            Some(Nexthop::Mpls { label, via: ipv4(via)?, dev })
+            Some(Nexthop::Mpls { family, label, via: unmapped(ip(via)?), dev })
         }
         _ => None,
     }
 }
 
-/// `LWTUNNEL_IP_*`
-fn decode_encap_ip(encap: &[u8], dev: String) -> Option<Nexthop> {
-    const ID: u16 = 1;
-    const DST: u16 = 2;
-    const SRC: u16 = 3;
-    const TTL: u16 = 4;
+fn unmapped(gateway: IpAddr) -> IpAddr {
+    match gateway {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(gateway, IpAddr::V4),
+        IpAddr::V4(_) => gateway,
+    }
+}
+
+fn decode_encap_ip(family: Family, encap: &[u8], dev: String) -> Option<Nexthop> {
     let (mut src, mut dst) = (None, None);
     for (kind, value) in attributes(encap, 0) {
         match kind {
-            DST => dst = Some(ipv4(value)?),
-            SRC => src = Some(ipv4(value)?),
-            TTL if value != [OUTER_TTL] => return None,
-            TTL => {}
+            TUNNEL_DST => dst = Some(ip(value)?),
+            TUNNEL_SRC => src = Some(ip(value)?),
+            TUNNEL_TTL if value != [OUTER_TTL] => return None,
+            TUNNEL_TTL => {}
             // ID, TOS, FLAGS and whatever is to come: zero, or not ours.
-            ID.. if value.iter().any(|b| *b != 0) => return None,
+            TUNNEL_ID.. if value.iter().any(|b| *b != 0) => return None,
             _ => {}
         }
     }
-    Some(Nexthop::EncapIp { dev, src: src?, dst: dst? })
+    Some(Nexthop::EncapIp { family, dev, src: src?, dst: dst? })
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::plan::NFT_TABLE;
-use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable};
+use crate::plan::nft::{Counter, ObservedChain, ObservedSet, ObservedTable};
 
 use super::error::KernelError;
 
@@ -113,7 +113,19 @@ fn decode_set(body: &Value) -> ObservedSet {
         kind = format!("{kind} : {}", spelled(value, " . "));
     }
     let elements = body["elem"].as_array().into_iter().flatten();
-    ObservedSet { kind, elements: elements.map(|e| spelled(e, " : ")).collect() }
+    ObservedSet {
+        kind,
+        counted: body["stmt"].as_array().is_some_and(|all| all.iter().any(|s| s.get("counter").is_some())),
+        counters: elements.clone().filter_map(decode_counter).collect(),
+        elements: elements.map(|e| spelled(e, " : ")).collect(),
+    }
+}
+
+/// `{"elem": {"val": "192.0.2.10", "counter": {"packets": 3, "bytes": 252}}}`
+fn decode_counter(element: &Value) -> Option<(String, Counter)> {
+    let counter = element["elem"].get("counter")?;
+    let counter = Counter { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? };
+    Some((spelled(element, " : "), counter))
 }
 
 /// A key, a value or a pair of them, as it is written in a script.
@@ -143,7 +155,8 @@ mod tests {
         {"metainfo": {"version": "1.0.6", "release_name": "Lester Gooch #5", "json_schema_version": 1}},
         {"table": {"family": "inet", "name": "kube_service_tunnel", "handle": 1}},
         {"set": {"family": "inet", "name": "vips", "table": "t", "type": "ipv4_addr", "handle": 5,
-                 "elem": ["192.0.2.10", {"elem": {"val": "192.0.2.11", "timeout": 60}}, {"prefix": {"addr": "198.51.100.0", "len": 24}}]}},
+                 "elem": ["192.0.2.10", {"elem": {"val": "192.0.2.11", "counter": {"packets": 3, "bytes": 252}}}, {"prefix": {"addr": "198.51.100.0", "len": 24}}],
+                 "stmt": [{"counter": null}]}},
         {"map": {"family": "inet", "name": "saved_rp_filter", "table": "t", "type": "ifname", "map": "mark",
                  "elem": [["lo", 2], ["x.1", 4000]]}},
         {"map": {"family": "inet", "name": "empty", "table": "t", "type": "ifname", "map": "mark"}},
@@ -164,6 +177,9 @@ mod tests {
         let table = decode(LISTED.as_bytes()).unwrap();
         assert_eq!(table.sets["vips"].kind, "ipv4_addr");
         assert_eq!(elements(&table, "vips"), ["192.0.2.10", "192.0.2.11", "198.51.100.0/24"]);
+        let counter = Counter { packets: 3, bytes: 252 };
+        assert_eq!(table.sets["vips"].counters, [("192.0.2.11".to_owned(), counter)].into());
+        assert!(table.sets["vips"].counted && !table.sets["drain"].counted);
         assert_eq!(table.sets["saved_rp_filter"].kind, "ifname : mark");
         assert_eq!(elements(&table, "saved_rp_filter"), ["lo : 2", "x.1 : 4000"]);
         assert!(elements(&table, "empty").is_empty());

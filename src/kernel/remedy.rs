@@ -1,12 +1,17 @@
 //! What to do about a refusal: the missing module, option or privilege, in the words of the person who must act.
 
+use std::net::IpAddr;
+
 use nix::errno::Errno;
 
+use crate::model::Family;
 use crate::plan::{LinkKind, Nexthop, Step, Sysctl};
 
 use super::error::KernelError;
 
 const GRE: &str = "this kernel has no GRE: `modprobe ip_gre` on the node (CONFIG_NET_IPGRE), or use mode vxlan";
+const GRE6: &str =
+    "this kernel has no GRE over IPv6: `modprobe ip6_gre` on the node (CONFIG_IPV6_GRE), or use mode vxlan";
 const GRE_TAKEN: &str = "delete the other device, or use mode vxlan";
 const VXLAN: &str = "this kernel has no VXLAN: `modprobe vxlan` on the node (CONFIG_VXLAN)";
 const VXLAN_TAKEN: &str = "delete the other device, or choose another --vxlan-port";
@@ -52,7 +57,7 @@ fn nft(text: &str) -> Option<&'static str> {
 
 fn occupied(step: &Step) -> Option<&'static str> {
     match step {
-        Step::AddLink(_, LinkKind::GreExternal | LinkKind::GreLocal(_)) => Some(GRE_TAKEN),
+        Step::AddLink(_, LinkKind::GreExternal(_) | LinkKind::GreLocal(_)) => Some(GRE_TAKEN),
         Step::AddLink(_, LinkKind::VxlanGpe { .. }) => Some(VXLAN_TAKEN),
         _ => None,
     }
@@ -60,7 +65,12 @@ fn occupied(step: &Step) -> Option<&'static str> {
 
 fn missing_feature(step: &Step, error: &KernelError, errno: Errno) -> Option<&'static str> {
     match step {
-        Step::AddLink(_, LinkKind::GreExternal | LinkKind::GreLocal(_)) if error.is_unsupported() => Some(GRE),
+        Step::AddLink(_, LinkKind::GreExternal(Family::V6) | LinkKind::GreLocal(IpAddr::V6(_)))
+            if error.is_unsupported() =>
+        {
+            Some(GRE6)
+        }
+        Step::AddLink(_, LinkKind::GreExternal(_) | LinkKind::GreLocal(_)) if error.is_unsupported() => Some(GRE),
         Step::AddLink(_, LinkKind::VxlanGpe { .. }) if error.is_unsupported() => Some(VXLAN),
         Step::ReplaceNexthop(_, Nexthop::Mpls { .. }) if error.is_unsupported() => Some(MPLS_PUSH),
         Step::ReplaceNexthop(_, Nexthop::EncapIp { .. }) if error.is_unsupported() => Some(NEXTHOPS),
@@ -75,7 +85,6 @@ fn missing_feature(step: &Step, error: &KernelError, errno: Errno) -> Option<&'s
 mod tests {
     use super::*;
     use crate::plan::{LabelRoute, RuleAction, RuleSpec};
-    use std::net::Ipv4Addr;
 
     fn refused(errno: Errno) -> KernelError {
         KernelError::Refused { errno, text: None }
@@ -83,20 +92,20 @@ mod tests {
 
     #[test]
     fn a_missing_feature_is_named_with_its_module() {
-        let a = Ipv4Addr::new(10, 0, 0, 1);
+        let a = IpAddr::from([10, 0, 0, 1]);
         let dev = || "eth0".to_owned();
         let sysctl = |errno: Errno| KernelError::Sysctl { path: String::new(), source: errno.into() };
         let cases = [
-            (Step::AddLink(dev(), LinkKind::GreExternal), refused(Errno::EOPNOTSUPP), "modprobe ip_gre"),
+            (Step::AddLink(dev(), LinkKind::GreExternal(Family::V4)), refused(Errno::EOPNOTSUPP), "modprobe ip_gre"),
             (Step::AddLink(dev(), LinkKind::GreLocal(a)), refused(Errno::EOPNOTSUPP), "modprobe ip_gre"),
             (Step::AddLink(dev(), LinkKind::VxlanGpe { port: 1 }), refused(Errno::EOPNOTSUPP), "modprobe vxlan"),
             (
-                Step::ReplaceNexthop(1, Nexthop::Mpls { label: 16, via: a, dev: dev() }),
+                Step::ReplaceNexthop(1, Nexthop::mpls(Family::V4, 16, a, dev())),
                 refused(Errno::EOPNOTSUPP),
                 "modprobe mpls_iptunnel",
             ),
             (
-                Step::ReplaceNexthop(1, Nexthop::EncapIp { src: a, dst: a, dev: dev() }),
+                Step::ReplaceNexthop(1, Nexthop::EncapIp { family: Family::V4, src: a, dst: a, dev: dev() }),
                 refused(Errno::EOPNOTSUPP),
                 "Linux 5.3",
             ),
@@ -115,7 +124,7 @@ mod tests {
 
     #[test]
     fn no_remedy_is_invented() {
-        let rule = RuleSpec { priority: 101, mark: None, action: RuleAction::Nop };
+        let rule = RuleSpec { family: Family::V4, priority: 101, mark: None, action: RuleAction::Nop };
         assert_eq!(remedy(&Step::AddRule(rule), &refused(Errno::EINVAL)), None);
         assert_eq!(remedy(&Step::DelNexthop(1), &KernelError::NoDevice("eth0".into())), None);
     }

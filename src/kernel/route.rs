@@ -1,20 +1,22 @@
-//! IPv4 routes: VIP routes in our tables, and a count of everybody else's.
+//! Routes: VIP routes in our tables, and a count of everybody else's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::model::Family;
 use crate::plan::observed::ObservedRoute;
 use crate::plan::step::RouteWrite;
 use crate::plan::{PROTOCOL, RouteKey};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
-use super::wire::{Request, attribute, ipv4, rtm, u8_at, u32_at};
+use super::wire::{Request, address_family, attribute, family_of, ip, rtm, u8_at, u32_at};
 
 /// `struct rtmsg`: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
 pub(super) const RTMSG: usize = 12;
@@ -32,6 +34,8 @@ const RTA_NH_ID: u16 = 30;
 pub(super) const RTAX_MTU: u16 = 2;
 /// `rtm_flags`: a cache entry, not a route.
 const RTM_F_CLONED: u32 = 0x200;
+/// The metric of an IPv6 route that is made without one (include/uapi/linux/ipv6_route.h).
+const IP6_RT_PRIO_USER: u32 = 1024;
 const RTN_UNICAST: u8 = 1;
 const RTN_UNREACHABLE: u8 = 7;
 /// Size of `struct rtnexthop`.
@@ -80,37 +84,56 @@ pub(super) fn del(key: RouteKey) -> Request {
 
 fn keyed(key: RouteKey) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = 32;
+    let family = Family::of(key.vip);
+    message.header.address_family = address_family(family);
+    message.header.destination_prefix_length = family.bits();
     message.header.protocol = protocol();
     message.attributes = vec![
-        RouteAttribute::Destination(RouteAddress::Inet(key.vip)),
+        RouteAttribute::Destination(destination(key.vip)),
         // The header's field has 8 bits only.
         RouteAttribute::Table(key.table),
     ];
     message
 }
 
+/// An address as a destination.
+pub(super) fn destination(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    }
+}
+
 /// Our routes by key, and the number of all others by table.
 pub(super) type Routes = (BTreeMap<RouteKey, ObservedRoute>, BTreeMap<u32, usize>);
 
-/// All IPv4 routes of the namespace.
+/// All IPv4 and IPv6 routes of the namespace.
 pub(super) fn dump(netlink: &mut Netlink, names: &BTreeMap<u32, String>) -> Result<Routes, KernelError> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    let request = Request::new(&RouteNetlinkMessage::GetRoute(message), 0);
-    netlink.dump("routes", &request, |routes: &mut Routes, kind, payload| {
-        let cloned = u32_at(payload, 8).is_none_or(|flags| flags & RTM_F_CLONED != 0);
-        if kind != rtm::NEWROUTE || u8_at(payload, 0) != Some(u8::from(AddressFamily::Inet)) || cloned {
-            return;
-        }
-        match decode_key(payload) {
-            Some(key) if is_ours(payload) => {
-                routes.0.insert(key, decode_target(payload, names));
+    let mut all = Routes::default();
+    // One family at a time: a dump of all families has the MPLS routes as well.
+    for family in Family::ALL {
+        let mut message = RouteMessage::default();
+        message.header.address_family = address_family(family);
+        let request = Request::new(&RouteNetlinkMessage::GetRoute(message), 0);
+        let (ours, others) = netlink.dump("routes", &request, |routes: &mut Routes, kind, payload| {
+            let cloned = u32_at(payload, 8).is_none_or(|flags| flags & RTM_F_CLONED != 0);
+            if kind == rtm::NEWROUTE && family_of(payload) == Some(family) && !cloned {
+                sort_in(routes, payload, names);
             }
-            _ => *routes.1.entry(table(payload)).or_default() += 1,
+        })?;
+        all.0.extend(ours);
+        others.into_iter().for_each(|(table, count)| *all.1.entry(table).or_default() += count);
+    }
+    Ok(all)
+}
+
+fn sort_in(routes: &mut Routes, payload: &[u8], names: &BTreeMap<u32, String>) {
+    match decode_key(payload) {
+        Some(key) if is_ours(payload) => {
+            routes.0.insert(key, decode_target(payload, names));
         }
-    })
+        _ => *routes.1.entry(table(payload)).or_default() += 1,
+    }
 }
 
 /// Whether a route message, of any family, carries our protocol number.
@@ -124,14 +147,15 @@ fn table(payload: &[u8]) -> u32 {
 }
 
 fn decode_key(payload: &[u8]) -> Option<RouteKey> {
-    let vip = attribute(payload, RTMSG, RTA_DST).and_then(ipv4)?;
-    (u8_at(payload, 1)? == 32).then(|| RouteKey { table: table(payload), vip })
+    let vip = attribute(payload, RTMSG, RTA_DST).and_then(ip)?;
+    (u8_at(payload, 1)? == Family::of(vip).bits()).then(|| RouteKey { table: table(payload), vip })
 }
 
 fn decode_target(payload: &[u8], names: &BTreeMap<u32, String>) -> ObservedRoute {
     let value = |kind| attribute(payload, RTMSG, kind);
     let tos = u8_at(payload, 3) != Some(0);
-    if tos || value(RTA_PRIORITY).and_then(|v| u32_at(v, 0)).is_some_and(|priority| priority != 0) {
+    let usual = if family_of(payload) == Some(Family::V6) { IP6_RT_PRIO_USER } else { 0 };
+    if tos || value(RTA_PRIORITY).and_then(|v| u32_at(v, 0)).is_some_and(|priority| priority != usual) {
         return ObservedRoute::Other;
     }
     let id = value(RTA_NH_ID).and_then(|v| u32_at(v, 0));

@@ -1,19 +1,20 @@
 //! Where the kernel would send a packet, and how large it may be: the underlay below a tunnel.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use nix::errno::Errno;
 
+use crate::model::Family;
 use crate::plan::observed::ObservedLink;
 
 use super::error::KernelError;
 use super::link;
 use super::netlink::Netlink;
-use super::route::{RTA_GATEWAY, RTA_OIF, RTMSG, mtu};
-use super::wire::{Request, attribute, ipv4, u8_at, u32_at};
+use super::route::{RTA_GATEWAY, RTA_OIF, RTA_VIA, RTMSG, destination, mtu};
+use super::wire::{Request, address_family, attribute, ip, u8_at, u32_at};
 
 const RTA_CACHEINFO: u16 = 12;
 /// Offset of `rta_expires` in `struct rta_cacheinfo`.
@@ -28,8 +29,8 @@ const RTM_F_FIB_MATCH: u32 = 0x2000;
 pub struct RouteFact {
     /// The device the packet leaves through; `lo` for a local address.
     pub dev: String,
-    /// The IPv4 gateway; `None` if the address is on-link (or behind an IPv6 gateway).
-    pub gateway: Option<Ipv4Addr>,
+    /// The gateway, of either family; `None` if the address is on-link.
+    pub gateway: Option<IpAddr>,
     /// Largest packet in bytes: the route's MTU metric if it has one, else the device's MTU.
     pub mtu: u32,
     /// The address belongs to this namespace itself.
@@ -40,7 +41,7 @@ pub struct RouteFact {
 ///
 /// # Errors
 /// [`KernelError::NoRoute`] if no route leads there or the route rejects it.
-pub fn route_to(address: Ipv4Addr) -> Result<RouteFact, KernelError> {
+pub fn route_to(address: IpAddr) -> Result<RouteFact, KernelError> {
     routes_to(&[address])?.pop().unwrap_or(Err(KernelError::NoRoute { to: address, errno: Errno::ENETUNREACH }))
 }
 
@@ -51,7 +52,7 @@ pub fn route_to(address: Ipv4Addr) -> Result<RouteFact, KernelError> {
 ///
 /// # Errors
 /// Outer: the socket failed, or the links could not be read. Inner: see [`route_to`].
-pub fn routes_to(addresses: &[Ipv4Addr]) -> Result<Vec<Result<RouteFact, KernelError>>, KernelError> {
+pub fn routes_to(addresses: &[IpAddr]) -> Result<Vec<Result<RouteFact, KernelError>>, KernelError> {
     let mut netlink = Netlink::route()?;
     let links = link::dump(&mut netlink)?;
     let devices: BTreeMap<u32, (&String, &ObservedLink)> =
@@ -74,7 +75,7 @@ pub fn routes_to(addresses: &[Ipv4Addr]) -> Result<Vec<Result<RouteFact, KernelE
 /// Asks for the routes below learned exceptions and takes their own metric, if they have one.
 fn correct_learned(
     netlink: &mut Netlink,
-    learned: &[(usize, Ipv4Addr)],
+    learned: &[(usize, IpAddr)],
     facts: &mut [Result<RouteFact, KernelError>],
 ) -> Result<(), KernelError> {
     let requests: Vec<Request> = learned.iter().map(|(_, to)| get(*to, RTM_F_FIB_MATCH)).collect();
@@ -86,16 +87,17 @@ fn correct_learned(
     })
 }
 
-fn get(to: Ipv4Addr, flags: u32) -> Request {
+fn get(to: IpAddr, flags: u32) -> Request {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = 32;
+    let family = Family::of(to);
+    message.header.address_family = address_family(family);
+    message.header.destination_prefix_length = family.bits();
     message.header.flags = RouteFlags::from_bits_retain(flags);
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
+    message.attributes.push(RouteAttribute::Destination(destination(to)));
     Request::new(&RouteNetlinkMessage::GetRoute(message), 0)
 }
 
-fn no_route(to: Ipv4Addr, error: KernelError) -> KernelError {
+fn no_route(to: IpAddr, error: KernelError) -> KernelError {
     match error {
         KernelError::Refused {
             errno: errno @ (Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL),
@@ -105,13 +107,19 @@ fn no_route(to: Ipv4Addr, error: KernelError) -> KernelError {
     }
 }
 
+/// An IPv4 route through an IPv6 gateway has it in `struct rtvia`: family (16 bits), address.
+fn gateway(payload: &[u8]) -> Option<IpAddr> {
+    let via = || attribute(payload, RTMSG, RTA_VIA).and_then(|via| via.get(2..));
+    attribute(payload, RTMSG, RTA_GATEWAY).or_else(via).and_then(ip)
+}
+
 fn is_learned(payload: &[u8]) -> bool {
     let expires = attribute(payload, RTMSG, RTA_CACHEINFO).and_then(|info| u32_at(info, EXPIRES));
     expires.is_some_and(|ticks| ticks != 0)
 }
 
 fn decode(
-    to: Ipv4Addr,
+    to: IpAddr,
     payload: &[u8],
     devices: &BTreeMap<u32, (&String, &ObservedLink)>,
 ) -> Result<RouteFact, KernelError> {
@@ -125,7 +133,7 @@ fn decode(
     let metric = mtu(payload).filter(|_| !is_learned(payload));
     Ok(RouteFact {
         dev: (*dev).clone(),
-        gateway: attribute(payload, RTMSG, RTA_GATEWAY).and_then(ipv4),
+        gateway: gateway(payload),
         mtu: metric.unwrap_or(link.mtu),
         local: kind == Some(RTN_LOCAL),
     })

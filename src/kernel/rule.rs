@@ -1,16 +1,17 @@
-//! Policy-routing rules, IPv4.
+//! Policy-routing rules.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::rule::{RuleAction as Act, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::model::Family;
 use crate::plan::observed::ObservedRule;
 use crate::plan::{PROTOCOL, RuleAction, RuleSpec};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
 use super::route::protocol;
-use super::wire::{Request, attribute, attributes, rtm, u8_at, u32_at};
+use super::wire::{Request, address_family, attribute, attributes, family_of, rtm, u8_at, u32_at};
 
 /// `struct fib_rule_hdr`: family, dst_len, src_len, tos, table, reserved × 2, action, flags.
 const FIB_RULE_HDR: usize = 12;
@@ -36,7 +37,7 @@ pub(super) fn del(spec: &RuleSpec) -> Request {
 
 fn message(spec: &RuleSpec) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = address_family(spec.family);
     message.attributes = vec![RuleAttribute::Priority(spec.priority), RuleAttribute::Protocol(protocol())];
     if let Some((value, mask)) = spec.mark {
         message.attributes.push(RuleAttribute::FwMark(value));
@@ -56,14 +57,13 @@ fn message(spec: &RuleSpec) -> RuleMessage {
     message
 }
 
-/// All IPv4 rules of the namespace, in the kernel's order.
+/// All IPv4 and IPv6 rules of the namespace, each in the kernel's order.
 pub(super) fn dump(netlink: &mut Netlink) -> Result<Vec<ObservedRule>, KernelError> {
-    let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
-    let request = Request::new(&RouteNetlinkMessage::GetRule(message), 0);
+    // Unspecified: all families.
+    let request = Request::new(&RouteNetlinkMessage::GetRule(RuleMessage::default()), 0);
     netlink.dump("rules", &request, |rules: &mut Vec<_>, kind, payload| {
-        if kind == rtm::NEWRULE && u8_at(payload, 0) == Some(u8::from(AddressFamily::Inet)) {
-            rules.push(decode(payload));
+        if let (rtm::NEWRULE, Some(family)) = (kind, family_of(payload)) {
+            rules.push(decode(family, payload));
         }
     })
 }
@@ -73,7 +73,7 @@ pub(super) fn is_ours(payload: &[u8]) -> bool {
     attribute(payload, FIB_RULE_HDR, FRA_PROTOCOL).and_then(|v| u8_at(v, 0)) == Some(PROTOCOL)
 }
 
-fn decode(payload: &[u8]) -> ObservedRule {
+fn decode(family: Family, payload: &[u8]) -> ObservedRule {
     let number = |kind| attribute(payload, FIB_RULE_HDR, kind).and_then(|v| u32_at(v, 0));
     let mark = match (number(FRA_FWMARK), number(FRA_FWMASK)) {
         (None, None) => None,
@@ -87,7 +87,7 @@ fn decode(payload: &[u8]) -> ObservedRule {
         Act::Nop => Some(RuleAction::Nop),
         _ => None,
     };
-    let spec = action.filter(|_| is_plain(payload)).map(|action| RuleSpec { priority, mark, action });
+    let spec = action.filter(|_| is_plain(payload)).map(|action| RuleSpec { family, priority, mark, action });
     ObservedRule { spec, priority, mark, ours: is_ours(payload) }
 }
 

@@ -1,7 +1,11 @@
 //! Netlink on the wire: messages as bytes, and a reader for attributes that never fails on what it does not know.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use netlink_packet_core::{NetlinkSerializable, NlasIterator};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::model::Family;
 
 /// `struct nlmsghdr` (include/uapi/linux/netlink.h).
 pub(super) const HEADER: usize = 16;
@@ -122,9 +126,29 @@ pub(super) fn be32(bytes: &[u8]) -> Option<u32> {
 }
 
 /// An IPv4 address: exactly four bytes.
-pub(super) fn ipv4(bytes: &[u8]) -> Option<std::net::Ipv4Addr> {
+pub(super) fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
     let octets: [u8; 4] = bytes.try_into().ok()?;
     Some(octets.into())
+}
+
+/// An address of the family that its length says: four bytes or sixteen.
+pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v6 = || <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
+    ipv4(bytes).map(IpAddr::V4).or_else(v6)
+}
+
+/// `AF_INET` or `AF_INET6`.
+pub(super) fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// The family that a message's header begins with; `None` for any other than IP.
+pub(super) fn family_of(payload: &[u8]) -> Option<Family> {
+    let number = u8_at(payload, 0)?;
+    Family::ALL.into_iter().find(|family| u8::from(address_family(*family)) == number)
 }
 
 /// A string, with or without its terminating zero.

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use super::Mode;
+use super::{Addresses, Family, Mode};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,8 +37,8 @@ pub struct Endpoint {
     pub pod: String,
     /// Name of the node that the pod runs on.
     pub node: String,
-    /// The pod's IPv4 address: outer destination of the encapsulation.
-    pub address: Ipv4Addr,
+    /// The pod's addresses, at least one: outer destinations of the encapsulation.
+    pub addresses: Addresses,
     /// Whether new connections may be sent to it. One that may not is still configured, so that it can be reached at the
     /// moment it becomes eligible.
     pub eligible: bool,
@@ -48,13 +48,15 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The Service that owns it.
     pub service: ServiceRef,
     /// Encapsulation for all its endpoints.
     pub mode: Mode,
     /// `sessionAffinity: ClientIP`: hash on the addresses only.
     pub client_ip_affinity: bool,
+    /// Its packets stay tracked on the nodes (`cmd.nu/tunnel-conntrack: keep`), for firewalls that accept what is tracked.
+    pub tracked: bool,
     /// All endpoints, eligible or not, sorted by pod UID, each once.
     pub endpoints: Vec<Endpoint>,
 }
@@ -64,19 +66,23 @@ pub struct Vip {
 pub struct Node {
     /// Name of the Node object.
     pub name: String,
-    /// `InternalIP` addresses; the first IPv4 one is the outer source of what this node encapsulates.
+    /// `InternalIP` addresses; the first of a family is the outer source of what this node encapsulates in it.
     pub addresses: Vec<IpAddr>,
     /// Whether it matches `--ingress-nodes`.
     pub ingress: bool,
 }
 
 impl Node {
-    /// The first IPv4 address: outer source of the encapsulation, gateway for MPLS.
-    pub fn ipv4(&self) -> Option<Ipv4Addr> {
-        self.addresses.iter().find_map(|a| match a {
-            IpAddr::V4(v4) => Some(*v4),
-            IpAddr::V6(_) => None,
-        })
+    /// The first address of each family: outer source of the encapsulation, gateway for MPLS.
+    pub fn tunnel_addresses(&self) -> Addresses {
+        Addresses::first_of(&self.addresses)
+    }
+}
+
+impl Vip {
+    /// Its address family.
+    pub fn family(&self) -> Family {
+        Family::of(self.address)
     }
 }
 
@@ -84,7 +90,7 @@ impl Node {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// VIPs that are served, by address.
-    pub vips: BTreeMap<Ipv4Addr, Vip>,
+    pub vips: BTreeMap<IpAddr, Vip>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// What was refused, and why. Everything refused is left out above.
@@ -100,6 +106,8 @@ pub enum Reason {
     VipConflict,
     /// The mode annotation names no mode.
     InvalidMode,
+    /// Another annotation of ours has a value that means nothing.
+    InvalidOption,
     /// An endpoint cannot be served (hostNetwork, no pod, FQDN, no address, …).
     EndpointRefused,
     /// An endpoint's pod could not be configured; it is retried.
@@ -119,6 +127,7 @@ impl Reason {
             Reason::InvalidVip => "InvalidVIP",
             Reason::VipConflict => "VIPConflict",
             Reason::InvalidMode => "InvalidMode",
+            Reason::InvalidOption => "InvalidOption",
             Reason::EndpointRefused => "EndpointRefused",
             Reason::EndpointFailed => "EndpointFailed",
             Reason::NodeFailed => "NodeFailed",

@@ -4,14 +4,13 @@
 //! than one number (blocks of tables, priorities and labels that must not run into somebody else's) are here, with the
 //! reason for each limit.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::names::{AnnotationKey, LinkPrefix};
-use super::{BucketCount, MarkField, Mode};
+use super::{Addresses, BucketCount, MarkField, Mode};
 
 /// Seed of the flow hash when none is given: fixed, because every ingress node must hash alike.
 pub const DEFAULT_HASH_SEED: u32 = 0x6b73_7431;
@@ -226,10 +225,16 @@ impl MplsLabels {
         self.base
     }
 
-    /// The label by which other nodes send to this pod: known to all of them without coordination. Two pods of one node
-    /// whose addresses end alike collide; who uses the labels has to notice.
-    pub fn of_pod(self, address: Ipv4Addr) -> u32 {
-        self.base + (u32::from(address) & (Self::SPAN - 1))
+    /// The label by which other nodes send to this pod, from the last 16 bits of its IPv4 address, or of its IPv6 address if
+    /// it has no other: known to all of them without coordination. Two pods of one node whose addresses end alike collide;
+    /// who uses the labels has to notice.
+    pub fn of_pod(self, addresses: Addresses) -> u32 {
+        let [high, low] = match (addresses.v4, addresses.v6) {
+            (Some(v4), _) => [v4.octets()[2], v4.octets()[3]],
+            (None, Some(v6)) => [v6.octets()[14], v6.octets()[15]],
+            (None, None) => [0, 0],
+        };
+        self.base + u32::from(u16::from_be_bytes([high, low]))
     }
 
     /// Every label of remote pods.
@@ -282,8 +287,12 @@ mod tests {
     #[test]
     fn the_label_of_a_pod_is_the_end_of_its_address() {
         let labels = MplsLabels::new(100, 65536).unwrap();
-        assert_eq!(labels.of_pod(Ipv4Addr::new(10, 244, 1, 2)), 65536 + 258);
-        assert_eq!(labels.of_pod(Ipv4Addr::new(10, 244, 255, 255)), 131_071);
+        let of_pod = |list: &[&str]| {
+            labels.of_pod(Addresses::first_of(&list.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>()))
+        };
+        assert_eq!(of_pod(&["10.244.1.2", "fd00::9:9"]), 65536 + 258);
+        assert_eq!(of_pod(&["10.244.255.255"]), 131_071);
+        assert_eq!(of_pod(&["fd00::1:102"]), 65536 + 258);
         assert_eq!(labels.block(), 65536..131_072);
         assert_eq!((labels.pop(), labels.base()), (100, 65536));
     }

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 
 use super::bucket::{Bucket, BucketCount};
+use super::family::Family;
 
 /// One flow towards a VIP, as it arrives at an ingress node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,15 +21,6 @@ pub struct Flow {
     pub dst: IpAddr,
     /// Source and destination port of TCP, UDP or SCTP; `None` for protocols without ports and for client-IP affinity.
     pub ports: Option<(u16, u16)>,
-}
-
-/// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// The bucket that nft's `jhash … mod buckets seed seed` finds for the flow, without the offset.

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::Family;
+
 /// How a packet for a VIP travels from the ingress node to the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
-    /// GRE over IPv4 (RFC 2784): 24 bytes, any node.
+    /// GRE (RFC 2784, RFC 7676): 24 bytes over IPv4, 44 over IPv6; any node.
     Gre,
     /// MPLS labels (RFC 3031): 4 bytes, nodes on the same link.
     Mpls,
-    /// VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe) over UDP: 36 bytes, any node, also where IP protocol 47 is dropped.
+    /// VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe) over UDP: 36 bytes over IPv4, 56 over IPv6; any node, also where IP protocol 47 is dropped.
     Vxlan,
 }
 
@@ -27,12 +29,12 @@ impl Mode {
         }
     }
 
-    /// Bytes that the encapsulation adds to an IPv4 packet, outer IPv4 header included.
-    pub fn overhead(self) -> u32 {
+    /// Bytes that the encapsulation adds to a packet, the outer IP header of family `outer` included.
+    pub fn overhead(self, outer: Family) -> u32 {
         match self {
-            Mode::Gre => 20 + 4,
+            Mode::Gre => outer.header() + 4,
             Mode::Mpls => 4,
-            Mode::Vxlan => 20 + 8 + 8,
+            Mode::Vxlan => outer.header() + 8 + 8,
         }
     }
 }

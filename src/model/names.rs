@@ -48,9 +48,19 @@ impl LinkPrefix {
         &self.0
     }
 
-    /// Name of the GRE device.
+    /// Name of the device for GRE over IPv4.
     pub fn gre(&self) -> String {
         format!("{}gre", self.0)
+    }
+
+    /// Name of the device for GRE over IPv6.
+    pub fn gre6(&self) -> String {
+        format!("{}gre6", self.0)
+    }
+
+    /// Whether a link is ours by its name.
+    pub fn is_of(&self, link: &str) -> bool {
+        link.starts_with(&self.0)
     }
 
     /// Name of the VXLAN-GPE device.
@@ -67,8 +77,8 @@ impl fmt::Display for LinkPrefix {
 
 /// Longest last part of a qualified name (apimachinery `validation.IsQualifiedName`).
 const NAME_PART_MAX: usize = 63;
-/// Appended to the annotation for the mode of one Service.
-const MODE_SUFFIX: &str = "-mode";
+/// The longest of what is appended to the annotation for the options of one Service (`-mode`, `-conntrack`).
+const LONGEST_SUFFIX: &str = "-conntrack";
 
 /// Key of the annotation that gives a Service its VIP: a qualified name, such as `cmd.nu/tunnel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +87,9 @@ pub struct AnnotationKey(String);
 /// A key that the API server would refuse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be a qualified name: [DNS subdomain of at most 253 bytes/]name, the name of at most {max} bytes (its {MODE_SUFFIX} \
+    "must be a qualified name: [DNS subdomain of at most 253 bytes/]name, the name of at most {max} bytes (its {LONGEST_SUFFIX} \
      variant must fit {NAME_PART_MAX}) of [A-Za-z0-9._-] that starts and ends with a letter or digit, such as cmd.nu/tunnel",
-    max = NAME_PART_MAX - MODE_SUFFIX.len()
+    max = NAME_PART_MAX - LONGEST_SUFFIX.len()
 )]
 pub struct AnnotationKeyError;
 
@@ -87,11 +97,11 @@ impl AnnotationKey {
     /// Checks the key as the API server does.
     ///
     /// # Errors
-    /// When the key, or the key with `-mode` behind it, is not a qualified name.
+    /// When the key, or the key with the name of an option behind it, is not a qualified name.
     pub fn new(key: &str) -> Result<AnnotationKey, AnnotationKeyError> {
         let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
         let prefix_is_good = prefix.is_none_or(is_dns_subdomain);
-        let name_is_good = name.len() + MODE_SUFFIX.len() <= NAME_PART_MAX
+        let name_is_good = name.len() + LONGEST_SUFFIX.len() <= NAME_PART_MAX
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.ends_with(|c: char| c.is_ascii_alphanumeric());
@@ -101,11 +111,6 @@ impl AnnotationKey {
     /// The key itself: its value is the VIP.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// The key whose value is the encapsulation mode.
-    pub fn mode_key(&self) -> String {
-        format!("{}{MODE_SUFFIX}", self.0)
     }
 }
 
@@ -133,7 +138,8 @@ mod tests {
     #[test]
     fn links_are_named_after_the_prefix() {
         let prefix = LinkPrefix::new("kst-").unwrap();
-        assert_eq!((prefix.gre(), prefix.vxlan()), ("kst-gre".into(), "kst-vxlan".into()));
+        assert_eq!([prefix.gre(), prefix.gre6(), prefix.vxlan()], ["kst-gre", "kst-gre6", "kst-vxlan"]);
+        assert!(prefix.is_of("kst-gre") && !prefix.is_of("kst"));
         assert_eq!(LinkPrefix::new("123456789-").unwrap().vxlan().len(), LINK_NAME_MAX);
     }
 
@@ -146,15 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_has_a_key_of_its_own() {
-        assert_eq!(AnnotationKey::new("cmd.nu/tunnel").unwrap().mode_key(), "cmd.nu/tunnel-mode");
+    fn a_key_leaves_room_for_its_options() {
         assert!(AnnotationKey::new("tunnel").is_ok());
-        assert_eq!(AnnotationKey::new(&"x".repeat(58)).unwrap().mode_key().len(), NAME_PART_MAX);
+        assert!(AnnotationKey::new(&"x".repeat(NAME_PART_MAX - LONGEST_SUFFIX.len())).is_ok());
     }
 
     #[test]
     fn a_key_that_the_api_server_refuses_is_refused() {
-        let long = "x".repeat(59);
+        let long = "x".repeat(54);
         let long_prefix = format!("{}/x", "a.".repeat(127));
         for bad in [
             "",

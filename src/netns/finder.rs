@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::sys::socket::SockaddrStorage;
+
+use crate::model::Addresses;
 
 use super::cgroup::pod_uids;
 use super::{Netns, NetnsError, NetnsId};
@@ -20,8 +23,8 @@ use super::{Netns, NetnsError, NetnsId};
 pub struct PodQuery {
     /// `metadata.uid`, or the hash of a static pod, as the API spells it.
     pub uid: String,
-    /// The pod's address, which its namespace must hold.
-    pub ip: Ipv4Addr,
+    /// The pod's addresses, one of which its namespace must hold.
+    pub addresses: Addresses,
 }
 
 /// Finds the namespace of a pod of this node.
@@ -61,18 +64,18 @@ pub enum FindError {
         pid: u32,
     },
     /// The namespace does not hold the pod's address: the CNI plugin is not done, or it is not the pod's namespace.
-    #[error("pod {uid}: {netns} of process {pid} does not hold {ip}, only {seen:?}")]
+    #[error("pod {uid}: {netns} of process {pid} does not hold {addresses}, only {seen:?}")]
     AddressMissing {
         /// The pod.
         uid: String,
-        /// The address that was looked for.
-        ip: Ipv4Addr,
+        /// The addresses that were looked for.
+        addresses: Addresses,
         /// The process that was looked at.
         pid: u32,
         /// Its namespace.
         netns: NetnsId,
-        /// The addresses that the namespace does hold, without 127.0.0.0/8.
-        seen: Vec<Ipv4Addr>,
+        /// The addresses that the namespace does hold, without those of the loopback.
+        seen: Vec<IpAddr>,
     },
     /// The namespace is there but cannot be opened or entered.
     #[error("pod {uid}: {source}")]
@@ -210,20 +213,25 @@ fn verify(netns: &Netns, host: NetnsId, pid: u32, pod: &PodQuery) -> Result<(), 
         return Err(FindError::HostNetwork { uid: pod.uid.clone(), pid });
     }
     let addresses = addresses_in(netns).map_err(|source| FindError::Unreachable { uid: pod.uid.clone(), source })?;
-    if addresses.contains(&pod.ip) {
+    if pod.addresses.iter().any(|a| addresses.contains(&a)) {
         return Ok(());
     }
     let seen = addresses.into_iter().filter(|a| !a.is_loopback()).collect();
-    Err(FindError::AddressMissing { uid: pod.uid.clone(), ip: pod.ip, pid, netns: netns.id(), seen })
+    Err(FindError::AddressMissing { uid: pod.uid.clone(), addresses: pod.addresses, pid, netns: netns.id(), seen })
 }
 
-/// All IPv4 addresses of a namespace (getifaddrs(3) asks over netlink, in the namespace of the calling thread).
-fn addresses_in(netns: &Netns) -> Result<BTreeSet<Ipv4Addr>, NetnsError> {
+/// All addresses of a namespace (getifaddrs(3) asks over netlink, in the namespace of the calling thread).
+fn addresses_in(netns: &Netns) -> Result<BTreeSet<IpAddr>, NetnsError> {
     let listed = netns.run(|| {
         let list = nix::ifaddrs::getifaddrs()?;
-        Ok::<_, Errno>(list.filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip())).collect())
+        Ok::<_, Errno>(list.filter_map(|entry| ip_of(&entry.address?)).collect())
     })?;
     listed.map_err(|source| NetnsError::Enter { path: netns.path().to_owned(), source })
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 fn has_ended(error: &NetnsError) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::tree::sources_table;
 use super::{LinkKind, Observed, Settings};
-use crate::model::Mode;
+use crate::model::{Family, Mode};
 
 /// A clash with something that is not ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +82,8 @@ pub fn conflicts(observed: &Observed, settings: &Settings, modes: &BTreeSet<Mode
     let mut out = tables(observed, settings);
     out.extend(rules(observed, settings));
     for mode in modes {
-        out.extend(links(observed, settings, *mode));
+        // Which clusters need GRE over IPv6 is not known yet; the link's own error names the other owner.
+        out.extend(links(observed, settings, (*mode, Family::V4)));
     }
     out
 }
@@ -112,13 +113,13 @@ fn rules(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
     out
 }
 
-fn links(observed: &Observed, settings: &Settings, mode: Mode) -> Vec<Conflict> {
-    let Some(own) = settings.link(mode) else { return Vec::new() };
+fn links(observed: &Observed, settings: &Settings, (mode, outer): (Mode, Family)) -> Vec<Conflict> {
     let wanted = match mode {
-        Mode::Gre => LinkKind::GreExternal,
+        Mode::Gre => LinkKind::GreExternal(outer),
         Mode::Vxlan => LinkKind::VxlanGpe { port: settings.vxlan_port },
         Mode::Mpls => return Vec::new(),
     };
+    let Some(own) = settings.link(mode, outer) else { return Vec::new() };
     let mut out = Vec::new();
     for (name, link) in &observed.links {
         if *name == own && link.kind.is_none() {

@@ -10,6 +10,8 @@ use super::nft::script::{Scripts, scripts};
 use super::observed::ObservedRoute;
 use super::saved::{add_maps, diff_sysctls};
 use super::step::RouteWrite;
+use crate::model::Family;
+
 use super::{Address, Desired, Nexthop, Observed, Plan, RouteTarget, Step, Sysctl};
 
 /// First id of our nexthop objects. Ours are recognised by their protocol; the block only keeps ids readable and away from
@@ -121,7 +123,7 @@ fn missing_addresses(desired: &Desired, observed: &Observed) -> Vec<Step> {
 }
 
 fn surplus_addresses(desired: &Desired, observed: &Observed) -> Vec<Step> {
-    let ours = observed.addresses.iter().filter(|(_, length, ours)| *ours && *length == 32);
+    let ours = observed.addresses.iter().filter(|(a, length, ours)| *ours && *length == Family::of(a.address).bits());
     ours.map(|(a, _, _)| a).filter(|a| !desired.addresses.contains(a)).cloned().map(Step::DelAddress).collect()
 }
 

@@ -16,7 +16,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::hash::Family;
+use crate::model::Family;
 
 /// Matches the errors whose quoted packet can be hashed. To be preceded by a match of the destination against the VIPs,
 /// which is where an inbound error goes.
@@ -62,11 +62,14 @@ pub fn quoted_set_type(family: Family) -> String {
     format!("typeof {}", quoted_destination(family))
 }
 
-/// An address as an element of a set of [`quoted_set_type`].
+/// An address as an element of a set of [`quoted_set_type`], as nft lists it: JSON has numbers up to 63 bits.
 pub fn quoted_element(address: IpAddr) -> String {
     match address {
-        IpAddr::V4(v4) => format!("{:#010x}", u32::from(v4)),
-        IpAddr::V6(v6) => format!("{:#034x}", u128::from(v6)),
+        IpAddr::V4(v4) => u32::from(v4).to_string(),
+        IpAddr::V6(v6) => {
+            let number = u128::from(v6);
+            i64::try_from(number).map_or_else(|_| format!("{number:#x}"), |small| small.to_string())
+        }
     }
 }
 
@@ -86,10 +89,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_written_as_an_integer_of_its_whole_width() {
-        assert_eq!(quoted_element("10.0.2.1".parse().unwrap()), "0x0a000201");
+    fn an_address_is_written_as_nft_lists_it() {
+        assert_eq!(quoted_element("10.0.2.1".parse().unwrap()), "167772673");
         assert_eq!(quoted_element("2001:db8::1".parse().unwrap()), "0x20010db8000000000000000000000001");
-        assert_eq!(quoted_element("64:ff9b::1".parse().unwrap()), "0x0064ff9b000000000000000000000001");
+        assert_eq!(quoted_element("64:ff9b::1".parse().unwrap()), "0x64ff9b000000000000000000000001");
+        assert_eq!(quoted_element("::1000".parse().unwrap()), "4096");
     }
 
     #[test]

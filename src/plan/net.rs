@@ -4,16 +4,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+
+use crate::model::Family;
 
 /// What kind of link a device of ours is, with the attributes that matter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinkKind {
-    /// `type gre external`: one device encapsulates towards every endpoint, the nexthop says where to.
-    GreExternal,
-    /// `type gre local A`: decapsulates in the pod, from any remote.
-    GreLocal(Ipv4Addr),
-    /// `type vxlan external gpe dstport P`: both ends; GPE carries IP without an Ethernet header.
+    /// `type gre external`, or `ip6gre` over IPv6: one device encapsulates towards every endpoint, the nexthop says where
+    /// to.
+    GreExternal(Family),
+    /// `type gre local A`, or `ip6gre` for an IPv6 address: decapsulates in the pod, from any remote.
+    GreLocal(IpAddr),
+    /// `type vxlan external gpe dstport P`: both ends, over either family; GPE carries IP without an Ethernet header.
     VxlanGpe {
         /// UDP destination port, 1–65535.
         port: u16,
@@ -23,10 +26,18 @@ pub enum LinkKind {
 impl fmt::Display for LinkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LinkKind::GreExternal => write!(f, "type gre external"),
-            LinkKind::GreLocal(local) => write!(f, "type gre local {local}"),
+            LinkKind::GreExternal(outer) => write!(f, "type {} external", gre(*outer)),
+            LinkKind::GreLocal(local) => write!(f, "type {} local {local}", gre(Family::of(*local))),
             LinkKind::VxlanGpe { port } => write!(f, "type vxlan external gpe dstport {port}"),
         }
+    }
+}
+
+/// The kernel's name for GRE over a family.
+fn gre(outer: Family) -> &'static str {
+    match outer {
+        Family::V4 => "gre",
+        Family::V6 => "ip6gre",
     }
 }
 
@@ -35,14 +46,24 @@ impl fmt::Display for LinkKind {
 pub struct Address {
     /// Device that carries it: our tunnel device, or `lo` for MPLS.
     pub dev: String,
-    /// The address; the prefix length is 32.
-    pub address: Ipv4Addr,
+    /// The address; the prefix is all of it.
+    pub address: IpAddr,
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/32 dev {} proto {}", self.address, self.dev, super::PROTOCOL)
+        write!(f, "{} dev {}", host(self.address), self.dev)?;
+        if self.address.is_ipv6() {
+            // Others have it too, and the pod's own connections should not come from it.
+            write!(f, " nodad preferred_lft 0")?;
+        }
+        write!(f, " proto {}", super::PROTOCOL)
     }
+}
+
+/// `A/32` or `A/128`.
+pub(super) fn host(address: IpAddr) -> String {
+    format!("{address}/{}", Family::of(address).bits())
 }
 
 /// The content of a nexthop object: how packets reach one endpoint.
@@ -50,19 +71,24 @@ impl fmt::Display for Address {
 pub enum Nexthop {
     /// `encap ip` over a collect-metadata device (GRE or VXLAN-GPE).
     EncapIp {
+        /// Family of the routes that may use it: that of the VIPs.
+        family: Family,
         /// The external tunnel device.
         dev: String,
         /// Outer source: this node's address, else it would follow the `src` of some route.
-        src: Ipv4Addr,
-        /// Outer destination: the pod's address.
-        dst: Ipv4Addr,
+        src: IpAddr,
+        /// Outer destination: the pod's address, of the same family as `src`.
+        dst: IpAddr,
     },
     /// `encap mpls`: push one label towards an on-link gateway (the pod itself, or the node that swaps the label).
     Mpls {
+        /// Family of the nexthop object. Routes of IPv4 may use one of either family, those of IPv6 only their own.
+        family: Family,
         /// Label to push, 16–1048575.
         label: u32,
-        /// On-link IPv4 gateway.
-        via: Ipv4Addr,
+        /// On-link gateway of either family. The object of family IPv6 names an IPv4 gateway as `::ffff:A`, which is what
+        /// the kernel resolves by ARP (RFC 4798, `mpls_xmit` in net/mpls/mpls_iptunnel.c).
+        via: IpAddr,
         /// Device that leads to the gateway.
         dev: String,
     },
@@ -72,6 +98,19 @@ pub enum Nexthop {
 pub const OUTER_TTL: u8 = 64;
 
 impl Nexthop {
+    /// A label pushed towards a gateway, for VIPs of a family: an object of IPv6 serves both where the gateway is IPv6.
+    pub fn mpls(vip: Family, label: u32, via: IpAddr, dev: String) -> Nexthop {
+        let family = if via.is_ipv6() { Family::V6 } else { vip };
+        Nexthop::Mpls { family, label, via, dev }
+    }
+
+    /// The family of the nexthop object.
+    pub fn family(&self) -> Family {
+        match self {
+            Nexthop::EncapIp { family, .. } | Nexthop::Mpls { family, .. } => *family,
+        }
+    }
+
     /// The device the packet leaves through.
     pub fn dev(&self) -> &str {
         match self {
@@ -83,10 +122,14 @@ impl Nexthop {
 impl fmt::Display for Nexthop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Nexthop::EncapIp { dev, src, dst } => {
-                write!(f, "encap ip id 0 src {src} dst {dst} ttl {OUTER_TTL} dev {dev}")
+            Nexthop::EncapIp { dev, src, dst, .. } => match Family::of(*dst) {
+                Family::V4 => write!(f, "encap ip id 0 src {src} dst {dst} ttl {OUTER_TTL} dev {dev}"),
+                Family::V6 => write!(f, "encap ip6 id 0 src {src} dst {dst} hoplimit {OUTER_TTL} dev {dev}"),
+            },
+            Nexthop::Mpls { family: Family::V6, label, via: IpAddr::V4(via), dev } => {
+                write!(f, "encap mpls {label} via ::ffff:{via} dev {dev} onlink")
             }
-            Nexthop::Mpls { label, via, dev } => write!(f, "encap mpls {label} via {via} dev {dev}"),
+            Nexthop::Mpls { label, via, dev, .. } => write!(f, "encap mpls {label} via {via} dev {dev}"),
         }
     }
 }
@@ -96,13 +139,13 @@ impl fmt::Display for Nexthop {
 pub struct RouteKey {
     /// Routing table number.
     pub table: u32,
-    /// The VIP; the prefix length is 32.
-    pub vip: Ipv4Addr,
+    /// The VIP; the prefix is all of it.
+    pub vip: IpAddr,
 }
 
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/32 table {}", self.vip, self.table)
+        write!(f, "{} table {}", host(self.vip), self.table)
     }
 }
 
@@ -131,12 +174,12 @@ pub enum LabelRoute {
         /// Device that the popped packet appears on.
         dev: String,
     },
-    /// Swap and send on to the pod: `ip -f mpls route add L as N via inet G dev D`.
+    /// Swap and send on to the pod: `ip -f mpls route add L as N via inet G dev D`, or `inet6`.
     Swap {
         /// Outgoing label.
         out: u32,
         /// The pod's address.
-        via: Ipv4Addr,
+        via: IpAddr,
         /// Device that leads to the pod.
         dev: String,
     },
@@ -146,7 +189,10 @@ impl fmt::Display for LabelRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LabelRoute::Pop { dev } => write!(f, "dev {dev}"),
-            LabelRoute::Swap { out, via, dev } => write!(f, "as {out} via inet {via} dev {dev}"),
+            LabelRoute::Swap { out, via, dev } => {
+                let family = if via.is_ipv4() { "inet" } else { "inet6" };
+                write!(f, "as {out} via {family} {via} dev {dev}")
+            }
         }
     }
 }
@@ -164,11 +210,14 @@ pub enum Sysctl {
     MplsInput(String),
     /// `net.mpls.platform_labels`
     PlatformLabels,
+    /// `net.ipv6.conf.<dev>.disable_ipv6`
+    DisableIpv6(String),
 }
 
 impl Sysctl {
     /// Short names of all kinds, in the order of the variants: they name the maps that remember what was there before.
-    pub const NAMES: [&'static str; 5] = ["rp_filter", "arp_ignore", "arp_announce", "mpls_input", "platform_labels"];
+    pub const NAMES: [&'static str; 6] =
+        ["rp_filter", "arp_ignore", "arp_announce", "mpls_input", "platform_labels", "disable_ipv6"];
 
     /// The short name of this kind.
     pub fn name(&self) -> &'static str {
@@ -178,13 +227,18 @@ impl Sysctl {
             Sysctl::ArpAnnounce(_) => Self::NAMES[2],
             Sysctl::MplsInput(_) => Self::NAMES[3],
             Sysctl::PlatformLabels => Self::NAMES[4],
+            Sysctl::DisableIpv6(_) => Self::NAMES[5],
         }
     }
 
     /// The device it belongs to; `None` for the whole namespace.
     pub fn dev(&self) -> Option<&str> {
         match self {
-            Sysctl::RpFilter(d) | Sysctl::ArpIgnore(d) | Sysctl::ArpAnnounce(d) | Sysctl::MplsInput(d) => Some(d),
+            Sysctl::RpFilter(d)
+            | Sysctl::ArpIgnore(d)
+            | Sysctl::ArpAnnounce(d)
+            | Sysctl::MplsInput(d)
+            | Sysctl::DisableIpv6(d) => Some(d),
             Sysctl::PlatformLabels => None,
         }
     }
@@ -197,6 +251,7 @@ impl Sysctl {
             "arp_announce" => Sysctl::ArpAnnounce(dev.to_owned()),
             "mpls_input" => Sysctl::MplsInput(dev.to_owned()),
             "platform_labels" => Sysctl::PlatformLabels,
+            "disable_ipv6" => Sysctl::DisableIpv6(dev.to_owned()),
             _ => return None,
         })
     }
@@ -209,6 +264,7 @@ impl Sysctl {
             Sysctl::ArpAnnounce(d) => format!("ipv4/conf/{d}/arp_announce"),
             Sysctl::MplsInput(d) => format!("mpls/conf/{d}/input"),
             Sysctl::PlatformLabels => "mpls/platform_labels".to_owned(),
+            Sysctl::DisableIpv6(d) => format!("ipv6/conf/{d}/disable_ipv6"),
         }
     }
 }

@@ -4,13 +4,13 @@
 //! This is the only place where a bucket becomes a routing table.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::nft::node::{Ingress, NodeTable};
 use super::reach::{Reach, reach};
 use super::tree::{rule_tree, sources_rule, sources_table, table};
 use super::{Desired, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant};
-use crate::model::{BucketMap, Cluster, Endpoint, EndpointId, Mode, Node, Problem, Reason, Vip, assign};
+use crate::model::{BucketMap, Cluster, Endpoint, EndpointId, Family, Mode, Problem, Reason, Vip, assign};
 
 /// How the kernel of this node would send a packet to some address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct RouteFact {
     /// Outgoing device.
     pub dev: String,
     /// Next hop; `None` if the address is on-link.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Path MTU in bytes: the route's MTU metric, else the device's MTU.
     pub mtu: u32,
     /// The device has no IPv4 address of its own, as Calico's have none.
@@ -26,13 +26,13 @@ pub struct RouteFact {
 }
 
 /// Facts about the addresses in [`addresses_of_interest`]; what has no route is missing.
-pub type Routes = BTreeMap<Ipv4Addr, RouteFact>;
+pub type Routes = BTreeMap<IpAddr, RouteFact>;
 
 /// The addresses whose route a node has to know: all endpoints, and for MPLS the nodes.
-pub fn addresses_of_interest(cluster: &Cluster) -> BTreeSet<Ipv4Addr> {
-    let endpoints = cluster.vips.values().flat_map(|v| &v.endpoints).map(|e| e.address);
+pub fn addresses_of_interest(cluster: &Cluster) -> BTreeSet<IpAddr> {
+    let endpoints = cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter());
     let mpls = cluster.vips.values().any(|v| v.mode == Mode::Mpls);
-    let nodes = cluster.nodes.values().filter(|_| mpls).filter_map(Node::ipv4);
+    let nodes = cluster.nodes.values().filter(|_| mpls).flat_map(|n| n.tunnel_addresses().iter());
     endpoints.chain(nodes).collect()
 }
 
@@ -46,19 +46,27 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
         return (build.desired, build.problems);
     }
     if ingress {
-        build.desired.rules = rule_tree(settings.mark, settings.buckets, settings.rule_priority, settings.table_base)
-            .into_iter()
-            .collect();
+        let families: BTreeSet<Family> = cluster.vips.values().map(Vip::family).collect();
+        for family in families {
+            let Settings { mark, buckets, rule_priority, table_base, .. } = *settings;
+            build.desired.rules.extend(rule_tree(family, mark, buckets, rule_priority, table_base));
+        }
         for vip in cluster.vips.values() {
             build.vip(vip, &Context { cluster, routes, settings });
         }
     }
-    let facts: Vec<&RouteFact> =
-        local.iter().filter_map(|(e, _)| routes.get(&e.address)).filter(|fact| fact.gateway.is_none()).collect();
+    let facts: Vec<&RouteFact> = local
+        .iter()
+        .flat_map(|(e, _)| e.addresses.iter())
+        .filter_map(|address| routes.get(&address))
+        .filter(|fact| fact.gateway.is_none())
+        .collect();
     for fact in facts.iter().filter(|fact| !fact.bare) {
         build.desired.sysctls.insert(Sysctl::RpFilter(fact.dev.clone()), SysctlWant::Exactly(2));
     }
-    let bare: BTreeSet<String> = facts.iter().filter(|fact| fact.bare).map(|fact| fact.dev.clone()).collect();
+    let filtered = cluster.vips.keys().any(IpAddr::is_ipv4);
+    let bare: BTreeSet<String> =
+        facts.iter().filter(|fact| fact.bare && filtered).map(|fact| fact.dev.clone()).collect();
     if !bare.is_empty() {
         build.sources(&bare, cluster, settings);
     }
@@ -88,7 +96,7 @@ pub(super) struct Context<'a> {
 struct Build {
     desired: Desired,
     problems: Vec<Problem>,
-    gateways: BTreeSet<Ipv4Addr>,
+    gateways: BTreeSet<IpAddr>,
 }
 
 impl Build {
@@ -98,14 +106,15 @@ impl Build {
             self.refuse(vip, why, ctx.settings);
             return;
         }
-        self.link(vip.mode, ctx.settings);
+        // Also without endpoints: the device need not come and go with them.
+        if let Some(own) = ctx.me().and_then(|node| node.tunnel_addresses().iter().next()) {
+            self.link(vip, Family::of(own), ctx.settings);
+        }
         let mut ways: BTreeMap<&str, (Nexthop, u32)> = BTreeMap::new();
         for endpoint in vip.endpoints.iter().filter(|e| e.eligible) {
-            match reach(vip.mode, endpoint, ctx) {
+            match reach(vip, endpoint, ctx) {
                 Reach::Via { nexthop, mtu } => {
-                    if let Nexthop::Mpls { via, .. } = &nexthop {
-                        self.gateways.insert(*via);
-                    }
+                    self.way(vip, &nexthop, ctx.settings);
                     ways.insert(&endpoint.pod_uid, (nexthop, mtu));
                 }
                 Reach::No { reason, note } => {
@@ -134,16 +143,28 @@ impl Build {
         self.problems.push(Problem { service: vip.service.clone(), reason: Reason::NodeFailed, note });
     }
 
-    fn link(&mut self, mode: Mode, settings: &Settings) {
-        let kind = match mode {
-            Mode::Gre => LinkKind::GreExternal,
+    /// What a next hop needs: its tunnel device, or to be known as a gateway.
+    fn way(&mut self, vip: &Vip, nexthop: &Nexthop, settings: &Settings) {
+        match nexthop {
+            Nexthop::Mpls { via, .. } => {
+                self.gateways.insert(shown_gateway(vip.address, *via));
+            }
+            Nexthop::EncapIp { dst, .. } => self.link(vip, Family::of(*dst), settings),
+        }
+    }
+
+    fn link(&mut self, vip: &Vip, outer: Family, settings: &Settings) {
+        let kind = match vip.mode {
+            Mode::Gre => LinkKind::GreExternal(outer),
             Mode::Vxlan => LinkKind::VxlanGpe { port: settings.vxlan_port },
             Mode::Mpls => return,
         };
-        if let Some(name) = settings.link(mode) {
-            self.desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
-            self.desired.links.insert(name, kind);
+        let Some(name) = settings.link(vip.mode, outer) else { return };
+        self.desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
+        if vip.family() == Family::V6 {
+            self.desired.sysctls.insert(Sysctl::DisableIpv6(name.clone()), SysctlWant::Exactly(0));
         }
+        self.desired.links.insert(name, kind);
     }
 
     /// Where a device has no address at all, loose reverse path filtering is as strict as strict, whatever its value
@@ -153,7 +174,7 @@ impl Build {
     /// filter's own look-up; VIP traffic is always marked.
     fn sources(&mut self, bare: &BTreeSet<String>, cluster: &Cluster, settings: &Settings) {
         let table = sources_table(settings.buckets, settings.table_base);
-        for vip in cluster.vips.keys() {
+        for vip in cluster.vips.keys().filter(|vip| vip.is_ipv4()) {
             let key = RouteKey { table, vip: *vip };
             self.desired.routes.insert(key, RouteTarget::Devices(bare.clone()));
         }
@@ -165,15 +186,17 @@ impl Build {
         let Settings { labels, node_name, .. } = ctx.settings;
         self.desired.sysctls.insert(Sysctl::PlatformLabels, SysctlWant::AtLeast(labels.block().end));
         for (endpoint, _) in local.iter().filter(|(_, mode)| *mode == Mode::Mpls) {
-            let Some(fact) = ctx.routes.get(&endpoint.address).filter(|f| f.gateway.is_none()) else { continue };
-            let label = labels.of_pod(endpoint.address);
-            let swap = LabelRoute::Swap { out: labels.pop(), via: endpoint.address, dev: fact.dev.clone() };
+            let on_link = ctx.first_route(endpoint.addresses.iter()).filter(|(_, fact)| fact.gateway.is_none());
+            let Some((via, fact)) = on_link else { continue };
+            let label = labels.of_pod(endpoint.addresses);
+            let swap = LabelRoute::Swap { out: labels.pop(), via, dev: fact.dev.clone() };
             // Of two pods with one label the ingress nodes refuse the later one; here the earlier one keeps it.
             self.desired.labels.entry(label).or_insert(swap);
         }
         let others = ctx.cluster.nodes.values().filter(|n| n.name != *node_name);
-        let on_link = others.filter_map(Node::ipv4).filter_map(|a| ctx.routes.get(&a)).filter(|f| f.gateway.is_none());
-        for fact in on_link {
+        let addresses = others.flat_map(|n| n.tunnel_addresses().iter());
+        let facts = addresses.filter_map(|a| ctx.routes.get(&a));
+        for fact in facts.filter(|f| f.gateway.is_none()) {
             self.desired.sysctls.insert(Sysctl::MplsInput(fact.dev.clone()), SysctlWant::Exactly(1));
         }
     }
@@ -188,15 +211,29 @@ fn buckets(vip: &Vip, ways: &BTreeMap<&str, (Nexthop, u32)>, settings: &Settings
     if reachable == eligible { map } else { assign(&map, &reachable, settings.buckets) }
 }
 
+/// What the routing of a VIP shows as its next hop (nft's `rt nexthop`) where labels go to `via`: an IPv4 route through an
+/// IPv6 gateway shows the destination, an IPv6 route to an IPv4 gateway shows `::ffff:A`.
+fn shown_gateway(vip: IpAddr, via: IpAddr) -> IpAddr {
+    match (vip, via) {
+        (IpAddr::V6(_), IpAddr::V4(via)) => IpAddr::V6(via.to_ipv6_mapped()),
+        (IpAddr::V4(_), IpAddr::V6(_)) => vip,
+        _ => via,
+    }
+}
+
+fn vips_that(cluster: &Cluster, what: impl Fn(&Vip) -> bool) -> BTreeSet<IpAddr> {
+    cluster.vips.values().filter(|v| what(v)).map(|v| v.address).collect()
+}
+
 fn node_table(
     cluster: &Cluster,
-    gateways: Option<&BTreeSet<Ipv4Addr>>,
+    gateways: Option<&BTreeSet<IpAddr>>,
     endpoint_devices: BTreeSet<String>,
     settings: &Settings,
 ) -> NodeTable {
     let ingress = gateways.map(|gateways| Ingress {
-        affinity_vips: cluster.vips.values().filter(|v| v.client_ip_affinity).map(|v| v.address).collect(),
-        endpoints: cluster.vips.values().flat_map(|v| &v.endpoints).map(|e| e.address).collect(),
+        affinity_vips: vips_that(cluster, |v| v.client_ip_affinity),
+        endpoints: cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter()).collect(),
         mpls_gateways: gateways.clone(),
         buckets: settings.buckets,
         mark: settings.mark,
@@ -206,9 +243,10 @@ fn node_table(
     NodeTable {
         node: settings.node_name.clone(),
         vips: cluster.vips.keys().copied().collect(),
+        tracked_vips: vips_that(cluster, |v| v.tracked),
         ingress,
         endpoint_devices,
-        link_prefix: settings.link_prefix.clone(),
+        link_prefix: settings.link_prefix.to_string(),
         unbucketed: None,
     }
 }

@@ -1,7 +1,7 @@
 //! What was read back from one network namespace: everything of ours, and as much of the rest as decisions need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::nft::ObservedTable;
 use super::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, RuleSpec, Sysctl};
@@ -68,19 +68,19 @@ pub struct ObservedNexthop {
 pub struct Observed {
     /// All links, by name.
     pub links: BTreeMap<String, ObservedLink>,
-    /// All IPv4 addresses of the namespace with their prefix lengths and whether they carry our protocol number.
+    /// All addresses of the namespace with their prefix lengths and whether they carry our protocol number.
     pub addresses: Vec<(Address, u8, bool)>,
     /// All nexthop objects, by id.
     pub nexthops: BTreeMap<u32, ObservedNexthop>,
     /// Routes with our protocol number, by table and destination.
     pub routes: BTreeMap<RouteKey, ObservedRoute>,
-    /// Number of routes that are not ours, by table, for the tables that hold any: a clash with our block is refused.
+    /// Number of routes of either family that are not ours, by table, for the tables that hold any: a clash with our block is refused.
     pub foreign_routes: BTreeMap<u32, usize>,
     /// MPLS routes with our protocol number, by label; `None` for a shape that we never write.
     pub labels: BTreeMap<u32, Option<LabelRoute>>,
     /// Labels of MPLS routes that are not ours.
     pub foreign_labels: BTreeSet<u32>,
-    /// All IPv4 rules.
+    /// All rules of both families.
     pub rules: Vec<ObservedRule>,
     /// Current values of the sysctls that were asked for; those that do not exist are left out.
     pub sysctls: BTreeMap<Sysctl, u32>,
@@ -89,8 +89,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Whether the namespace has this IPv4 address, on whatever device.
-    pub fn has_address(&self, address: Ipv4Addr) -> bool {
+    /// Whether the namespace has this address, on whatever device.
+    pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|(a, _, _)| a.address == address)
     }
 }

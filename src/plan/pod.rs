@@ -1,30 +1,34 @@
 //! What a pod's network namespace must hold so that its VIPs live there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::nft::pod::{PodTable, Tunnels};
 use super::{Address, Desired, LabelRoute, LinkKind, Observed, Settings, Sysctl, SysctlWant};
-use crate::model::Mode;
+use crate::model::{Addresses, Family, Mode};
 
-/// IPv4 and TCP header without options: what an MSS leaves out (RFC 9293 §3.7.1).
-const HEADERS: u32 = 20 + 20;
+/// TCP header without options (RFC 9293 §3.1); with the IP header, what an MSS leaves out (§3.7.1).
+const TCP_HEADER: u32 = 20;
+/// MTU that is assumed where the device does not say.
+const USUAL_MTU: u32 = 1500;
 
 /// What is asked of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodInput {
     /// Its VIPs and how each arrives; empty when it has lost the last one.
-    pub vips: BTreeMap<Ipv4Addr, Mode>,
-    /// The pod's own address.
-    pub address: Ipv4Addr,
+    pub vips: BTreeMap<IpAddr, Mode>,
+    /// The pod's own addresses, at least one.
+    pub addresses: Addresses,
+    /// The families in which ingress nodes send to it.
+    pub outer: BTreeSet<Family>,
     /// Addresses of all nodes.
-    pub nodes: BTreeSet<Ipv4Addr>,
+    pub nodes: BTreeSet<IpAddr>,
 }
 
 /// The pod has no device with its address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no device in the pod's network namespace has the pod's address {0}")]
-pub struct NoPodDevice(pub Ipv4Addr);
+pub struct NoPodDevice(pub Addresses);
 
 /// The desired state of a pod's namespace.
 ///
@@ -34,79 +38,132 @@ pub fn desired_pod(input: &PodInput, observed: &Observed, settings: &Settings) -
     if input.vips.is_empty() {
         return Ok(Desired::default());
     }
-    let device = observed
-        .addresses
-        .iter()
-        .find(|(a, _, ours)| a.address == input.address && !ours)
-        .map(|(a, _, _)| a.dev.clone())
-        .ok_or(NoPodDevice(input.address))?;
-    let mtu = observed.links.get(&device).map_or(1500, |l| l.mtu);
+    let device = device(input.addresses, observed).ok_or(NoPodDevice(input.addresses))?;
+    let mut build = Build { input, observed, settings, desired: Desired::default() };
     let modes: BTreeSet<Mode> = input.vips.values().copied().collect();
-    let mut desired = Desired::default();
-    for mode in &modes {
-        add_entrance(&mut desired, *mode, input.address, settings);
+    for (mode, outer) in modes.iter().flat_map(|mode| input.outer.iter().map(move |outer| (*mode, *outer))) {
+        build.entrance(mode, outer);
     }
     if modes.contains(&Mode::Mpls) {
-        add_mpls(&mut desired, &device, settings);
+        build.mpls(device);
     }
     for (vip, mode) in &input.vips {
-        let dev = settings.link(*mode).unwrap_or_else(|| "lo".to_owned());
-        desired.addresses.insert(Address { dev, address: *vip });
+        build.vip(*vip, *mode);
     }
-    keep_silent(&mut desired, observed, settings);
-    desired.nft = Some(pod_table(input, &modes, mtu, settings).table());
-    Ok(desired)
+    build.keep_silent();
+    build.desired.nft = Some(build.table(&modes, device).table());
+    Ok(build.desired)
 }
 
-fn add_entrance(desired: &mut Desired, mode: Mode, pod: Ipv4Addr, settings: &Settings) {
-    let kind = match mode {
-        Mode::Gre => LinkKind::GreLocal(pod),
-        Mode::Vxlan => LinkKind::VxlanGpe { port: settings.vxlan_port },
-        Mode::Mpls => return,
-    };
-    if let Some(name) = settings.link(mode) {
+/// The device that has the pod's address.
+fn device(pod: Addresses, observed: &Observed) -> Option<&str> {
+    let found = |wanted| observed.addresses.iter().find(|(a, _, ours)| a.address == wanted && !ours);
+    pod.iter().find_map(found).map(|(a, _, _)| a.dev.as_str())
+}
+
+struct Build<'a> {
+    input: &'a PodInput,
+    observed: &'a Observed,
+    settings: &'a Settings,
+    desired: Desired,
+}
+
+impl Build<'_> {
+    /// The tunnel device of a mode, for outer packets of a family.
+    fn entrance(&mut self, mode: Mode, outer: Family) {
+        let kind = match (mode, self.input.addresses.of(outer)) {
+            (Mode::Gre, Some(pod)) => LinkKind::GreLocal(pod),
+            (Mode::Vxlan, _) => LinkKind::VxlanGpe { port: self.settings.vxlan_port },
+            (Mode::Gre, None) | (Mode::Mpls, _) => return,
+        };
+        let Some(name) = self.settings.link(mode, outer) else { return };
         // Loose, not off: the effective value is the maximum of `all` and the device, so 0 would not help where all is 1.
-        desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
-        desired.links.insert(name, kind);
+        self.desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
+        if self.has_vip(Family::V6) {
+            // Runtimes switch IPv6 off in pods without an address of it.
+            self.desired.sysctls.insert(Sysctl::DisableIpv6(name.clone()), SysctlWant::Exactly(0));
+        }
+        self.desired.links.insert(name, kind);
     }
-}
 
-/// Popped packets appear on `lo`, from sources that no route leads to through `lo`.
-fn add_mpls(desired: &mut Desired, device: &str, settings: &Settings) {
-    let label = settings.labels.pop();
-    desired.sysctls.insert(Sysctl::RpFilter("lo".to_owned()), SysctlWant::Exactly(2));
-    desired.sysctls.insert(Sysctl::MplsInput(device.to_owned()), SysctlWant::Exactly(1));
-    desired.sysctls.insert(Sysctl::PlatformLabels, SysctlWant::AtLeast(label + 1));
-    desired.labels.insert(label, LabelRoute::Pop { dev: "lo".to_owned() });
-}
-
-/// The pod must never claim a VIP on its LAN: another pod has it too.
-fn keep_silent(desired: &mut Desired, observed: &Observed, settings: &Settings) {
-    let devices: BTreeSet<&String> = observed
-        .addresses
-        .iter()
-        .map(|(a, _, _)| &a.dev)
-        .filter(|d| !d.starts_with(&settings.link_prefix) && observed.links.get(*d).is_some_and(|l| !l.loopback))
-        .collect();
-    for device in devices {
-        desired.sysctls.insert(Sysctl::ArpIgnore(device.clone()), SysctlWant::Exactly(1));
-        desired.sysctls.insert(Sysctl::ArpAnnounce(device.clone()), SysctlWant::Exactly(2));
+    fn has_vip(&self, family: Family) -> bool {
+        self.input.vips.keys().any(|vip| Family::of(*vip) == family)
     }
-}
 
-fn pod_table(input: &PodInput, modes: &BTreeSet<Mode>, mtu: u32, settings: &Settings) -> PodTable {
-    let overhead = modes.iter().map(|m| m.overhead()).max().unwrap_or(0);
-    PodTable {
-        node: settings.node_name.clone(),
-        vips: input.vips.keys().copied().collect(),
-        nodes: input.nodes.clone(),
-        pod: input.address,
-        tunnels: Tunnels {
-            gre: modes.contains(&Mode::Gre),
-            vxlan: modes.contains(&Mode::Vxlan).then_some(settings.vxlan_port),
-            mpls: modes.contains(&Mode::Mpls),
-        },
-        mss: mtu.saturating_sub(overhead + HEADERS),
-        link_prefix: settings.link_prefix.clone(),
+    /// Popped packets appear on `lo`, from sources that no route leads to through `lo`.
+    fn mpls(&mut self, device: &str) {
+        let label = self.settings.labels.pop();
+        let sysctls = &mut self.desired.sysctls;
+        sysctls.insert(Sysctl::RpFilter("lo".to_owned()), SysctlWant::Exactly(2));
+        sysctls.insert(Sysctl::MplsInput(device.to_owned()), SysctlWant::Exactly(1));
+        sysctls.insert(Sysctl::PlatformLabels, SysctlWant::AtLeast(label + 1));
+        if self.has_vip(Family::V6) {
+            self.desired.sysctls.insert(Sysctl::DisableIpv6("lo".to_owned()), SysctlWant::Exactly(0));
+        }
+        self.desired.labels.insert(label, LabelRoute::Pop { dev: "lo".to_owned() });
+    }
+
+    /// The VIP on the device of its mode; where a mode has two, on the one for IPv4.
+    fn vip(&mut self, vip: IpAddr, mode: Mode) {
+        let entrances = self.input.outer.iter().filter_map(|outer| self.settings.link(mode, *outer));
+        let made = entrances.filter(|name| self.desired.links.contains_key(name)).min();
+        let dev = match mode {
+            Mode::Mpls => Some("lo".to_owned()),
+            Mode::Gre | Mode::Vxlan => made,
+        };
+        self.desired.addresses.extend(dev.map(|dev| Address { dev, address: vip }));
+    }
+
+    /// The pod must never claim a VIP on its LAN: another pod has it too. IPv6 never answers for an address of another
+    /// device (`ndisc_recv_ns` in net/ipv6/ndisc.c).
+    fn keep_silent(&mut self) {
+        if !self.has_vip(Family::V4) {
+            return;
+        }
+        let devices: BTreeSet<&String> = self
+            .observed
+            .addresses
+            .iter()
+            .map(|(a, _, _)| &a.dev)
+            .filter(|d| !self.settings.link_prefix.is_of(d) && self.observed.links.get(*d).is_some_and(|l| !l.loopback))
+            .collect();
+        for device in devices {
+            self.desired.sysctls.insert(Sysctl::ArpIgnore(device.clone()), SysctlWant::Exactly(1));
+            self.desired.sysctls.insert(Sysctl::ArpAnnounce(device.clone()), SysctlWant::Exactly(2));
+        }
+    }
+
+    fn table(&self, modes: &BTreeSet<Mode>, device: &str) -> PodTable {
+        let gre = self.input.outer.iter().filter_map(|outer| self.input.addresses.of(*outer));
+        PodTable {
+            node: self.settings.node_name.clone(),
+            vips: self.input.vips.keys().copied().collect(),
+            nodes: self.input.nodes.clone(),
+            pod: self.own_addresses(device),
+            tunnels: Tunnels {
+                gre: gre.filter(|_| modes.contains(&Mode::Gre)).collect(),
+                vxlan: modes.contains(&Mode::Vxlan).then_some(self.settings.vxlan_port),
+                mpls: modes.contains(&Mode::Mpls),
+            },
+            mss: self.mss(modes, device),
+            link_prefix: self.settings.link_prefix.to_string(),
+        }
+    }
+
+    /// The pod's addresses, also those that its Services do not use: the family of a VIP need not be that of its slices.
+    fn own_addresses(&self, device: &str) -> Addresses {
+        let routed = |a: &IpAddr| !matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let here = self.observed.addresses.iter().filter(|(a, _, ours)| a.dev == device && !ours);
+        let known = self.input.addresses.iter().chain(here.map(|(a, _, _)| a.address).filter(routed));
+        Addresses::first_of(&known.collect::<Vec<_>>())
+    }
+
+    /// What fits through the narrowest tunnel, by family of the VIP.
+    fn mss(&self, modes: &BTreeSet<Mode>, device: &str) -> BTreeMap<Family, u32> {
+        let mtu = self.observed.links.get(device).map_or(USUAL_MTU, |l| l.mtu);
+        let overheads = modes.iter().flat_map(|mode| self.input.outer.iter().map(|outer| mode.overhead(*outer)));
+        let overhead = overheads.max().unwrap_or(0);
+        let families = Family::ALL.into_iter().filter(|family| self.has_vip(*family));
+        families.map(|family| (family, mtu.saturating_sub(overhead + family.header() + TCP_HEADER))).collect()
     }
 }

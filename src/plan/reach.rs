@@ -1,8 +1,12 @@
 //! How one endpoint is reached from this node, in one mode: the encapsulated next hop, or why there is none.
+//!
+//! The family of the outer packet has nothing to do with that of the VIP: it is IPv4 where both ends have it, else IPv6.
+
+use std::net::IpAddr;
 
 use super::Nexthop;
 use super::node::{Context, RouteFact};
-use crate::model::{Endpoint, Mode, Node, Reason};
+use crate::model::{Endpoint, Family, Mode, Node, Reason, Vip};
 
 /// The answer.
 pub(super) enum Reach {
@@ -12,68 +16,87 @@ pub(super) enum Reach {
     No { reason: Reason, note: String },
 }
 
-/// Smallest MTU that IPv4 may have (RFC 791): a nonsensical figure must not make the kernel refuse the route.
-const MIN_MTU: u32 = 68;
-
-/// How `endpoint` is reached from this node.
-pub(super) fn reach(mode: Mode, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
-    let Some(fact) = ctx.routes.get(&endpoint.address) else {
-        return failed(endpoint, "this node has no route to it; look at `ip route get` and at the CNI plugin");
-    };
-    match mode {
-        Mode::Gre | Mode::Vxlan => encap_ip(mode, endpoint, fact, ctx),
-        Mode::Mpls if endpoint.node == ctx.settings.node_name => mpls_local(endpoint, fact, ctx),
-        Mode::Mpls => mpls_remote(endpoint, ctx),
+/// How `endpoint` is reached from this node with packets to `vip`.
+pub(super) fn reach(vip: &Vip, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
+    match vip.mode {
+        Mode::Gre | Mode::Vxlan => encap_ip(vip, endpoint, ctx),
+        Mode::Mpls if endpoint.node == ctx.settings.node_name => mpls_local(vip.family(), endpoint, ctx),
+        Mode::Mpls => mpls_remote(vip.family(), endpoint, ctx),
     }
 }
 
-fn encap_ip(mode: Mode, endpoint: &Endpoint, fact: &RouteFact, ctx: &Context<'_>) -> Reach {
-    let me = ctx.cluster.nodes.get(&ctx.settings.node_name).and_then(Node::ipv4);
-    match (ctx.settings.link(mode), me) {
-        (Some(dev), Some(src)) => {
-            let nexthop = Nexthop::EncapIp { dev, src, dst: endpoint.address };
-            Reach::Via { nexthop, mtu: fact.mtu.saturating_sub(mode.overhead()).max(MIN_MTU) }
-        }
-        _ => failed(endpoint, "this node has no IPv4 InternalIP in its Node object, which would be the outer source"),
-    }
+fn encap_ip(vip: &Vip, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
+    let me = ctx.me().map(Node::tunnel_addresses).unwrap_or_default();
+    let Some(outer) = me.common(endpoint.addresses) else {
+        let why = format!("this node has the InternalIPs [{me}] in its Node object, and none of the pod's family");
+        return failed(endpoint, &format!("{why}, which would be the outer source"));
+    };
+    let (Some(src), Some(dst), Some(dev)) =
+        (me.of(outer), endpoint.addresses.of(outer), ctx.settings.link(vip.mode, outer))
+    else {
+        return failed(endpoint, "it has no address");
+    };
+    let Some(fact) = ctx.routes.get(&dst) else { return no_route(endpoint) };
+    let mtu = fact.mtu.saturating_sub(vip.mode.overhead(outer)).max(vip.family().min_mtu());
+    Reach::Via { nexthop: Nexthop::EncapIp { family: vip.family(), dev, src, dst }, mtu }
 }
 
 /// An MTU metric on an MPLS route is that of the frame: the kernel subtracts the labels itself (`lwtunnel_headroom`).
-fn mpls_local(endpoint: &Endpoint, fact: &RouteFact, ctx: &Context<'_>) -> Reach {
+fn mpls_local(vip: Family, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
+    let Some((via, fact)) = ctx.first_route(endpoint.addresses.iter()) else { return no_route(endpoint) };
     if fact.gateway.is_some() {
         return failed(endpoint, "its address is not on-link on its own node, which MPLS needs; use gre or vxlan");
     }
-    let nexthop = Nexthop::Mpls { label: ctx.settings.labels.pop(), via: endpoint.address, dev: fact.dev.clone() };
-    Reach::Via { nexthop, mtu: fact.mtu }
+    Reach::Via { nexthop: Nexthop::mpls(vip, ctx.settings.labels.pop(), via, fact.dev.clone()), mtu: fact.mtu }
 }
 
-fn mpls_remote(endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
+fn mpls_remote(vip: Family, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
+    if ctx.first_route(endpoint.addresses.iter()).is_none() {
+        return no_route(endpoint);
+    }
     if let Some(other) = label_owner(endpoint, ctx) {
         let why = format!("its MPLS label is also that of pod {}/{} on the same node", other.namespace, other.pod);
         return failed(endpoint, &format!("{why}; recreate one of them or use gre or vxlan"));
     }
-    let node = ctx.cluster.nodes.get(&endpoint.node).and_then(Node::ipv4);
-    let on_link = node.and_then(|a| ctx.routes.get(&a).map(|f| (a, f))).filter(|(_, f)| f.gateway.is_none());
+    let node = ctx.cluster.nodes.get(&endpoint.node).map(Node::tunnel_addresses).unwrap_or_default();
+    let on_link = ctx.first_route(node.iter()).filter(|(_, fact)| fact.gateway.is_none());
     let Some((via, fact)) = on_link else {
         let why = format!("its node {} is not on the same link as this one, which MPLS needs", endpoint.node);
         return failed(endpoint, &format!("{why}; use gre or vxlan"));
     };
-    let label = ctx.settings.labels.of_pod(endpoint.address);
-    Reach::Via { nexthop: Nexthop::Mpls { label, via, dev: fact.dev.clone() }, mtu: fact.mtu }
+    let label = ctx.settings.labels.of_pod(endpoint.addresses);
+    Reach::Via { nexthop: Nexthop::mpls(vip, label, via, fact.dev.clone()), mtu: fact.mtu }
+}
+
+impl Context<'_> {
+    /// This node.
+    pub(super) fn me(&self) -> Option<&Node> {
+        self.cluster.nodes.get(&self.settings.node_name)
+    }
+
+    /// The first of the addresses that a route leads to.
+    pub(super) fn first_route(&self, addresses: impl Iterator<Item = IpAddr>) -> Option<(IpAddr, &RouteFact)> {
+        let mut routed = addresses.filter_map(|address| Some((address, self.routes.get(&address)?)));
+        routed.next()
+    }
 }
 
 /// The pod that has this endpoint's label on the same node by right of the smaller UID.
 fn label_owner<'a>(endpoint: &Endpoint, ctx: &Context<'a>) -> Option<&'a Endpoint> {
-    let label = ctx.settings.labels.of_pod(endpoint.address);
+    let label = ctx.settings.labels.of_pod(endpoint.addresses);
     let mpls = ctx.cluster.vips.values().filter(|v| v.mode == Mode::Mpls).flat_map(|v| &v.endpoints);
     mpls.filter(|e| e.node == endpoint.node && e.pod_uid < endpoint.pod_uid)
-        .find(|e| ctx.settings.labels.of_pod(e.address) == label && e.address != endpoint.address)
+        .find(|e| ctx.settings.labels.of_pod(e.addresses) == label && e.addresses != endpoint.addresses)
+}
+
+fn no_route(endpoint: &Endpoint) -> Reach {
+    failed(endpoint, "this node has no route to it; look at `ip route get` and at the CNI plugin")
 }
 
 fn failed(endpoint: &Endpoint, why: &str) -> Reach {
     let note = format!(
         "pod {}/{} ({}) gets no traffic from this node: {why}",
-        endpoint.namespace, endpoint.pod, endpoint.address
+        endpoint.namespace, endpoint.pod, endpoint.addresses
     );
     Reach::No { reason: Reason::EndpointFailed, note }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::model::Family;
 use crate::model::names::ROUTE_PROTOCOL;
 
 /// What a rule does with a packet that it matches.
@@ -26,9 +27,11 @@ impl fmt::Display for RuleAction {
     }
 }
 
-/// One rule, of either address family.
+/// One rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleSpec {
+    /// Whose packets it sees.
+    pub family: Family,
     /// Rules are walked from low to high priority.
     pub priority: u32,
     /// Value and mask that the packet's mark must match; `None` matches every packet.
@@ -61,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_rule_prints_as_ip_takes_it() {
-        let rule = |mark, action| RuleSpec { priority: 101, mark, action }.to_string();
+        let rule = |mark, action| RuleSpec { family: Family::V4, priority: 101, mark, action }.to_string();
         assert_eq!(rule(Some((0, 0x80)), RuleAction::Goto(261)), "priority 101 fwmark 0x0/0x80 goto 261 protocol 107");
         assert_eq!(
             rule(Some((0x85, 0xff)), RuleAction::Lookup(10005)),
@@ -72,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_rule_without_a_mark_matches_every_packet() {
-        let rule = RuleSpec { priority: 1, mark: None, action: RuleAction::Nop };
+        let rule = RuleSpec { family: Family::V4, priority: 1, mark: None, action: RuleAction::Nop };
         assert!(rule.matches(0) && rule.matches(u32::MAX));
     }
 }

@@ -83,6 +83,7 @@ fn put_back(key: &Sysctl, old: u32, current: u32, observed: &Observed) -> Option
     let ours = match key {
         Sysctl::RpFilter(_) | Sysctl::ArpAnnounce(_) => current == 2,
         Sysctl::ArpIgnore(_) | Sysctl::MplsInput(_) => current == 1,
+        Sysctl::DisableIpv6(_) => current == 0,
         Sysctl::PlatformLabels => true,
     };
     // Lowering platform_labels deletes every MPLS route above it (net/mpls/af_mpls.c, resize_platform_label_table).
@@ -100,7 +101,7 @@ pub fn add_maps(table: &mut Table, keep: &BTreeMap<Sysctl, u32>) {
         let set = table
             .sets
             .entry(format!("{PREFIX}{}", key.name()))
-            .or_insert_with(|| Set { kind: SetType::IfnameToMark, elements: BTreeSet::new() });
+            .or_insert_with(|| Set::new::<String>(SetType::IfnameToMark, []));
         set.elements.insert(format!("{} : {value}", key.dev().unwrap_or(WHOLE_NAMESPACE)));
     }
 }

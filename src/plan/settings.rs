@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::config::MplsLabels;
-use crate::model::{BucketCount, MarkField, Mode};
+use crate::model::names::LinkPrefix;
+use crate::model::{BucketCount, Family, MarkField, Mode};
 
 /// What `plan` needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct Settings {
     /// First routing table of our block.
     pub table_base: u32,
     /// Prefix of our links.
-    pub link_prefix: String,
+    pub link_prefix: LinkPrefix,
     /// Seed of the flow hash.
     pub hash_seed: u32,
     /// Our field of the fwmark.
@@ -31,11 +32,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Name of the tunnel device of a mode; `None` for MPLS, which needs none.
-    pub fn link(&self, mode: Mode) -> Option<String> {
-        match mode {
-            Mode::Gre | Mode::Vxlan => Some(format!("{}{mode}", self.link_prefix)),
-            Mode::Mpls => None,
+    /// Name of the tunnel device of a mode over a family; `None` for MPLS, which needs none.
+    pub fn link(&self, mode: Mode, outer: Family) -> Option<String> {
+        match (mode, outer) {
+            (Mode::Gre, Family::V4) => Some(self.link_prefix.gre()),
+            (Mode::Gre, Family::V6) => Some(self.link_prefix.gre6()),
+            (Mode::Vxlan, _) => Some(self.link_prefix.vxlan()),
+            (Mode::Mpls, _) => None,
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::net::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, Sysctl};
+use super::net::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, Sysctl, host};
 use super::rule::RuleSpec;
+use crate::model::Family;
 
 /// Where a route that is written leads, by nexthop id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +67,10 @@ impl fmt::Display for Step {
             Step::LinkUp(name) => write!(f, "ip link set {name} up"),
             Step::DelLink(name) => write!(f, "ip link del {name}"),
             Step::AddAddress(a) => write!(f, "ip address add {a}"),
-            Step::DelAddress(a) => write!(f, "ip address del {}/32 dev {}", a.address, a.dev),
-            Step::ReplaceNexthop(id, nh) => write!(f, "ip nexthop replace id {id} {nh} protocol {proto}"),
+            Step::DelAddress(a) => write!(f, "ip address del {} dev {}", host(a.address), a.dev),
+            Step::ReplaceNexthop(id, nh) => {
+                write!(f, "ip {}nexthop replace id {id} {nh} protocol {proto}", option(nh.family()))
+            }
             Step::DelNexthop(id) => write!(f, "ip nexthop del id {id}"),
             Step::ReplaceRoute(key, RouteWrite::Unreachable) => {
                 write!(f, "ip route replace unreachable {key} protocol {proto}")
@@ -84,10 +87,18 @@ impl fmt::Display for Step {
                 write!(f, "ip -f mpls route replace {label} {route} protocol {proto}")
             }
             Step::DelLabel(label) => write!(f, "ip -f mpls route del {label}"),
-            Step::AddRule(rule) => write!(f, "ip rule add {rule}"),
-            Step::DelRule(rule) => write!(f, "ip rule del {rule}"),
+            Step::AddRule(rule) => write!(f, "ip {}rule add {rule}", option(rule.family)),
+            Step::DelRule(rule) => write!(f, "ip {}rule del {rule}", option(rule.family)),
             Step::Nft(script) => write!(f, "nft -f - <<'EOF'\n{}\nEOF", script.trim_end()),
         }
+    }
+}
+
+/// The option of `ip` where the rest of the line does not show the family.
+fn option(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "",
+        Family::V6 => "-6 ",
     }
 }
 

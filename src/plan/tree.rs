@@ -25,16 +25,23 @@
 //! - Rules are to be added from the last to the first: until its target exists a jump matches nothing.
 
 use super::rule::{RuleAction, RuleSpec};
-use crate::model::{Bucket, BucketCount, MarkField};
+use crate::model::{Bucket, BucketCount, Family, MarkField};
 
 /// Every rule of the tree but the leaves of previous owners, in the order of their priorities, the first at
-/// `first_priority`, the last at `first_priority + buckets.rule_slots() - 1`.
+/// `first_priority`, the last at `first_priority + buckets.rule_slots() - 1`. Each family has a tree of its own, with the
+/// same priorities and tables.
 ///
 /// Bucket b's routes are in table `table_base + b`. The caller has checked that priorities and tables fit (see
 /// `model::config`).
-pub fn rule_tree(mark: MarkField, buckets: BucketCount, first_priority: u32, table_base: u32) -> Vec<RuleSpec> {
+pub fn rule_tree(
+    family: Family,
+    mark: MarkField,
+    buckets: BucketCount,
+    first_priority: u32,
+    table_base: u32,
+) -> Vec<RuleSpec> {
     let end = first_priority + buckets.rule_slots() - 1;
-    let mut tree = Tree { mark, table_base, rules: Vec::new() };
+    let mut tree = Tree { family, mark, table_base, rules: Vec::new() };
     tree.push(first_priority, Some((0, mark.present())), RuleAction::Goto(end));
     tree.subtree(first_priority + 1, 0, buckets.get());
     tree.push(end, None, RuleAction::Nop);
@@ -48,9 +55,10 @@ pub fn previous_leaf(
     buckets: BucketCount,
     first_priority: u32,
     table_base: u32,
-    bucket: Bucket,
+    (family, bucket): (Family, Bucket),
 ) -> RuleSpec {
     RuleSpec {
+        family,
         priority: leaf_priority(buckets, first_priority, bucket) + LEAVES,
         mark: Some((mark.mark_previous(bucket), mark.mask())),
         action: RuleAction::Lookup(previous_table(buckets, table_base, bucket)),
@@ -72,9 +80,11 @@ pub fn sources_table(buckets: BucketCount, table_base: u32) -> u32 {
     table_base + 2 * buckets.get()
 }
 
-/// The rule that leads to [`sources_table`], behind the tree: for packets that carry no mark of ours.
+/// The rule that leads to [`sources_table`], behind the tree: for packets that carry no mark of ours. IPv6 has no reverse
+/// path filter.
 pub fn sources_rule(mark: MarkField, buckets: BucketCount, first_priority: u32, table: u32) -> RuleSpec {
     RuleSpec {
+        family: Family::V4,
         priority: first_priority + buckets.rule_slots(),
         mark: Some((0, mark.mask())),
         action: RuleAction::Lookup(table),
@@ -101,6 +111,7 @@ fn leaf_priority(buckets: BucketCount, first_priority: u32, bucket: Bucket) -> u
 }
 
 struct Tree {
+    family: Family,
     mark: MarkField,
     table_base: u32,
     rules: Vec<RuleSpec>,
@@ -108,7 +119,7 @@ struct Tree {
 
 impl Tree {
     fn push(&mut self, priority: u32, mark: Option<(u32, u32)>, action: RuleAction) {
-        self.rules.push(RuleSpec { priority, mark, action });
+        self.rules.push(RuleSpec { family: self.family, priority, mark, action });
     }
 
     /// The rules for the `width` buckets from `first` on.

@@ -56,8 +56,8 @@ fn marks(field: MarkField) -> impl Iterator<Item = u32> {
 
 /// The tree with the leaves of these previous owners.
 fn with_previous(mark: MarkField, count: BucketCount, draining: impl Iterator<Item = Bucket>) -> Vec<RuleSpec> {
-    let mut rules = rule_tree(mark, count, 101, 10_000);
-    rules.extend(draining.map(|b| previous_leaf(mark, count, 101, 10_000, b)));
+    let mut rules = rule_tree(Family::V4, mark, count, 101, 10_000);
+    rules.extend(draining.map(|b| previous_leaf(mark, count, 101, 10_000, (Family::V4, b))));
     rules.sort();
     rules
 }
@@ -65,7 +65,7 @@ fn with_previous(mark: MarkField, count: BucketCount, draining: impl Iterator<It
 #[test]
 fn every_mark_reaches_the_table_of_its_bucket_and_no_other() {
     for (field, count) in shapes() {
-        let rules = rule_tree(field, count, 101, 10_000);
+        let rules = rule_tree(Family::V4, field, count, 101, 10_000);
         for mark in marks(field) {
             let expected = count.iter().find(|b| field.mark(*b) == mark & field.mask()).map(|b| table(10_000, b));
             // No table has a route: even then no second table may be tried.
@@ -77,7 +77,7 @@ fn every_mark_reaches_the_table_of_its_bucket_and_no_other() {
 #[test]
 fn a_marked_packet_visits_at_most_two_rules_more_than_its_bucket_has_bits() {
     for (field, count) in shapes() {
-        let rules = rule_tree(field, count, 101, 10_000);
+        let rules = rule_tree(Family::V4, field, count, 101, 10_000);
         let costs: Vec<usize> = count.iter().map(|b| walk(&rules, field.mark(b), |_| true).visited).collect();
         let bits = usize::try_from(count.bits()).unwrap();
         assert_eq!(costs.iter().max(), Some(&(bits + 2)), "{count}");
@@ -88,7 +88,7 @@ fn a_marked_packet_visits_at_most_two_rules_more_than_its_bucket_has_bits() {
 #[test]
 fn packets_of_others_pass_by_after_one_rule_and_the_nop() {
     for (field, count) in shapes() {
-        let rules = rule_tree(field, count, 101, 10_000);
+        let rules = rule_tree(Family::V4, field, count, 101, 10_000);
         for mark in marks(field).filter(|m| m & field.present() == 0) {
             assert_eq!(walk(&rules, mark, |_| true), Walk { tables: vec![], visited: 2 }, "{field} {mark:#x}");
         }
@@ -98,7 +98,7 @@ fn packets_of_others_pass_by_after_one_rule_and_the_nop() {
 #[test]
 fn previous_leaves_are_added_without_touching_another_rule() {
     for (field, count) in shapes() {
-        let still = rule_tree(field, count, 101, 10_000);
+        let still = rule_tree(Family::V4, field, count, 101, 10_000);
         let all = with_previous(field, count, count.iter());
         assert!(still.iter().all(|rule| all.contains(rule)));
         let priorities: BTreeSet<u32> = all.iter().map(|r| r.priority).collect();
@@ -133,7 +133,7 @@ fn previous_and_present_tables_never_meet() {
 
 #[test]
 fn the_smallest_tree_reads_as_documented() {
-    let tree = rule_tree(MarkField::DEFAULT, buckets(16), 101, 10_000);
+    let tree = rule_tree(Family::V4, MarkField::DEFAULT, buckets(16), 101, 10_000);
     let lines: Vec<String> = tree.iter().take(8).chain(tree.last()).map(RuleSpec::to_string).collect();
     assert_eq!(
         lines,
@@ -149,6 +149,6 @@ fn the_smallest_tree_reads_as_documented() {
             "priority 141 nop protocol 107",
         ]
     );
-    let leaf = previous_leaf(MarkField::DEFAULT, buckets(16), 101, 10_000, Bucket::new(1).unwrap());
+    let leaf = previous_leaf(MarkField::DEFAULT, buckets(16), 101, 10_000, (Family::V4, Bucket::new(1).unwrap()));
     assert_eq!(leaf.to_string(), "priority 108 fwmark 0xc1/0xff lookup 10017 protocol 107");
 }

@@ -4,7 +4,7 @@
 //! and the `nft` it starts all see the same one.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::kernel::{self, ApplyError, KernelError};
@@ -86,9 +86,9 @@ pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome,
 }
 
 fn round(goal: &Goal, settings: &Settings, memory: &mut Memory, dry_run: bool) -> Result<Outcome, ReconcileError> {
-    let observed = kernel::observe(std::iter::empty(), &settings.link_prefix)?;
+    let observed = kernel::observe(std::iter::empty(), settings.link_prefix.as_str())?;
     let (desired, problems) = compute(goal, &observed, settings)?;
-    let outcome = carry_out(&desired, observed, memory, &settings.link_prefix, dry_run)?;
+    let outcome = carry_out(&desired, observed, memory, settings.link_prefix.as_str(), dry_run)?;
     Ok(Outcome { problems, ..outcome })
 }
 
@@ -121,11 +121,11 @@ fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Des
 
 /// How this namespace reaches what the cluster is made of. An address without a route is left out: `plan` says so to the user.
 fn routes(cluster: &Cluster, observed: &Observed) -> Result<Routes, KernelError> {
-    let addresses: Vec<Ipv4Addr> = addresses_of_interest(cluster).into_iter().collect();
+    let addresses: Vec<IpAddr> = addresses_of_interest(cluster).into_iter().collect();
     let facts = kernel::routes_to(&addresses)?;
     let known = addresses.into_iter().zip(facts).filter_map(|(address, fact)| {
         let fact = fact.ok()?;
-        let bare = !observed.addresses.iter().any(|(a, _, ours)| a.dev == fact.dev && !ours);
+        let bare = !observed.addresses.iter().any(|(a, _, ours)| a.dev == fact.dev && a.address.is_ipv4() && !ours);
         Some((address, RouteFact { dev: fact.dev, gateway: fact.gateway, mtu: fact.mtu, bare }))
     });
     Ok(known.collect())

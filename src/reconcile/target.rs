@@ -128,7 +128,7 @@ impl Target {
             match tokio::task::spawn_blocking(move || locate()).await? {
                 Ok(netns) => {
                     // Listening starts before looking, so that nothing is missed in between.
-                    let monitor = Monitor::open_in(&netns, &self.shared.settings.link_prefix)?;
+                    let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str())?;
                     *place = Some((netns, monitor));
                 }
                 Err(error) if *goal == Goal::Nothing => {

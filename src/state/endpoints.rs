@@ -6,13 +6,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::annotation::is_unicast;
 use super::problems::{Limited, problem, shown};
 use super::records::{AddressType, Condition, EndpointRecord, PodRecord, PodRef, SliceRecord};
 use super::snapshot::{ObjectKey, Snapshot};
-use crate::model::{Endpoint, Problem, Reason, ServiceRef};
+use crate::model::{Addresses, Endpoint, Family, Problem, Reason, ServiceRef};
 
 /// What is looked up while endpoints are judged; made once per snapshot.
 pub(super) struct Lookup<'a> {
@@ -48,7 +48,7 @@ impl<'a> Lookup<'a> {
                 judged.refused.insert(Subject::Slice(key), Why::AddressType(kind));
             }
             for endpoint in &slice.endpoints {
-                match self.judge(key, endpoint) {
+                match self.judge(key, &slice.address_type, endpoint) {
                     Ok(candidate) => judged.offer(candidate, slice.generation, key),
                     Err((subject, why)) => judged.refuse(subject, why),
                 }
@@ -61,6 +61,7 @@ impl<'a> Lookup<'a> {
     fn judge<'r>(
         &self,
         slice: &'r ObjectKey,
+        address_type: &AddressType,
         endpoint: &'r EndpointRecord,
     ) -> Result<Candidate<'r>, (Subject<'r>, Why<'r>)> {
         let Some(pod) = &endpoint.pod else {
@@ -68,7 +69,8 @@ impl<'a> Lookup<'a> {
         };
         let refuse = |why| Err((Subject::Pod(pod), why));
         let text = endpoint.address.as_deref().unwrap_or_default();
-        let Some(address) = text.parse().ok().filter(|address| is_unicast(*address)) else {
+        let fits = |a: &IpAddr| is_unicast(*a) && *address_type == AddressType::Ip(Family::of(*a));
+        let Some(address) = text.parse().ok().filter(fits) else {
             return refuse(Why::Address(text));
         };
         if self.is_host_network(&pod.uid, address) {
@@ -82,8 +84,8 @@ impl<'a> Lookup<'a> {
     }
 
     /// A pod in the node's network has the node's address; on the own node the pod says so itself.
-    fn is_host_network(&self, uid: &str, address: Ipv4Addr) -> bool {
-        self.nodes.contains(&IpAddr::V4(address)) || self.pods.get(uid).is_some_and(|(_, pod)| pod.host_network)
+    fn is_host_network(&self, uid: &str, address: IpAddr) -> bool {
+        self.nodes.contains(&address) || self.pods.get(uid).is_some_and(|(_, pod)| pod.host_network)
     }
 
     /// The namespace of the pod: what the pod itself says, where it can be seen, rather than who refers to it.
@@ -101,13 +103,16 @@ impl<'a> Lookup<'a> {
 struct Candidate<'a> {
     pod: &'a PodRef,
     node: &'a str,
-    address: Ipv4Addr,
+    address: IpAddr,
     condition: Condition,
 }
 
 /// Decides between two mentions of the same pod; the greatest holds. A pod that moves from one slice to another is in
 /// both for a moment, and the two need not agree.
-type Rank<'a> = (Condition, i64, Reverse<&'a ObjectKey>, Reverse<Ipv4Addr>);
+type Rank<'a> = (Condition, i64, Reverse<&'a ObjectKey>, Reverse<IpAddr>);
+
+/// What the slices of one family say about a pod: the best mention.
+type Mention<'a> = (Rank<'a>, Candidate<'a>);
 
 /// What is refused. Ordered, so that the same ones are named on every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,7 +152,9 @@ impl fmt::Display for Why<'_> {
             Why::AddressType(kind) => write!(f, "has addressType {}, which has no pods", shown(kind)),
             Why::NoPod => f.write_str("does not refer to a pod"),
             Why::Address("") => f.write_str("has no address"),
-            Why::Address(text) => write!(f, "has address {}, which is no pod's IPv4 address", shown(text)),
+            Why::Address(text) => {
+                write!(f, "has address {}, which is no pod's address in a slice of its type", shown(text))
+            }
             Why::HostNetwork => {
                 f.write_str("uses its node's network (hostNetwork), where a VIP would be the node's own")
             }
@@ -160,7 +167,7 @@ impl fmt::Display for Why<'_> {
 impl Why<'_> {
     fn remedy(self) -> &'static str {
         match self {
-            Why::AddressType(_) => "use addressType IPv4",
+            Why::AddressType(_) => "use addressType IPv4 or IPv6",
             Why::NoPod => "give the Service a selector, or the endpoint a targetRef with kind Pod and the pod's uid",
             Why::Address(_) => "correct the EndpointSlice, or see why the pod has no address",
             Why::HostNetwork => "run the pod without hostNetwork",
@@ -173,14 +180,16 @@ impl Why<'_> {
 /// What became of the endpoints of one Service.
 #[derive(Default)]
 struct Judged<'a> {
-    good: BTreeMap<&'a str, (Rank<'a>, Candidate<'a>)>,
+    /// By pod UID; the mentions of each family, at least one.
+    good: BTreeMap<&'a str, BTreeMap<Family, Mention<'a>>>,
     refused: BTreeMap<Subject<'a>, Why<'a>>,
 }
 
 impl<'a> Judged<'a> {
     fn offer(&mut self, candidate: Candidate<'a>, generation: i64, slice: &'a ObjectKey) {
         let rank = (candidate.condition, generation, Reverse(slice), Reverse(candidate.address));
-        let best = self.good.entry(&candidate.pod.uid).or_insert((rank, candidate));
+        let mentions = self.good.entry(&candidate.pod.uid).or_default();
+        let best = mentions.entry(Family::of(candidate.address)).or_insert((rank, candidate));
         if rank > best.0 {
             *best = (rank, candidate);
         }
@@ -194,14 +203,15 @@ impl<'a> Judged<'a> {
     fn finish(self, service: &ServiceRef, buckets: u16) -> (Vec<Endpoint>, Vec<Problem>) {
         let mut problems = self.refusals(service);
         // As kube-proxy does: a pod that is about to end but still serves is better than nothing.
-        let best = self.good.values().map(|(_, c)| c.condition).max().unwrap_or(Condition::NotReady);
+        let pods: Vec<(Candidate<'_>, Addresses)> = self.good.values().filter_map(merged).collect();
+        let best = pods.iter().map(|(c, _)| c.condition).max().unwrap_or(Condition::NotReady);
         let eligible = |c: &Candidate<'_>| c.condition == best && best > Condition::NotReady;
-        let count = self.good.values().filter(|(_, c)| eligible(c)).count();
+        let count = pods.iter().filter(|(c, _)| eligible(c)).count();
         if count > usize::from(buckets) {
             let what = format!("Service {service} has more ready pods than the {buckets} buckets, some get no traffic");
             problems.push(problem(service, Reason::TooManyEndpoints, what, "use fewer pods, or raise --buckets"));
         }
-        let endpoints = self.good.values().map(|(_, c)| endpoint(c, service, eligible(c))).collect();
+        let endpoints = pods.iter().map(|(c, addresses)| endpoint(c, *addresses, service, eligible(c))).collect();
         (endpoints, problems)
     }
 
@@ -218,13 +228,20 @@ impl<'a> Judged<'a> {
     }
 }
 
-fn endpoint(candidate: &Candidate<'_>, service: &ServiceRef, eligible: bool) -> Endpoint {
+/// A pod's mentions in both families as one: the better one decides about everything but the addresses.
+fn merged<'a>(mentions: &BTreeMap<Family, Mention<'a>>) -> Option<(Candidate<'a>, Addresses)> {
+    let addresses: Vec<IpAddr> = mentions.values().map(|(_, c)| c.address).collect();
+    let (_, best) = mentions.values().max_by_key(|(rank, _)| rank)?;
+    Some((*best, Addresses::first_of(&addresses)))
+}
+
+fn endpoint(candidate: &Candidate<'_>, addresses: Addresses, service: &ServiceRef, eligible: bool) -> Endpoint {
     Endpoint {
         pod_uid: candidate.pod.uid.clone(),
         namespace: service.namespace.clone(),
         pod: candidate.pod.name.clone(),
         node: candidate.node.to_owned(),
-        address: candidate.address,
+        addresses,
         eligible,
     }
 }

@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::snapshot::{ObjectKey, Snapshot};
 
@@ -20,7 +20,7 @@ pub(super) enum Holder {
     /// A Service, in `spec.externalIPs`.
     ExternalIp(ObjectKey),
     /// The range that a node gives its pods addresses from.
-    PodCidr(Ipv4Net, ObjectKey),
+    PodCidr(IpNet, ObjectKey),
     /// A pod.
     Pod(ObjectKey),
 }
@@ -39,7 +39,7 @@ impl fmt::Display for Holder {
 
 /// Which of the `wanted` addresses are held, and by whom. The cluster has far more addresses than VIPs are wanted, so
 /// only those that are asked about are remembered.
-pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, Holder> {
+pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Holder> {
     let mut found = Found { wanted, holders: BTreeMap::new() };
     nodes(snapshot, &mut found);
     services(snapshot, &mut found);
@@ -48,26 +48,25 @@ pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<Ipv4Addr>) -> BTree
 }
 
 struct Found<'a> {
-    wanted: &'a BTreeSet<Ipv4Addr>,
-    holders: BTreeMap<Ipv4Addr, Holder>,
+    wanted: &'a BTreeSet<IpAddr>,
+    holders: BTreeMap<IpAddr, Holder>,
 }
 
 impl Found<'_> {
     fn note(&mut self, address: IpAddr, holder: impl FnOnce() -> Holder) {
-        let IpAddr::V4(address) = address else { return };
         if self.wanted.contains(&address) {
             self.keep(address, holder());
         }
     }
 
-    fn note_range(&mut self, net: Ipv4Net, node: &ObjectKey) {
+    fn note_range(&mut self, net: IpNet, node: &ObjectKey) {
         let wanted = self.wanted;
         for address in wanted.range(net.network()..=net.broadcast()) {
             self.keep(*address, Holder::PodCidr(net, node.clone()));
         }
     }
 
-    fn keep(&mut self, address: Ipv4Addr, holder: Holder) {
+    fn keep(&mut self, address: IpAddr, holder: Holder) {
         let kept = self.holders.entry(address).or_insert_with(|| holder.clone());
         if holder < *kept {
             *kept = holder;
@@ -81,9 +80,7 @@ fn nodes(snapshot: &Snapshot, found: &mut Found<'_>) {
             found.note(*address, || Holder::Node(key.clone()));
         }
         for net in &node.pod_cidrs {
-            if let IpNet::V4(net) = net {
-                found.note_range(*net, key);
-            }
+            found.note_range(*net, key);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A snapshot and the settings become a cluster.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::endpoints::Lookup;
 use super::problems::{problem, shown};
@@ -36,6 +36,9 @@ pub struct LocalPod {
     pub terminated: bool,
 }
 
+/// The value of the annotation about connection tracking.
+const KEEP: &str = "keep";
+
 /// Says what the objects of a snapshot ask for. Pure: the same objects and settings give the same answer on every node,
 /// at any time.
 pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
@@ -44,7 +47,11 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
     let mut vips = BTreeMap::new();
     for claim in claims {
         match mode(&claim, settings) {
-            Ok(mode) => problems.extend(serve(&claim, mode, &lookup, settings, &mut vips)),
+            Ok(mode) => {
+                let (tracked, problem) = tracked(&claim, settings);
+                problems.extend(problem);
+                problems.extend(serve(&claim, (mode, tracked), &lookup, settings, &mut vips));
+            }
             Err(problem) => problems.push(problem),
         }
         problems.extend(claim.problems());
@@ -70,12 +77,26 @@ fn mode(claim: &Claim<'_>, settings: &Settings) -> Result<Mode, Problem> {
     })
 }
 
+/// Whether the Service's packets stay tracked. A value that means nothing changes nothing: the Service is served.
+fn tracked(claim: &Claim<'_>, settings: &Settings) -> (bool, Option<Problem>) {
+    match claim.record.conntrack.as_deref().map(str::trim) {
+        None => (false, None),
+        Some(KEEP) => (true, None),
+        Some(text) => {
+            let annotation = settings.conntrack_annotation();
+            let what = format!("annotation {annotation} of Service {}: {} means nothing", claim.service, shown(text));
+            let remedy = format!("write {KEEP}, or remove the annotation");
+            (false, Some(problem(&claim.service, Reason::InvalidOption, what, &remedy)))
+        }
+    }
+}
+
 fn serve(
     claim: &Claim<'_>,
-    mode: Mode,
+    (mode, tracked): (Mode, bool),
     lookup: &Lookup<'_>,
     settings: &Settings,
-    vips: &mut BTreeMap<Ipv4Addr, Vip>,
+    vips: &mut BTreeMap<IpAddr, Vip>,
 ) -> Vec<Problem> {
     if claim.vips.is_empty() {
         return Vec::new();
@@ -87,6 +108,7 @@ fn serve(
             service: claim.service.clone(),
             mode,
             client_ip_affinity: claim.record.client_ip_affinity,
+            tracked,
             endpoints: endpoints.clone(),
         };
         vips.insert(*address, vip);

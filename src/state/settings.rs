@@ -27,9 +27,19 @@ impl Settings {
     pub fn mode_annotation(&self) -> String {
         mode_annotation(&self.annotation)
     }
+
+    /// Annotation of a Service that decides about connection tracking.
+    pub fn conntrack_annotation(&self) -> String {
+        conntrack_annotation(&self.annotation)
+    }
 }
 
 /// The mode annotation that goes with a VIP annotation.
 pub(super) fn mode_annotation(annotation: &str) -> String {
     format!("{annotation}-mode")
+}
+
+/// The annotation about connection tracking that goes with a VIP annotation.
+pub(super) fn conntrack_annotation(annotation: &str) -> String {
+    format!("{annotation}-conntrack")
 }

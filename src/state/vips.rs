@@ -5,7 +5,7 @@
 //! still serve.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::annotation;
 use super::problems::{Limited, problem};
@@ -28,7 +28,7 @@ pub(super) struct Claim<'a> {
     pub(super) record: &'a ServiceRecord,
     /// The addresses that it gets, in the order in which it wrote them. First those it wants, then what [`grant`]
     /// leaves.
-    pub(super) vips: Vec<Ipv4Addr>,
+    pub(super) vips: Vec<IpAddr>,
     /// Members that were refused.
     invalid: Limited,
     /// Members that an older Service has.
@@ -56,7 +56,7 @@ pub(super) fn claims<'a>(snapshot: &'a Snapshot, settings: &Settings) -> (Vec<Cl
         }
     }
     claims.sort_by(|a, b| age(a).cmp(&age(b)));
-    let wanted: BTreeSet<Ipv4Addr> = claims.iter().flat_map(|c| c.vips.iter().copied()).collect();
+    let wanted: BTreeSet<IpAddr> = claims.iter().flat_map(|c| c.vips.iter().copied()).collect();
     grant(&mut claims, &holders(snapshot, &wanted), settings);
     (claims, problems)
 }
@@ -99,8 +99,8 @@ fn claim<'a>(service: ServiceRef, record: &'a ServiceRecord, text: &str, setting
 }
 
 /// Takes away what a Service wants and cannot have.
-fn grant(claims: &mut [Claim<'_>], holders: &BTreeMap<Ipv4Addr, Holder>, settings: &Settings) {
-    let mut owners: BTreeMap<Ipv4Addr, ServiceRef> = BTreeMap::new();
+fn grant(claims: &mut [Claim<'_>], holders: &BTreeMap<IpAddr, Holder>, settings: &Settings) {
+    let mut owners: BTreeMap<IpAddr, ServiceRef> = BTreeMap::new();
     for claim in claims {
         for address in std::mem::take(&mut claim.vips) {
             let subject = || subject(&claim.service, settings);
@@ -118,9 +118,9 @@ fn grant(claims: &mut [Claim<'_>], holders: &BTreeMap<Ipv4Addr, Holder>, setting
 }
 
 /// What is wrong with an address that is well written, and the remedy.
-fn refusal(address: Ipv4Addr, holders: &BTreeMap<Ipv4Addr, Holder>, settings: &Settings) -> Option<(String, String)> {
+fn refusal(address: IpAddr, holders: &BTreeMap<IpAddr, Holder>, settings: &Settings) -> Option<(String, String)> {
     let allowed = &settings.vip_cidrs;
-    if !allowed.is_empty() && !allowed.iter().any(|net| net.contains(&IpAddr::V4(address))) {
+    if !allowed.is_empty() && !allowed.iter().any(|net| net.contains(&address)) {
         let nets: Vec<String> = allowed.iter().map(ToString::to_string).collect();
         let what = "is outside the networks that VIPs must be in".to_owned();
         return Some((what, format!("use an address of {}", nets.join(", "))));

@@ -63,7 +63,7 @@ pub async fn echo_world(mode: Mode) -> Result<World> {
 /// Loads what any mode needs. A module that comes later adds devices and sysctls to every namespace, and snapshots from
 /// before and after would differ for no fault of the agents.
 pub fn load_modules() {
-    let all = ["-a", "-q", "ip_gre", "mpls_router", "mpls_iptunnel", "vxlan"];
+    let all = ["-a", "-q", "ip_gre", "ip6_gre", "mpls_router", "mpls_iptunnel", "vxlan"];
     // Kernels that have them built in, or not at all, refuse; the agents say what is missing.
     if let Err(error) = Command::new("modprobe").args(all).status() {
         println!("modprobe: {error}");

@@ -69,6 +69,7 @@ fn action(reason: Reason) -> &'static str {
         Reason::InvalidVip
         | Reason::VipConflict
         | Reason::InvalidMode
+        | Reason::InvalidOption
         | Reason::EndpointRefused
         | Reason::TooManyEndpoints
         | Reason::UnsupportedService => "Resolve",

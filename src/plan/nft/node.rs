@@ -5,18 +5,23 @@
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
+//! own_error          our own ICMP errors about a packet to a VIP come from the VIP
 //! forward            to a VIP but not through our encapsulation: reject
 //! postrouting        through a tunnel device: clear the mark, or the outer packet would walk the rules again
 //! ```
+//!
+//! The chains and sets of IPv6 have the same names with a 6 behind them, and exist while there is an IPv6 VIP. `vips` is
+//! what lets packets in, and counts them; `served` holds the same addresses for all other look-ups, which must not count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use super::family::{addresses, ip, named, of_family};
 use super::script::VIPS;
 use super::{BaseChain, Chain, Rule, Set, SetType, Table};
-use crate::model::hash::{Family, hash_expr};
-use crate::model::{BucketCount, MarkField};
-use crate::plan::icmp::{error_hash_expr, error_match, quotes_ports};
+use crate::model::hash::hash_expr;
+use crate::model::{BucketCount, Family, MarkField};
+use crate::plan::icmp::{error_hash_expr, error_match, quoted_element, quotes_ports, source_from_vip};
 
 /// What differs from node to node and from moment to moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +29,9 @@ pub struct NodeTable {
     /// Name of the node: written into the table, so that a clean-up can tell whose it is.
     pub node: String,
     /// Every VIP that is served anywhere.
-    pub vips: BTreeSet<Ipv4Addr>,
+    pub vips: BTreeSet<IpAddr>,
+    /// VIPs whose packets stay tracked.
+    pub tracked_vips: BTreeSet<IpAddr>,
     /// Present on ingress nodes.
     pub ingress: Option<Ingress>,
     /// Devices that lead to local endpoints: replies come in here.
@@ -39,11 +46,11 @@ pub struct NodeTable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingress {
     /// VIPs whose flows are told apart by address only (`sessionAffinity: ClientIP`).
-    pub affinity_vips: BTreeSet<Ipv4Addr>,
+    pub affinity_vips: BTreeSet<IpAddr>,
     /// Outer destinations: the pods' addresses.
-    pub endpoints: BTreeSet<Ipv4Addr>,
-    /// On-link gateways of MPLS nexthops.
-    pub mpls_gateways: BTreeSet<Ipv4Addr>,
+    pub endpoints: BTreeSet<IpAddr>,
+    /// What the routing of MPLS nexthops shows as the next hop, by family of the VIP.
+    pub mpls_gateways: BTreeSet<IpAddr>,
     /// Number of buckets.
     pub buckets: BucketCount,
     /// Field of the fwmark.
@@ -65,32 +72,50 @@ impl NodeTable {
     /// The table as data.
     pub fn table(&self) -> Table {
         let mut table = Table { sets: self.sets(), chains: BTreeMap::new() };
-        let mut chain = |name: &str, chain| table.chains.insert(name.to_owned(), chain);
-        chain("about", about(&self.node));
-        chain("prerouting", self.prerouting());
+        let mut chain = |name: String, chain| table.chains.insert(name, chain);
+        chain("about".to_owned(), about(&self.node));
+        chain("prerouting".to_owned(), self.prerouting());
         if let Some(mark) = self.unbucketed {
-            let rules = vec![unbucketed(mark)];
-            chain("output", Chain { base: Some(BaseChain { kind: "route", hook: "output", priority: RAW }), rules });
+            chain("output".to_owned(), base("route", "output", RAW, vec![unbucketed(mark)]));
         }
         if let Some(ingress) = &self.ingress {
-            chain("vip", vip(ingress));
-            chain("icmp_error", icmp_error(ingress));
-            chain("output", output(ingress));
-            chain("forward", self.forward());
-            chain("postrouting", self.postrouting());
+            for family in self.families() {
+                chain(named("vip", family), self.vip(ingress, family));
+                chain(named("icmp_error", family), icmp_error(ingress, family));
+            }
+            chain("output".to_owned(), self.output(ingress));
+            chain("own_error".to_owned(), self.own_error());
+            chain("forward".to_owned(), self.forward());
+            chain("postrouting".to_owned(), self.postrouting());
         }
         table
     }
 
+    /// The families of the VIPs.
+    fn families(&self) -> BTreeSet<Family> {
+        self.vips.iter().map(|vip| Family::of(*vip)).collect()
+    }
+
     fn sets(&self) -> BTreeMap<String, Set> {
-        let mut sets = BTreeMap::from([
-            (VIPS.to_owned(), addresses(&self.vips)),
-            ("endpoint_devices".to_owned(), Set { kind: SetType::Ifname, elements: self.endpoint_devices.clone() }),
-        ]);
-        if let Some(ingress) = &self.ingress {
-            sets.insert("affinity_vips".to_owned(), addresses(&ingress.affinity_vips));
-            sets.insert("endpoints".to_owned(), addresses(&ingress.endpoints));
-            sets.insert("mpls_gateways".to_owned(), addresses(&ingress.mpls_gateways));
+        let devices = Set::new(SetType::Ifname, &self.endpoint_devices);
+        let mut sets = BTreeMap::from([("endpoint_devices".to_owned(), devices)]);
+        for family in self.families() {
+            sets.insert(named("served", family), addresses(&self.vips, family));
+            if has(&self.tracked_vips, family) {
+                sets.insert(named("tracked_vips", family), addresses(&self.tracked_vips, family));
+            }
+            let Some(ingress) = &self.ingress else { continue };
+            sets.insert(named(VIPS, family), addresses(&self.vips, family).counted());
+            let quoted = of_family(&self.vips, family).map(|vip| quoted_element(*vip));
+            sets.insert(named("quoted_vips", family), Set::new(SetType::Quoted(family), quoted));
+            sets.insert(named("mpls_gateways", family), addresses(&ingress.mpls_gateways, family));
+            if has(&ingress.affinity_vips, family) {
+                sets.insert(named("affinity_vips", family), addresses(&ingress.affinity_vips, family));
+            }
+        }
+        for family in self.ingress.iter().flat_map(Ingress::outer_families) {
+            let endpoints = self.ingress.iter().flat_map(|i| of_family(&i.endpoints, family));
+            sets.insert(named("endpoints", family), Set::new(SetType::Address(family), endpoints));
         }
         sets
     }
@@ -100,37 +125,106 @@ impl NodeTable {
         let mut rules = Vec::new();
         if self.ingress.is_some() {
             rules.push(Rule::new("nothing enters the node through a tunnel", format!("iifname \"{prefix}*\" drop")));
-            rules.push(Rule::new("VIP traffic", "ip daddr @vips goto vip"));
+            rules.extend(self.families().into_iter().map(|family| enter("VIP traffic", family)));
         }
         rules.extend(self.unbucketed.map(unbucketed));
-        rules.push(Rule::new("replies of local endpoints", "iifname @endpoint_devices ip saddr @vips notrack"));
-        Chain { base: Some(BaseChain { kind: "filter", hook: "prerouting", priority: RAW }), rules }
+        rules.extend(self.families().into_iter().map(|family| self.reply(family)));
+        base("filter", "prerouting", RAW, rules)
+    }
+
+    fn reply(&self, family: Family) -> Rule {
+        let source = format!("{} saddr", ip(family));
+        let served = named("served", family);
+        let tracked = self.unless_tracked(&source, family);
+        let text = format!("iifname @endpoint_devices {source} @{served} {tracked}notrack");
+        Rule::new("replies of local endpoints", text)
+    }
+
+    /// Spares the VIPs that are to stay tracked.
+    fn unless_tracked(&self, field: &str, family: Family) -> String {
+        let tracked = has(&self.tracked_vips, family);
+        if tracked { format!("{field} != @{} ", named("tracked_vips", family)) } else { String::new() }
+    }
+
+    fn vip(&self, ingress: &Ingress, family: Family) -> Chain {
+        let (with, without) = (hash_expr(family, true), hash_expr(family, false));
+        let untracked = self.unless_tracked(&format!("{} daddr", ip(family)), family);
+        let error = format!("{} goto {}", error_match(family), named("icmp_error", family));
+        let mut rules = vec![
+            Rule::new("a flow may come back through another node", format!("{untracked}notrack")),
+            Rule::new("errors about a flow", error),
+        ];
+        rules.extend(affinity(ingress, family, without));
+        rules.push(mark_rule(ingress, "protocols with ports", "meta l4proto { tcp, udp, sctp } ", with));
+        rules.push(mark_rule(ingress, "any other protocol", "", without));
+        Chain { base: None, rules }
+    }
+
+    fn output(&self, ingress: &Ingress) -> Chain {
+        let port = ingress.vxlan_port;
+        let mut rules: Vec<Rule> =
+            self.families().into_iter().map(|family| enter("VIP traffic of this node", family)).collect();
+        for outer in ingress.outer_families() {
+            let to = format!("{} daddr @{}", ip(outer), named("endpoints", outer));
+            rules.push(Rule::new("outer GRE packets need no entry", format!("meta l4proto gre {to} notrack")));
+            rules.push(Rule::new("outer VXLAN packets need no entry", format!("udp dport {port} {to} notrack")));
+        }
+        // Only a chain of type route makes the kernel route again when the mark has changed.
+        base("route", "output", RAW, rules)
+    }
+
+    /// Clients and firewalls only believe an error about a VIP that comes from the VIP.
+    fn own_error(&self) -> Chain {
+        let rewrite = |family| source_from_vip(family, &named("quoted_vips", family));
+        let rules = self.families().into_iter().map(|f| Rule::new("errors about a VIP come from it", rewrite(f)));
+        base("filter", "output", RAW, rules.collect())
     }
 
     /// A lost rule would otherwise bounce a packet between the router and us until its TTL is used up.
     fn forward(&self) -> Chain {
-        let guard = format!(
-            "ip daddr @vips oifname != \"{}*\" rt ip nexthop != @mpls_gateways counter reject with icmp type host-unreachable",
-            self.link_prefix
-        );
-        Chain {
-            base: Some(BaseChain { kind: "filter", hook: "forward", priority: GUARD }),
-            rules: vec![Rule::new("VIP traffic leaves encapsulated or not at all", guard)],
-        }
+        let guard = |family| {
+            let (ip, served, gateways) = (ip(family), named("served", family), named("mpls_gateways", family));
+            let reject = match family {
+                Family::V4 => "icmp type host-unreachable",
+                Family::V6 => "icmpv6 type addr-unreachable",
+            };
+            let elsewhere = format!("oifname != \"{}*\" rt {ip} nexthop != @{gateways}", self.link_prefix);
+            let text = format!("{ip} daddr @{served} {elsewhere} counter reject with {reject}");
+            Rule::new("VIP traffic leaves encapsulated or not at all", text)
+        };
+        base("filter", "forward", GUARD, self.families().into_iter().map(guard).collect())
     }
 
     fn postrouting(&self) -> Chain {
         let clear = format!("oifname \"{}*\" meta mark set 0", self.link_prefix);
-        Chain {
-            base: Some(BaseChain { kind: "filter", hook: "postrouting", priority: MANGLE }),
-            rules: vec![Rule::new("the outer packet walks no rules", clear)],
-        }
+        base("filter", "postrouting", MANGLE, vec![Rule::new("the outer packet walks no rules", clear)])
     }
 }
 
-/// Keeps VIP traffic that is only passing through out of the table that reverse path filtering looks into.
+impl Ingress {
+    /// The families of the outer packets.
+    fn outer_families(&self) -> BTreeSet<Family> {
+        self.endpoints.iter().map(|address| Family::of(*address)).collect()
+    }
+}
+
+pub(super) fn base(kind: &'static str, hook: &'static str, priority: i32, rules: Vec<Rule>) -> Chain {
+    Chain { base: Some(BaseChain { kind, hook, priority }), rules }
+}
+
+fn has(list: &BTreeSet<IpAddr>, family: Family) -> bool {
+    of_family(list, family).next().is_some()
+}
+
+/// The rule that lets VIP packets in, and counts them.
+fn enter(why: &str, family: Family) -> Rule {
+    Rule::new(why, format!("{} daddr @{} goto {}", ip(family), named(VIPS, family), named("vip", family)))
+}
+
+/// Keeps VIP traffic that is only passing through out of the table that reverse path filtering looks into; there is no
+/// such filter for IPv6.
 fn unbucketed(mark: u32) -> Rule {
-    Rule::new("VIP traffic on its way to an ingress node", format!("ip daddr @vips meta mark set {mark:#x}"))
+    Rule::new("VIP traffic on its way to an ingress node", format!("ip daddr @served meta mark set {mark:#x}"))
 }
 
 /// Never jumped to: its rule exists for what loading it does, and for its comment.
@@ -152,41 +246,18 @@ fn mark_rule(ingress: &Ingress, why: &str, matches: &str, what: &str) -> Rule {
     Rule::new(why, format!("{matches}{set} return"))
 }
 
-fn vip(ingress: &Ingress) -> Chain {
-    let (with, without) = (hash_expr(Family::V4, true), hash_expr(Family::V4, false));
-    let rules = vec![
-        Rule::new("a flow may come back through another node", "notrack"),
-        Rule::new("errors about a flow", format!("{} goto icmp_error", error_match(Family::V4))),
-        mark_rule(ingress, "ClientIP affinity", "ip daddr @affinity_vips ", without),
-        mark_rule(ingress, "protocols with ports", "meta l4proto { tcp, udp, sctp } ", with),
-        mark_rule(ingress, "any other protocol", "", without),
-    ];
-    Chain { base: None, rules }
+/// The rule for VIPs with ClientIP affinity, if there are any.
+fn affinity(ingress: &Ingress, family: Family, addresses_only: &str) -> Option<Rule> {
+    let matches = format!("{} daddr @{} ", ip(family), named("affinity_vips", family));
+    has(&ingress.affinity_vips, family).then(|| mark_rule(ingress, "ClientIP affinity", &matches, addresses_only))
 }
 
 /// An ICMP error goes where the flow goes that it quotes, or path-MTU discovery never reaches the pod.
-fn icmp_error(ingress: &Ingress) -> Chain {
-    let (with, without) = (error_hash_expr(Family::V4, true), error_hash_expr(Family::V4, false));
-    let has_ports = format!("{} ", quotes_ports(Family::V4));
-    let rules = vec![
-        mark_rule(ingress, "ClientIP affinity", "ip daddr @affinity_vips ", without),
-        mark_rule(ingress, "about protocols with ports", &has_ports, with),
-        mark_rule(ingress, "about any other protocol", "", without),
-    ];
+fn icmp_error(ingress: &Ingress, family: Family) -> Chain {
+    let (with, without) = (error_hash_expr(family, true), error_hash_expr(family, false));
+    let has_ports = format!("{} ", quotes_ports(family));
+    let mut rules: Vec<Rule> = affinity(ingress, family, without).into_iter().collect();
+    rules.push(mark_rule(ingress, "about protocols with ports", &has_ports, with));
+    rules.push(mark_rule(ingress, "about any other protocol", "", without));
     Chain { base: None, rules }
-}
-
-fn output(ingress: &Ingress) -> Chain {
-    let port = ingress.vxlan_port;
-    let rules = vec![
-        Rule::new("VIP traffic of this node", "ip daddr @vips goto vip"),
-        Rule::new("outer GRE packets need no entry", "ip protocol gre ip daddr @endpoints notrack"),
-        Rule::new("outer VXLAN packets need no entry", format!("udp dport {port} ip daddr @endpoints notrack")),
-    ];
-    // Only a chain of type route makes the kernel route again when the mark has changed.
-    Chain { base: Some(BaseChain { kind: "route", hook: "output", priority: RAW }), rules }
-}
-
-pub(super) fn addresses(list: &BTreeSet<Ipv4Addr>) -> Set {
-    Set { kind: SetType::Ipv4Addr, elements: list.iter().map(ToString::to_string).collect() }
 }

@@ -1,20 +1,25 @@
 //! The table of a pod.
 //!
 //! ```text
-//! prerouting (raw)     outer packets: only from nodes │ out of a tunnel: only to a VIP
-//!                      to a VIP: wildcard UDP servers stay tracked, everything else is untracked
+//! prerouting (raw)     out of a tunnel: to a VIP: vip, else drop │ outer packets: only from nodes
+//! vip                  wildcard UDP servers stay tracked, everything else is untracked
 //! wildcard_udp (nat)   a UDP server bound to 0.0.0.0 would answer from the pod's address: give it the pod's address to
 //!                      begin with, and connection tracking turns the reply round
 //! output (raw)         replies from a VIP are untracked
 //! mss                  SYN and SYN-ACK from a VIP announce what fits through the tunnel
 //! ```
+//!
+//! The sets of IPv6 have the same names with a 6 behind them. `vips` counts what is received, `sent` what is answered;
+//! `served` holds the same addresses for look-ups that must not count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::node::{about, addresses};
+use super::family::{addresses, ip, named};
+use super::node::{about, base};
 use super::script::VIPS;
-use super::{BaseChain, Chain, Rule, Table};
+use super::{Chain, Rule, Set, Table};
+use crate::model::{Addresses, Family};
 
 /// What differs from pod to pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,25 +27,25 @@ pub struct PodTable {
     /// Name of the node that configured the pod.
     pub node: String,
     /// VIPs of this pod.
-    pub vips: BTreeSet<Ipv4Addr>,
+    pub vips: BTreeSet<IpAddr>,
     /// Addresses of all nodes: only they may send outer packets.
-    pub nodes: BTreeSet<Ipv4Addr>,
-    /// The pod's own address.
-    pub pod: Ipv4Addr,
+    pub nodes: BTreeSet<IpAddr>,
+    /// The pod's own addresses, as far as it has them.
+    pub pod: Addresses,
     /// Which tunnels end here.
     pub tunnels: Tunnels,
-    /// Largest TCP segment that fits through the narrowest of the pod's tunnels, in bytes.
-    pub mss: u32,
+    /// Largest TCP segment that fits through the narrowest of the pod's tunnels, in bytes, by family of the VIP.
+    pub mss: BTreeMap<Family, u32>,
     /// Prefix of our links.
     pub link_prefix: String,
 }
 
 /// The tunnels that end in a pod.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tunnels {
-    /// GRE.
-    pub gre: bool,
-    /// VXLAN-GPE, with its UDP port.
+    /// GRE, to these addresses of the pod.
+    pub gre: BTreeSet<IpAddr>,
+    /// VXLAN-GPE, with its UDP port: the device listens on all addresses.
     pub vxlan: Option<u16>,
     /// MPLS: popped packets appear on `lo`.
     pub mpls: bool,
@@ -53,73 +58,111 @@ const DSTNAT: i32 = -100;
 impl PodTable {
     /// The table as data.
     pub fn table(&self) -> Table {
-        let sets =
-            BTreeMap::from([(VIPS.to_owned(), addresses(&self.vips)), ("nodes".to_owned(), addresses(&self.nodes))]);
         let chains = BTreeMap::from([
             ("about".to_owned(), about(&self.node)),
             ("prerouting".to_owned(), self.prerouting()),
+            ("vip".to_owned(), vip()),
             ("wildcard_udp".to_owned(), self.wildcard_udp()),
-            ("output".to_owned(), output()),
+            ("output".to_owned(), self.output()),
             ("mss".to_owned(), self.mss()),
         ]);
-        Table { sets, chains }
+        Table { sets: self.sets(), chains }
     }
 
-    /// Devices that VIP packets come out of.
-    fn entrances(&self) -> String {
-        let tunnel = format!("\"{}*\"", self.link_prefix);
-        match (self.tunnels.mpls, self.tunnels.gre || self.tunnels.vxlan.is_some()) {
-            (true, true) => format!("iifname {{ \"lo\", {tunnel} }} "),
-            (true, false) => "iifname \"lo\" ".to_owned(),
-            (false, _) => format!("iifname {tunnel} "),
+    fn families(&self) -> BTreeSet<Family> {
+        self.vips.iter().map(|vip| Family::of(*vip)).collect()
+    }
+
+    fn sets(&self) -> BTreeMap<String, Set> {
+        let mut sets = BTreeMap::new();
+        for family in self.families() {
+            let vips = addresses(&self.vips, family);
+            sets.insert(named(VIPS, family), vips.clone().counted());
+            sets.insert(named("sent", family), vips.clone().counted());
+            sets.insert(named("served", family), vips);
         }
+        for family in self.outer_families() {
+            sets.insert(named("nodes", family), addresses(&self.nodes, family));
+        }
+        sets
+    }
+
+    /// The families in which outer packets can come in.
+    fn outer_families(&self) -> BTreeSet<Family> {
+        let gre = self.tunnels.gre.iter().map(|address| Family::of(*address));
+        let vxlan = self.tunnels.vxlan.map(|_| Family::ALL).into_iter().flatten();
+        gre.chain(vxlan).collect()
+    }
+
+    /// The devices that VIP packets come out of.
+    fn entrances(&self) -> Vec<String> {
+        let links = !self.tunnels.gre.is_empty() || self.tunnels.vxlan.is_some();
+        let tunnel = links.then(|| format!("iifname \"{}*\"", self.link_prefix));
+        tunnel.into_iter().chain(self.tunnels.mpls.then(|| "iifname \"lo\"".to_owned())).collect()
     }
 
     fn prerouting(&self) -> Chain {
-        let (pod, prefix, from) = (self.pod, &self.link_prefix, self.entrances());
         let mut rules = Vec::new();
-        if self.tunnels.gre {
-            let text = format!("ip daddr {pod} ip protocol gre ip saddr != @nodes drop");
-            rules.push(Rule::new("GRE only from nodes", text));
+        for from in self.entrances() {
+            for family in self.families() {
+                let text = format!("{from} {} daddr @{} goto vip", ip(family), named(VIPS, family));
+                rules.push(Rule::new("VIP traffic", text));
+            }
         }
-        if let Some(port) = self.tunnels.vxlan {
-            let text = format!("ip daddr {pod} udp dport {port} ip saddr != @nodes drop");
-            rules.push(Rule::new("VXLAN only from nodes", text));
-        }
-        rules.push(Rule::new("only VIPs leave a tunnel", format!("iifname \"{prefix}*\" ip daddr != @vips drop")));
-        rules.push(Rule::new("only IPv4 leaves a tunnel", format!("iifname \"{prefix}*\" meta nfproto != ipv4 drop")));
         if self.tunnels.mpls {
             // Packets with a local source came through lo the ordinary way.
-            let text = "iifname \"lo\" fib saddr type != local ip daddr != @vips drop";
-            rules.push(Rule::new("only VIPs leave MPLS", text));
+            rules.push(Rule::new("only VIPs leave MPLS", "iifname \"lo\" fib saddr type != local drop"));
         }
-        let wildcard = format!("{from}ip daddr @vips meta l4proto udp socket wildcard 1 return");
-        rules.push(Rule::new("tracked, so that the reply is turned round", wildcard));
-        rules.push(Rule::new("VIP traffic", format!("{from}ip daddr @vips notrack")));
-        Chain { base: Some(BaseChain { kind: "filter", hook: "prerouting", priority: RAW }), rules }
+        rules.push(Rule::new("only VIPs leave a tunnel", format!("iifname \"{}*\" drop", self.link_prefix)));
+        for address in &self.tunnels.gre {
+            let family = Family::of(*address);
+            let (ip, nodes) = (ip(family), named("nodes", family));
+            let text = format!("{ip} daddr {address} meta l4proto gre {ip} saddr != @{nodes} drop");
+            rules.push(Rule::new("GRE only from nodes", text));
+        }
+        for family in self.tunnels.vxlan.map(|_| Family::ALL).into_iter().flatten() {
+            let (port, ip) = (self.tunnels.vxlan.unwrap_or_default(), ip(family));
+            let text = format!("udp dport {port} {ip} saddr != @{} drop", named("nodes", family));
+            rules.push(Rule::new("VXLAN only from nodes", text));
+        }
+        base("filter", "prerouting", RAW, rules)
     }
 
+    /// A pod without an address of the VIP's family has no other address to answer from: nothing to repair there.
     fn wildcard_udp(&self) -> Chain {
-        let text =
-            format!("{}ip daddr @vips meta l4proto udp socket wildcard 1 dnat ip to {}", self.entrances(), self.pod);
-        Chain {
-            base: Some(BaseChain { kind: "nat", hook: "prerouting", priority: DSTNAT }),
-            rules: vec![Rule::new("servers bound to 0.0.0.0 answer from the VIP", text)],
+        let mut rules = Vec::new();
+        for family in self.families() {
+            let (ip, Some(pod)) = (ip(family), self.pod.of(family)) else { continue };
+            for from in self.entrances() {
+                let served = named("served", family);
+                let what = format!("{from} {ip} daddr @{served} meta l4proto udp socket wildcard 1");
+                let text = format!("{what} dnat {ip} to {pod}");
+                rules.push(Rule::new("servers bound to any address answer from the VIP", text));
+            }
         }
+        base("nat", "prerouting", DSTNAT, rules)
+    }
+
+    fn output(&self) -> Chain {
+        let reply = |family| {
+            Rule::new("replies from a VIP", format!("{} saddr @{} notrack", ip(family), named("sent", family)))
+        };
+        base("filter", "output", RAW, self.families().into_iter().map(reply).collect())
     }
 
     fn mss(&self) -> Chain {
-        let text = format!("ip saddr @vips tcp flags & (syn | rst) == syn tcp option maxseg size set {}", self.mss);
-        Chain {
-            base: Some(BaseChain { kind: "filter", hook: "postrouting", priority: MANGLE }),
-            rules: vec![Rule::new("clients send what fits", text)],
-        }
+        let clamp = |(family, mss): (&Family, &u32)| {
+            let syn = "tcp flags & (syn | rst) == syn";
+            let from = format!("{} saddr @{}", ip(*family), named("served", *family));
+            Rule::new("clients send what fits", format!("{syn} {from} tcp option maxseg size set {mss}"))
+        };
+        base("filter", "postrouting", MANGLE, self.mss.iter().map(clamp).collect())
     }
 }
 
-fn output() -> Chain {
-    Chain {
-        base: Some(BaseChain { kind: "filter", hook: "output", priority: RAW }),
-        rules: vec![Rule::new("replies from a VIP", "ip saddr @vips notrack")],
-    }
+fn vip() -> Chain {
+    let wildcard = "meta l4proto udp socket wildcard 1 return";
+    let rules =
+        vec![Rule::new("tracked, so that the reply is turned round", wildcard), Rule::new("VIP traffic", "notrack")];
+    Chain { base: None, rules }
 }

@@ -6,11 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::{Chain, ObservedChain, ObservedTable, Set, SetType, Table};
+use super::family::named;
+use super::{Chain, ObservedChain, ObservedSet, ObservedTable, Set, SetType, Table};
+use crate::model::Family;
 use crate::plan::NFT_TABLE;
 
-/// The set whose elements switch VIPs on and off.
+/// The set, one for each family, whose elements switch VIPs on and off.
 pub const VIPS: &str = "vips";
+
+fn is_switch(set: &str) -> bool {
+    Family::ALL.into_iter().any(|family| named(VIPS, family) == set)
+}
 
 /// Three nft transactions; an empty string is none.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,8 +34,7 @@ pub fn scripts(desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scr
     let mut out = Scripts::default();
     let Some(desired) = desired else {
         if let Some(observed) = observed {
-            let vips = observed.sets.get(VIPS).map(|s| s.elements.clone()).unwrap_or_default();
-            elements(&mut out.prepare, "delete", VIPS, &vips);
+            withdraw_unknown(&mut out.prepare, &BTreeMap::new(), observed);
             out.finish = format!("delete table inet {NFT_TABLE}\n");
         }
         return out;
@@ -47,6 +52,7 @@ pub fn scripts(desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scr
     if std::ptr::eq(kept, &empty) {
         writeln_to(&mut out.prepare, format_args!("add table inet {NFT_TABLE}"));
     }
+    withdraw_unknown(&mut out.prepare, &desired.sets, kept);
     diff_sets(&mut out, &desired.sets, kept);
     diff_chains(&mut out, &desired.chains, kept);
     drop_unknown_sets(&mut out.finish, &desired.sets, kept);
@@ -54,7 +60,15 @@ pub fn scripts(desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scr
 }
 
 fn set_types_fit(desired: &Table, observed: &ObservedTable) -> bool {
-    desired.sets.iter().all(|(name, set)| observed.sets.get(name).is_none_or(|o| o.kind == set.kind.as_str()))
+    let fits = |set: &Set, old: &ObservedSet| old.kind == set.kind.as_str() && old.counted == set.counted;
+    desired.sets.iter().all(|(name, set)| observed.sets.get(name).is_none_or(|old| fits(set, old)))
+}
+
+/// The switch of a family that has no VIP any more.
+fn withdraw_unknown(script: &mut String, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+    for (name, set) in observed.sets.iter().filter(|(name, _)| is_switch(name) && !desired.contains_key(*name)) {
+        elements(script, "delete", name, &set.elements, true);
+    }
 }
 
 fn diff_sets(out: &mut Scripts, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
@@ -62,26 +76,28 @@ fn diff_sets(out: &mut Scripts, desired: &BTreeMap<String, Set>, observed: &Obse
     for (name, set) in desired {
         let old = observed.sets.get(name).map(|o| &o.elements);
         if old.is_none() {
-            let (keyword, kind) = (set.kind.keyword(), set.kind.as_str());
-            writeln_to(&mut out.prepare, format_args!("add {keyword} inet {NFT_TABLE} {name} {{ type {kind}; }}"));
+            let (keyword, kind) = (set.kind.keyword(), set.kind.declaration());
+            let counter = if set.counted { " counter;" } else { "" };
+            writeln_to(&mut out.prepare, format_args!("add {keyword} inet {NFT_TABLE} {name} {{ {kind};{counter} }}"));
         }
         let old = old.unwrap_or(&none);
+        let plain = matches!(set.kind, SetType::Address(_) | SetType::Quoted(_));
         let added = set.elements.difference(old).cloned().collect();
         let removed: BTreeSet<String> = old.difference(&set.elements).cloned().collect();
-        if name == VIPS {
-            elements(&mut out.prepare, "delete", name, &removed);
-            elements(&mut out.enable, "add", name, &added);
+        if is_switch(name) {
+            elements(&mut out.prepare, "delete", name, &removed, plain);
+            elements(&mut out.enable, "add", name, &added, plain);
         } else if set.kind == SetType::IfnameToMark {
             // A map's value cannot be changed in place, and both sides of the change must be one transaction.
             let keys = removed.iter().map(|e| key(e).to_owned()).collect();
             let changed: BTreeSet<&str> = added.iter().map(|e| key(e)).collect();
             let target =
                 if removed.iter().any(|e| changed.contains(key(e))) { &mut out.prepare } else { &mut out.finish };
-            elements(target, "delete", name, &keys);
-            elements(&mut out.prepare, "add", name, &added);
+            elements(target, "delete", name, &keys, plain);
+            elements(&mut out.prepare, "add", name, &added, plain);
         } else {
-            elements(&mut out.prepare, "add", name, &added);
-            elements(&mut out.finish, "delete", name, &removed);
+            elements(&mut out.prepare, "add", name, &added, plain);
+            elements(&mut out.finish, "delete", name, &removed, plain);
         }
     }
 }
@@ -149,19 +165,16 @@ fn hook(chain: &Chain) -> String {
     })
 }
 
-fn elements(script: &mut String, verb: &str, set: &str, elements: &BTreeSet<String>) {
+fn elements(script: &mut String, verb: &str, set: &str, elements: &BTreeSet<String>, plain: bool) {
     if elements.is_empty() {
         return;
     }
-    let list: Vec<String> = elements.iter().map(|e| quoted(e)).collect();
+    let list: Vec<String> = elements.iter().map(|e| if plain { e.clone() } else { quoted(e) }).collect();
     writeln_to(script, format_args!("{verb} element inet {NFT_TABLE} {set} {{ {} }}", list.join(", ")));
 }
 
-/// Device names are quoted (one may start with a digit or hold a dot), addresses and numbers are not.
+/// Device names are quoted (one may start with a digit or hold a dot), addresses and numbers are plain.
 fn quoted(element: &str) -> String {
-    if element.parse::<std::net::IpAddr>().is_ok() {
-        return element.to_owned();
-    }
     match element.split_once(" : ") {
         Some((dev, value)) => format!("\"{dev}\" : {value}"),
         None => format!("\"{element}\""),

@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::model::Family;
+use crate::plan::icmp::quoted_set_type;
+
 /// The type of the keys of a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetType {
-    /// `ipv4_addr`
-    Ipv4Addr,
+    /// `ipv4_addr` or `ipv6_addr`
+    Address(Family),
+    /// The destination that an ICMP error quotes, as an integer; see `plan::icmp`.
+    Quoted(Family),
     /// `ifname`
     Ifname,
     /// `ifname : mark`, a map used to remember numbers by device.
@@ -15,19 +20,29 @@ pub enum SetType {
 }
 
 impl SetType {
-    /// As nft spells it after `type`.
+    /// As nft lists it.
     pub fn as_str(self) -> &'static str {
         match self {
-            SetType::Ipv4Addr => "ipv4_addr",
+            SetType::Address(Family::V4) => "ipv4_addr",
+            SetType::Address(Family::V6) => "ipv6_addr",
+            SetType::Quoted(_) => "integer",
             SetType::Ifname => "ifname",
             SetType::IfnameToMark => "ifname : mark",
+        }
+    }
+
+    /// As nft takes it in a declaration.
+    pub fn declaration(self) -> String {
+        match self {
+            SetType::Quoted(family) => quoted_set_type(family),
+            other => format!("type {}", other.as_str()),
         }
     }
 
     /// The nft keyword of the object: `set` or `map`.
     pub fn keyword(self) -> &'static str {
         match self {
-            SetType::Ipv4Addr | SetType::Ifname => "set",
+            SetType::Address(_) | SetType::Quoted(_) | SetType::Ifname => "set",
             SetType::IfnameToMark => "map",
         }
     }
@@ -38,8 +53,22 @@ impl SetType {
 pub struct Set {
     /// Key type.
     pub kind: SetType,
+    /// Whether each element counts the packets that match it.
+    pub counted: bool,
     /// Elements as nft takes them, unquoted: `192.0.2.10`, `eth0`; for a map `eth0 : 1` with the number in decimal.
     pub elements: BTreeSet<String>,
+}
+
+impl Set {
+    /// A set that does not count.
+    pub fn new<T: ToString>(kind: SetType, elements: impl IntoIterator<Item = T>) -> Set {
+        Set { kind, counted: false, elements: elements.into_iter().map(|e| e.to_string()).collect() }
+    }
+
+    /// The same set, counting.
+    pub fn counted(self) -> Set {
+        Set { counted: true, ..self }
+    }
 }
 
 /// Where a base chain is hooked in.
@@ -109,11 +138,24 @@ pub struct ObservedChain {
     pub comments: Vec<String>,
 }
 
+/// What a counter has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, IP headers included.
+    pub bytes: u64,
+}
+
 /// A set as read back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedSet {
     /// `ipv4_addr`, `ifname`, or `ifname : mark` for a map.
     pub kind: String,
+    /// Whether elements are made with a counter.
+    pub counted: bool,
+    /// What the elements have counted, by element.
+    pub counters: BTreeMap<String, Counter>,
     /// Elements in the spelling of [`Set::elements`].
     pub elements: BTreeSet<String>,
 }

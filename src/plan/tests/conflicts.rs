@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::fake::FakeKernel;
 use super::support::settings;
-use crate::model::Mode;
+use crate::model::{Family, Mode};
 use crate::plan::conflict::{Conflict, conflicts};
 use crate::plan::observed::ObservedRule;
 use crate::plan::{LinkKind, RuleAction, RuleSpec};
@@ -14,7 +14,7 @@ fn found(kernel: &FakeKernel, mode: Mode) -> Vec<Conflict> {
 }
 
 fn foreign_rule(priority: u32, mark: Option<(u32, u32)>) -> ObservedRule {
-    let spec = RuleSpec { priority, mark, action: RuleAction::Lookup(77) };
+    let spec = RuleSpec { family: Family::V4, priority, mark, action: RuleAction::Lookup(77) };
     ObservedRule { spec: Some(spec), priority, mark, ours: false }
 }
 
@@ -71,7 +71,7 @@ fn a_link_with_our_name_or_our_job_is_named() {
     let mut kernel = kernel();
     kernel.device("kst-gre", false, 1500);
     kernel.device("tun0", false, 1476);
-    kernel.observed.links.get_mut("tun0").unwrap().kind = Some(LinkKind::GreExternal);
+    kernel.observed.links.get_mut("tun0").unwrap().kind = Some(LinkKind::GreExternal(Family::V4));
     let kinds = found(&kernel, Mode::Gre);
     assert!(matches!(&kinds[..], [Conflict::LinkName { .. }, Conflict::ExternalGre { .. }]), "{kinds:?}");
     assert_eq!(found(&kernel, Mode::Vxlan), []);

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::Family;
 use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable};
 use crate::plan::observed::{ObservedLink, ObservedNexthop, ObservedRoute, ObservedRule};
 use crate::plan::step::RouteWrite;
+
+use super::support::both;
 use crate::plan::{Address, NFT_TABLE, Observed, Plan, RuleAction, Step, Sysctl};
 
 /// One namespace.
@@ -14,13 +17,15 @@ pub struct FakeKernel {
 }
 
 impl FakeKernel {
-    /// A namespace with `lo` and one device with an address, `rp_filter=1`, and MPLS loaded.
+    /// A namespace with `lo` and one device with an address of each family, `rp_filter=1`, and MPLS loaded.
     pub fn new(device: &str, address: &str) -> Self {
         let mut kernel = FakeKernel::default();
         kernel.device("lo", true, 65536);
         kernel.device(device, false, 1500);
-        let address = Address { dev: device.to_owned(), address: address.parse().unwrap() };
-        kernel.observed.addresses.push((address, 24, false));
+        for address in both(address.parse().unwrap()).iter() {
+            let length = if address.is_ipv4() { 24 } else { 64 };
+            kernel.observed.addresses.push((Address { dev: device.to_owned(), address }, length, false));
+        }
         kernel.observed.sysctls.insert(Sysctl::PlatformLabels, 0);
         kernel
     }
@@ -37,7 +42,9 @@ impl FakeKernel {
         self.observed.sysctls.insert(Sysctl::RpFilter(dev.clone()), 1);
         self.observed.sysctls.insert(Sysctl::ArpIgnore(dev.clone()), 0);
         self.observed.sysctls.insert(Sysctl::ArpAnnounce(dev.clone()), 0);
-        self.observed.sysctls.insert(Sysctl::MplsInput(dev), 0);
+        self.observed.sysctls.insert(Sysctl::MplsInput(dev.clone()), 0);
+        // As container runtimes leave it in pods that have no IPv6 address.
+        self.observed.sysctls.insert(Sysctl::DisableIpv6(dev), 1);
     }
 
     /// Carries out the first `limit` steps.
@@ -63,7 +70,9 @@ impl FakeKernel {
             Step::DelLink(name) => self.delete_link(name),
             Step::AddAddress(a) => {
                 assert!(o.links.contains_key(&a.dev), "no device {}", a.dev);
-                o.addresses.push((a.clone(), 32, true));
+                let disabled = o.sysctls.get(&Sysctl::DisableIpv6(a.dev.clone())) == Some(&1);
+                assert!(a.address.is_ipv4() || !disabled, "IPv6 is switched off on {}", a.dev);
+                o.addresses.push((a.clone(), Family::of(a.address).bits(), true));
             }
             Step::DelAddress(a) => o.addresses.retain(|(b, _, ours)| a != b || !ours),
             Step::ReplaceNexthop(id, nh) => {
@@ -143,8 +152,10 @@ fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) 
     let name = name.to_owned();
     match command {
         "add set" | "add map" => {
-            let kind = body.trim_start_matches("{ type ").trim_end_matches("; }").to_owned();
-            table.sets.entry(name).or_insert(ObservedSet { kind, elements: BTreeSet::new() });
+            let words: Vec<&str> = body.trim_matches(['{', '}', ' ']).split(';').map(str::trim).collect();
+            let kind = words[0].strip_prefix("type ").unwrap_or("integer").to_owned();
+            let counted = words.contains(&"counter");
+            table.sets.entry(name).or_insert(ObservedSet { kind, counted, ..ObservedSet::default() });
         }
         "delete set" | "delete map" => assert!(table.sets.remove(&name).is_some()),
         "add element" => table.sets.get_mut(&name).expect("set exists").elements.extend(elements(body)),

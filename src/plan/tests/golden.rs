@@ -1,11 +1,11 @@
 //! Plans as commands, compared with the files in `tests/golden/plan`. `UPDATE_GOLDEN=1` writes them anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::fake::FakeKernel;
-use super::support::{cluster, endpoint, ip, routes, settings, vip};
-use crate::model::{Cluster, Mode};
+use super::support::{both, cluster, endpoint, ip, published, routes, settings, vip, with_nodes};
+use crate::model::{Addresses, Cluster, Family, Mode};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
 use crate::plan::pod::{PodInput, desired_pod};
@@ -36,11 +36,19 @@ fn node_plan(cluster: &Cluster, kernel: &FakeKernel) -> Plan {
 }
 
 fn pod_plan(vips: &[(&str, Mode)]) -> Plan {
+    pod_plan_over(&[Family::V4], vips)
+}
+
+/// For a pod that publishes addresses of these families, in a cluster of nodes that do so, too.
+fn pod_plan_over(families: &[Family], vips: &[(&str, Mode)]) -> Plan {
     let kernel = FakeKernel::new("eth0", "10.244.1.2");
+    let of =
+        |address: &str| both(ip(address)).iter().filter(|a| families.contains(&Family::of(*a))).collect::<Vec<_>>();
     let input = PodInput {
         vips: vips.iter().map(|(v, m)| (ip(v), *m)).collect(),
-        address: ip("10.244.1.2"),
-        nodes: BTreeSet::from([ip("10.0.0.1"), ip("10.0.0.2")]),
+        addresses: Addresses::first_of(&of("10.244.1.2")),
+        outer: families.iter().copied().take(1).collect(),
+        nodes: ["10.0.0.1", "10.0.0.2"].into_iter().flat_map(of).collect(),
     };
     let desired = desired_pod(&input, &kernel.observed, &settings("n1")).unwrap();
     diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")
@@ -52,6 +60,43 @@ fn an_ingress_node_in_every_mode() {
         let cluster = cluster(vec![vip("192.0.2.10", mode, vec![endpoint(2, "n1"), endpoint(3, "n2")])]);
         golden(&format!("node-{mode}"), &node_plan(&cluster, &node_kernel(&cluster)));
     }
+}
+
+/// The VIP's family, what nodes and pods publish, and the name of the case.
+const MIXED: [(&str, &[Family], &str); 3] = [
+    ("2001:db8::10", &[Family::V4], "6-over-4"),
+    ("192.0.2.10", &[Family::V6], "4-over-6"),
+    ("2001:db8::10", &[Family::V6], "6-over-6"),
+];
+
+#[test]
+fn an_ingress_node_for_either_family_over_either() {
+    for (address, families, name) in MIXED {
+        for mode in Mode::ALL {
+            let endpoints = [endpoint(2, "n1"), endpoint(3, "n2")].map(|e| published(e, families));
+            let cluster = with_nodes(cluster(vec![vip(address, mode, endpoints.into())]), families);
+            golden(&format!("node-{mode}-{name}"), &node_plan(&cluster, &node_kernel(&cluster)));
+        }
+    }
+}
+
+#[test]
+fn a_pod_for_either_family_over_either() {
+    for (address, families, name) in MIXED {
+        for mode in Mode::ALL {
+            golden(&format!("pod-{mode}-{name}"), &pod_plan_over(families, &[(address, mode)]));
+        }
+    }
+}
+
+#[test]
+fn a_dual_stack_vip_pair_in_a_dual_stack_cluster() {
+    let families = &[Family::V4, Family::V6];
+    let pair = ["192.0.2.10", "2001:db8::10"];
+    let vips = pair.map(|address| vip(address, Mode::Gre, vec![published(endpoint(3, "n2"), families)]));
+    let cluster = with_nodes(cluster(vips.into()), families);
+    golden("node-gre-dual", &node_plan(&cluster, &node_kernel(&cluster)));
+    golden("pod-gre-dual", &pod_plan_over(families, &pair.map(|address| (address, Mode::Gre))));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::fake::FakeKernel;
-use super::support::{cluster, endpoint, ip, routes, settings, vip};
-use crate::model::{Cluster, Mode};
+use super::support::{both, cluster, endpoint, ip, published, routes, settings, vip, with_nodes};
+use crate::model::{Addresses, Cluster, Family, Mode};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
 use crate::plan::pod::{PodInput, desired_pod};
@@ -17,23 +17,37 @@ fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::Gre), Just(Mode::Mpls), Just(Mode::Vxlan)]
 }
 
-/// One to three VIPs, each in some mode with some of six pods on two nodes.
+fn any_vip() -> impl Strategy<Value = String> {
+    (0_u8..4, any::<bool>()).prop_map(|(n, v4)| if v4 { format!("192.0.2.{n}") } else { format!("2001:db8::1{n}") })
+}
+
+/// What a cluster publishes: IPv4, IPv6 or both.
+fn families() -> impl Strategy<Value = Vec<Family>> {
+    prop_oneof![Just(vec![Family::V4]), Just(vec![Family::V6]), Just(vec![Family::V4, Family::V6])]
+}
+
+/// Up to three VIPs of either family, each in some mode with some of six pods on two nodes.
 fn any_cluster() -> impl Strategy<Value = Cluster> {
-    let one = (0_u8..4, mode(), proptest::collection::btree_set(2_u8..8, 0..6));
-    proptest::collection::vec(one, 0..3).prop_map(|vips| {
-        let build = |(last, mode, pods): (u8, Mode, BTreeSet<u8>)| {
-            let node = |n: u8| if n.is_multiple_of(2) { "n1" } else { "n2" };
-            vip(&format!("192.0.2.{last}"), mode, pods.into_iter().map(|n| endpoint(n, node(n))).collect())
+    let one = (any_vip(), mode(), proptest::collection::btree_set(2_u8..8, 0..6));
+    (proptest::collection::vec(one, 0..3), families()).prop_map(|(vips, families)| {
+        let pod = |n: u8| published(endpoint(n, if n.is_multiple_of(2) { "n1" } else { "n2" }), &families);
+        let build = |(address, mode, pods): (String, Mode, BTreeSet<u8>)| {
+            vip(&address, mode, pods.into_iter().map(pod).collect())
         };
-        cluster(vips.into_iter().map(build).collect())
+        with_nodes(cluster(vips.into_iter().map(build).collect()), &families)
     })
 }
 
 fn any_pod() -> impl Strategy<Value = PodInput> {
-    proptest::collection::btree_map(0_u8..4, mode(), 0..4).prop_map(|vips| PodInput {
-        vips: vips.into_iter().map(|(n, m)| (ip(&format!("192.0.2.{n}")), m)).collect(),
-        address: ip("10.244.1.2"),
-        nodes: BTreeSet::from([ip("10.0.0.1")]),
+    (proptest::collection::btree_map(any_vip(), mode(), 0..4), families()).prop_map(|(vips, outer)| {
+        let known = both(ip("10.244.1.2"));
+        let addresses: Vec<_> = outer.iter().filter_map(|family| known.of(*family)).collect();
+        PodInput {
+            vips: vips.into_iter().map(|(address, mode)| (ip(&address), mode)).collect(),
+            addresses: Addresses::first_of(&addresses),
+            outer: outer.into_iter().collect(),
+            nodes: BTreeSet::from([ip("10.0.0.1")]),
+        }
     })
 }
 
@@ -98,8 +112,10 @@ proptest! {
             let desired = desired_node(cluster, &routes(cluster), &settings("n1")).0;
             kernel.apply(&plan(&desired, &kernel.observed), limit);
         }
-        let on = kernel.observed.nft.as_ref().and_then(|t| t.sets.get("vips")).map(|s| s.elements.clone());
-        for vip in on.unwrap_or_default() {
+        let sets = kernel.observed.nft.iter().flat_map(|t| &t.sets);
+        let on: BTreeSet<String> =
+            sets.filter(|(name, _)| ["vips", "vips6"].contains(&name.as_str())).flat_map(|(_, s)| s.elements.clone()).collect();
+        for vip in on {
             for table in 10_000..10_016 {
                 let key = RouteKey { table, vip: ip(&vip) };
                 prop_assert!(kernel.observed.routes.contains_key(&key), "{vip} is switched on, but table {table} is empty");

@@ -83,7 +83,7 @@ fn mpls_pushes_the_pods_own_label_at_home_and_its_address_label_abroad() {
 #[test]
 fn of_two_pods_with_one_label_the_second_is_refused_by_name() {
     let mut twin = endpoint(9, "n2");
-    twin.address = ip("10.245.2.3");
+    twin.addresses = ip("10.245.2.3").into();
     let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, vec![endpoint(3, "n2"), twin])]);
     let mut facts = routes(&cluster);
     facts.insert(ip("10.245.2.3"), facts[&ip("10.244.2.3")].clone());

@@ -1,14 +1,15 @@
 //! A small cluster to plan for.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::model::config::MplsLabels;
-use crate::model::{BucketCount, Cluster, Endpoint, MarkField, Mode, Node, ServiceRef, Vip};
+use crate::model::names::LinkPrefix;
+use crate::model::{Addresses, BucketCount, Cluster, Endpoint, Family, MarkField, Mode, Node, ServiceRef, Vip};
 use crate::plan::Settings;
 use crate::plan::node::{RouteFact, Routes};
 
-pub fn ip(text: &str) -> Ipv4Addr {
+pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -17,7 +18,7 @@ pub fn settings(node: &str) -> Settings {
         node_name: node.to_owned(),
         buckets: BucketCount::new(16).unwrap(),
         table_base: 10_000,
-        link_prefix: "kst-".to_owned(),
+        link_prefix: LinkPrefix::new("kst-").unwrap(),
         hash_seed: 0x6b73_7401,
         mark: MarkField::DEFAULT,
         rule_priority: 101,
@@ -25,6 +26,21 @@ pub fn settings(node: &str) -> Settings {
         vxlan_port: 4790,
         unavailable: BTreeMap::new(),
     }
+}
+
+/// An endpoint with its IPv6 address besides or instead: `fd00:244:<node>::<n>` for `10.244.<node>.<n>`.
+pub fn published(endpoint: Endpoint, families: &[Family]) -> Endpoint {
+    let addresses = both(endpoint.addresses.v4.unwrap().into());
+    let list: Vec<IpAddr> = families.iter().filter_map(|family| addresses.of(*family)).collect();
+    Endpoint { addresses: Addresses::first_of(&list), ..endpoint }
+}
+
+/// An IPv4 address of the lab and its IPv6 twin.
+pub fn both(address: IpAddr) -> Addresses {
+    let IpAddr::V4(v4) = address else { panic!("{address}") };
+    let [_, net, node, n] = v4.octets();
+    let v6 = format!("fd00:{net}:{node}::{n}").parse().unwrap();
+    Addresses { v4: Some(v4), v6: Some(v6) }
 }
 
 /// Pod `n` of `node`: UID `uid-n`, address `10.244.<node>.<n>`.
@@ -35,7 +51,7 @@ pub fn endpoint(n: u8, node: &str) -> Endpoint {
         namespace: "default".to_owned(),
         pod: format!("echo-{n}"),
         node: node.to_owned(),
-        address: Ipv4Addr::new(10, 244, third, n),
+        addresses: IpAddr::from([10, 244, third, n]).into(),
         eligible: true,
     }
 }
@@ -46,14 +62,14 @@ pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
         service: ServiceRef { namespace: "default".into(), name: format!("svc-{address}"), uid: address.to_owned() },
         mode,
         client_ip_affinity: false,
+        tracked: false,
         endpoints,
     }
 }
 
 /// Nodes `n1` and `n2`, both ingress nodes, 10.0.0.1 and 10.0.0.2.
 pub fn cluster(vips: Vec<Vip>) -> Cluster {
-    let node =
-        |n: u8| Node { name: format!("n{n}"), addresses: vec![Ipv4Addr::new(10, 0, 0, n).into()], ingress: true };
+    let node = |n: u8| Node { name: format!("n{n}"), addresses: vec![IpAddr::from([10, 0, 0, n])], ingress: true };
     Cluster {
         vips: vips.into_iter().map(|v| (v.address, v)).collect(),
         nodes: [node(1), node(2)].into_iter().map(|n| (n.name.clone(), n)).collect(),
@@ -61,21 +77,35 @@ pub fn cluster(vips: Vec<Vip>) -> Cluster {
     }
 }
 
-/// Routes as node `n1` has them: own pods on `veth<n>`, everything else through eth0.
+/// The same nodes with these families.
+pub fn with_nodes(mut cluster: Cluster, families: &[Family]) -> Cluster {
+    for node in cluster.nodes.values_mut() {
+        let addresses = both(node.addresses[0]);
+        node.addresses = families.iter().filter_map(|family| addresses.of(*family)).collect();
+    }
+    cluster
+}
+
+/// Routes as node `n1` has them: own pods on `veth<n>`, everything else through eth0; in both families.
 pub fn routes(cluster: &Cluster) -> Routes {
+    let uplink = |gateway| RouteFact { dev: "eth0".into(), gateway, mtu: 1500, bare: false };
     let mut out = BTreeMap::new();
     for endpoint in cluster.vips.values().flat_map(|v| &v.endpoints) {
-        let octets = endpoint.address.octets();
-        let fact = match octets[2] {
-            1 => RouteFact { dev: format!("veth{}", octets[3]), gateway: None, mtu: 1500, bare: true },
-            other => {
-                RouteFact { dev: "eth0".into(), gateway: Some(Ipv4Addr::new(10, 0, 0, other)), mtu: 1500, bare: false }
-            }
-        };
-        out.insert(endpoint.address, fact);
+        let n = endpoint.pod_uid.trim_start_matches("uid-");
+        for address in endpoint.addresses.iter() {
+            let fact = match endpoint.node.as_str() {
+                "n1" => RouteFact { dev: format!("veth{n}"), gateway: None, mtu: 1500, bare: true },
+                other => uplink(both(IpAddr::from([10, 0, 0, node_number(other)])).of(Family::of(address))),
+            };
+            out.insert(address, fact);
+        }
     }
-    for node in cluster.nodes.values().filter_map(Node::ipv4) {
-        out.insert(node, RouteFact { dev: "eth0".into(), gateway: None, mtu: 1500, bare: false });
+    for address in cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()) {
+        out.insert(address, uplink(None));
     }
     out
+}
+
+fn node_number(name: &str) -> u8 {
+    name.trim_start_matches('n').parse().unwrap()
 }

@@ -14,7 +14,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::ObjectKey;
-use super::settings::mode_annotation;
+use super::settings::{conntrack_annotation, mode_annotation};
 
 pub(super) use node::NodeRecord;
 pub(super) use pod::PodRecord;
@@ -28,11 +28,17 @@ pub(super) struct Annotations {
     pub(super) vips: String,
     /// Names the mode.
     pub(super) mode: String,
+    /// Says whether packets stay tracked.
+    pub(super) conntrack: String,
 }
 
 impl Annotations {
     pub(super) fn new(annotation: &str) -> Self {
-        Self { vips: annotation.to_owned(), mode: mode_annotation(annotation) }
+        Self {
+            vips: annotation.to_owned(),
+            mode: mode_annotation(annotation),
+            conntrack: conntrack_annotation(annotation),
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub(in crate::state) struct ServiceRecord {
     pub vips: Option<String>,
     /// The mode annotation, as written.
     pub mode: Option<String>,
+    /// The annotation about connection tracking, as written.
+    pub conntrack: Option<String>,
     /// `type: ExternalName`: a DNS alias without endpoints.
     pub external_name: bool,
     /// `sessionAffinity: ClientIP`.
@@ -42,6 +44,7 @@ impl Reduce for ServiceRecord {
             created: meta.creation_timestamp.as_ref().map(|t| t.0),
             vips: annotation(&annotations.vips),
             mode: annotation(&annotations.mode),
+            conntrack: annotation(&annotations.conntrack),
             external_name: spec.is_some_and(|s| s.type_.as_deref() == Some("ExternalName")),
             client_ip_affinity: spec.is_some_and(|s| s.session_affinity.as_deref() == Some("ClientIP")),
             // `clusterIP` repeats the first of `clusterIPs`, unless a very old writer left the list out.

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 
 use super::{Annotations, Reduce};
+use crate::model::Family;
 
 /// Label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -17,17 +18,15 @@ pub(in crate::state) struct SliceRecord {
     pub address_type: AddressType,
     /// `metadata.generation`: rises with each change.
     pub generation: i64,
-    /// Its endpoints; none are kept of a slice whose addresses are not IPv4.
+    /// Its endpoints; none are kept of a slice whose addresses are no IP addresses.
     pub endpoints: Vec<EndpointRecord>,
 }
 
 /// `addressType` of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::state) enum AddressType {
-    /// The one that is served.
-    Ipv4,
-    /// The other half of a dual-stack Service.
-    Ipv6,
+    /// `IPv4` or `IPv6`: a dual-stack Service has slices of both.
+    Ip(Family),
     /// `FQDN`, or whatever a later API invents.
     Other(String),
 }
@@ -72,13 +71,13 @@ impl Reduce for SliceRecord {
 
     fn reduce(slice: &EndpointSlice, _: &Annotations) -> Self {
         let address_type = match slice.address_type.as_str() {
-            "IPv4" => AddressType::Ipv4,
-            "IPv6" => AddressType::Ipv6,
+            "IPv4" => AddressType::Ip(Family::V4),
+            "IPv6" => AddressType::Ip(Family::V6),
             other => AddressType::Other(other.to_owned()),
         };
         let endpoints = match address_type {
-            AddressType::Ipv4 => slice.endpoints.iter().flatten().map(endpoint).collect(),
-            AddressType::Ipv6 | AddressType::Other(_) => Vec::new(),
+            AddressType::Ip(_) => slice.endpoints.iter().flatten().map(endpoint).collect(),
+            AddressType::Other(_) => Vec::new(),
         };
         Self {
             service: slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME).cloned()),

@@ -4,7 +4,7 @@ use super::super::annotation::parse;
 
 /// Good members as they are printed, bad ones as the reader is told.
 fn members(text: &str) -> Vec<String> {
-    let show = |member: Result<std::net::Ipv4Addr, super::super::annotation::BadMember>| match member {
+    let show = |member: Result<std::net::IpAddr, super::super::annotation::BadMember>| match member {
         Ok(address) => address.to_string(),
         Err(bad) => bad.to_string(),
     };
@@ -51,9 +51,28 @@ fn a_prefix_or_a_port_is_named_as_what_it_is() {
 }
 
 #[test]
-fn ipv6_is_named_as_not_supported_yet() {
-    for text in ["2001:db8::10", "::", "::ffff:192.0.2.10"] {
-        assert_eq!(members(text), [format!("{text:?} is an IPv6 address, and IPv6 VIPs are not supported yet")]);
+fn both_families_may_be_mixed() {
+    assert_eq!(members("192.0.2.10, 2001:DB8:0::10"), ["192.0.2.10", "2001:db8::10"]);
+    assert_eq!(members("fd00::10,64:ff9b::c000:20a"), ["fd00::10", "64:ff9b::c000:20a"]);
+}
+
+#[test]
+fn ipv6_addresses_that_no_host_is_reached_by_are_named() {
+    for (text, why) in [
+        ("::", "is the unspecified address"),
+        ("::1", "is a loopback address"),
+        ("fe80::1", "is a link-local address"),
+        ("febf::1", "is a link-local address"),
+        ("fec0::1", "is a site-local address, which RFC 3879 withdrew"),
+        ("ff02::1", "is a multicast address"),
+        ("::ffff:192.0.2.10", "is an IPv4 address in IPv6 notation"),
+        ("::192.0.2.10", "is an IPv4 address in IPv6 notation"),
+        ("fe80::1%eth0", "has a zone, which means something on one host only"),
+        ("2001:db8::10%2", "has a zone, which means something on one host only"),
+        ("2001:db8::10/128", "is a prefix, not an address"),
+        ("[2001:db8::10]:53", "has a port"),
+    ] {
+        assert_eq!(members(text), [format!("{text:?} {why}")]);
     }
 }
 
@@ -102,8 +121,9 @@ proptest! {
 
     #[test]
     fn every_host_address_survives_in_its_place(octets in any::<[u8; 4]>(), spaces in "[ \t]{0,3}") {
-        let address = std::net::Ipv4Addr::from(octets);
-        let refused = address.is_loopback() || address.is_link_local() || octets[0] == 0 || octets[0] >= 224;
+        let v4 = std::net::Ipv4Addr::from(octets);
+        let address = std::net::IpAddr::V4(v4);
+        let refused = v4.is_loopback() || v4.is_link_local() || octets[0] == 0 || octets[0] >= 224;
         let parsed: Vec<_> = parse(&format!("banana,{spaces}{address}{spaces}")).collect();
         prop_assert!(parsed[0].is_err());
         prop_assert_eq!(parsed[1].as_ref().ok(), (!refused).then_some(&address));

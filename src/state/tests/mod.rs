@@ -12,7 +12,7 @@ mod services;
 mod slices;
 mod vips;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
     Node, NodeAddress, NodeSpec, NodeStatus, ObjectReference, Pod, PodIP, PodSpec, PodStatus, Service, ServiceSpec,
@@ -188,7 +188,7 @@ impl World {
     }
 }
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::Addresses;
 
 fn labelled(mut node: Node, label: &str, value: &str) -> Node {
     node.metadata.labels.get_or_insert_default().insert(label.to_owned(), value.to_owned());
@@ -25,14 +26,14 @@ fn a_node_has_its_internal_addresses_in_their_order() {
     let resolved = World::new().node(node).resolve();
     let node = &resolved.cluster.nodes["worker-a"];
     assert_eq!(node.addresses, ["fd00::1".parse::<std::net::IpAddr>().unwrap(), "10.0.0.21".parse().unwrap()]);
-    assert_eq!(node.ipv4(), Some(ip("10.0.0.21")));
+    assert_eq!(node.tunnel_addresses(), Addresses::first_of(&[ip("10.0.0.21"), ip("fd00::1")]));
 }
 
 #[test]
 fn a_node_that_has_no_address_yet_is_listed_without_one() {
     let node = Node { metadata: mk_node("worker-a", "", "").metadata, spec: None, status: None };
     let resolved = World::new().node(node).resolve();
-    assert_eq!(resolved.cluster.nodes["worker-a"].ipv4(), None);
+    assert_eq!(resolved.cluster.nodes["worker-a"].tunnel_addresses(), Addresses::default());
 }
 
 #[test]

@@ -22,16 +22,17 @@ fn world(slices: k8s_openapi::List<EndpointSlice>) -> World {
 }
 
 #[test]
-fn a_dual_stack_service_is_served_on_its_ipv4_vip() {
+fn a_dual_stack_service_is_served_on_both_its_vips_by_pods_with_both_addresses() {
     let resolved = world(fixture!("endpointslices-with-terminating")).resolve();
-    assert_eq!(vips(&resolved), ["192.0.2.10"]);
+    assert_eq!(vips(&resolved), ["192.0.2.10", "2001:db8::10"]);
     let vip = &resolved.cluster.vips[&ip("192.0.2.10")];
     let mut pods: Vec<_> = vip.endpoints.iter().map(|e| (e.pod.as_str(), e.node.as_str(), e.eligible)).collect();
     pods.sort_unstable();
     let expected = [("echo-1", "worker-a", false), ("echo-2", "worker-b", true), ("echo-3", "worker-a", true)];
     assert_eq!(pods, expected);
-    let parts = ["Service tunnel-rec/echo", "\"2001:db8::10\"", "IPv6 VIPs are not supported yet"];
-    assert_problem(&resolved, Reason::InvalidVip, &parts);
+    assert!(vip.endpoints.iter().all(|e| e.addresses.v4.is_some() && e.addresses.v6.is_some()), "{vip:?}");
+    assert_eq!(vip.endpoints, resolved.cluster.vips[&ip("2001:db8::10")].endpoints);
+    assert_eq!(problems(&resolved), [""; 0]);
 }
 
 #[test]
@@ -54,6 +55,6 @@ fn the_own_pod_of_an_endpoint_is_found() {
 #[test]
 fn nodes_have_the_addresses_that_their_kubelets_reported() {
     let resolved = world(fixture!("endpointslices-with-terminating")).resolve();
-    assert_eq!(resolved.cluster.nodes["worker-a"].ipv4(), Some(ip("10.0.0.21")));
+    assert_eq!(resolved.cluster.nodes["worker-a"].tunnel_addresses(), ip("10.0.0.21").into());
     assert_eq!(resolved.cluster.nodes.len(), 2);
 }

@@ -148,3 +148,15 @@ fn a_load_balancer_address_may_be_a_vip() {
     service.status = serde_json::from_str(r#"{"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}]}}"#).unwrap();
     assert_eq!(vips(&world().service(service).resolve()), ["192.0.2.10"]);
 }
+
+#[test]
+fn packets_stay_tracked_where_the_service_asks_for_it() {
+    let tracked = |value: &str| {
+        let service = annotated(mk_service("echo", "192.0.2.10"), "cmd.nu/tunnel-conntrack", value);
+        world().service(service).resolve()
+    };
+    assert!(tracked("keep").cluster.vips[&ip("192.0.2.10")].tracked);
+    let odd = tracked("banana");
+    assert!(!odd.cluster.vips[&ip("192.0.2.10")].tracked, "the Service is served all the same");
+    assert_problem(&odd, Reason::InvalidOption, &["cmd.nu/tunnel-conntrack", "\"banana\" means nothing", "write keep"]);
+}

@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::super::problems::MAX_NAMED;
 use super::*;
+use crate::model::Addresses;
 use crate::model::Endpoint as Pod;
 
 const VIP: &str = "192.0.2.10";
@@ -32,7 +33,7 @@ fn a_pod_has_everything_that_the_data_path_needs() {
         namespace: "shop".to_owned(),
         pod: "a".to_owned(),
         node: "worker-b".to_owned(),
-        address: ip("10.244.2.1"),
+        addresses: ip("10.244.2.1").into(),
         eligible: true,
     };
     assert_eq!(pods(&resolved), [expected]);
@@ -67,6 +68,29 @@ fn ipv6_slices_are_the_other_half_of_a_dual_stack_service() {
     v6.address_type = "IPv6".to_owned();
     let resolved = world().slice(v6).slice(mk_slice("echo-4", "echo", vec![mk_endpoint("a", "10.244.2.1")])).resolve();
     assert_eq!(names(&resolved), ["a"]);
+    assert_eq!(pods(&resolved)[0].addresses, Addresses::first_of(&[ip("10.244.2.1"), ip("fd00::1")]));
+    assert!(resolved.cluster.problems.is_empty());
+}
+
+#[test]
+fn a_pod_with_slices_of_one_family_has_an_address_of_that_family_only() {
+    let mut v6 = mk_slice("echo-6", "echo", vec![mk_endpoint("a", "fd00::1")]);
+    v6.address_type = "IPv6".to_owned();
+    assert_eq!(pods(&world().slice(v6).resolve())[0].addresses, ip("fd00::1").into());
+}
+
+#[test]
+fn an_address_of_another_family_than_its_slice_says_is_refused_by_name() {
+    let resolved = with_slice(vec![mk_endpoint("a", "fd00::1")]);
+    assert_problem(&resolved, Reason::EndpointRefused, &["pod shop/a", "\"fd00::1\"", "slice of its type"]);
+}
+
+#[test]
+fn a_pod_whose_one_address_is_bad_is_served_by_the_other() {
+    let mut v6 = mk_slice("echo-6", "echo", vec![mk_endpoint("a", "fe80::1")]);
+    v6.address_type = "IPv6".to_owned();
+    let resolved = world().slice(v6).slice(mk_slice("echo-4", "echo", vec![mk_endpoint("a", "10.244.2.1")])).resolve();
+    assert_eq!(pods(&resolved)[0].addresses, ip("10.244.2.1").into());
     assert!(resolved.cluster.problems.is_empty());
 }
 
@@ -144,7 +168,7 @@ fn of_equally_ready_mentions_the_younger_generation_holds() {
     young.metadata.generation = Some(7);
     let resolved =
         world().slice(young).slice(mk_slice("echo-1", "echo", vec![mk_endpoint("a", "10.244.2.1")])).resolve();
-    assert_eq!(pods(&resolved)[0].address, ip("10.244.2.2"));
+    assert_eq!(pods(&resolved)[0].addresses, ip("10.244.2.2").into());
     assert_eq!(pods(&resolved).len(), 1);
 }
 
@@ -180,7 +204,7 @@ fn a_pod_without_a_node_is_refused_by_name() {
 #[test]
 fn a_pod_with_an_address_that_is_none_is_refused_by_name() {
     for (address, words) in [
-        ("banana", "has address \"banana\", which is no pod's IPv4 address"),
+        ("banana", "has address \"banana\", which is no pod's address in a slice of its type"),
         ("fd00::1", "has address \"fd00::1\""),
         ("0.0.0.0", "has address \"0.0.0.0\""),
         ("127.0.0.1", "has address \"127.0.0.1\""),
@@ -198,7 +222,7 @@ fn a_pod_with_an_address_that_is_none_is_refused_by_name() {
 fn only_the_first_address_of_an_endpoint_means_anything() {
     let mut endpoint = mk_endpoint("a", "10.244.2.1");
     endpoint.addresses.push("banana".to_owned());
-    assert_eq!(pods(&with_slice(vec![endpoint]))[0].address, ip("10.244.2.1"));
+    assert_eq!(pods(&with_slice(vec![endpoint]))[0].addresses, ip("10.244.2.1").into());
 }
 
 #[test]

@@ -11,13 +11,13 @@ fn created(mut service: Service, time: &str) -> Service {
 
 #[test]
 fn the_good_members_of_a_list_are_served() {
-    let resolved = World::new().service(mk_service("echo", "banana,192.0.2.10,2001:db8::10")).resolve();
-    assert_eq!(vips(&resolved), ["192.0.2.10"]);
+    let resolved = World::new().service(mk_service("echo", "banana,192.0.2.10,2001:db8::10,fe80::1")).resolve();
+    assert_eq!(vips(&resolved), ["192.0.2.10", "2001:db8::10"]);
     let expected = [
-        "InvalidVIP annotation cmd.nu/tunnel of Service shop/echo: \"2001:db8::10\" is an IPv6 address, and IPv6 VIPs are \
-         not supported yet: remove it, the IPv4 addresses of the list are served",
-        "InvalidVIP annotation cmd.nu/tunnel of Service shop/echo: \"banana\" is not an IP address: write IPv4 addresses \
-         separated by commas, such as 192.0.2.10,192.0.2.11",
+        "InvalidVIP annotation cmd.nu/tunnel of Service shop/echo: \"banana\" is not an IP address: write IP addresses \
+         separated by commas, such as 192.0.2.10,2001:db8::10",
+        "InvalidVIP annotation cmd.nu/tunnel of Service shop/echo: \"fe80::1\" is a link-local address: use a unicast \
+         address that is routed to the ingress nodes",
     ];
     assert_eq!(problems(&resolved), expected);
 }
@@ -25,7 +25,7 @@ fn the_good_members_of_a_list_are_served() {
 #[test]
 fn an_empty_annotation_is_a_problem_of_its_own() {
     let resolved = World::new().service(mk_service("echo", "")).resolve();
-    assert_problem(&resolved, Reason::InvalidVip, &["Service shop/echo", "is empty", "write an IPv4 address"]);
+    assert_problem(&resolved, Reason::InvalidVip, &["Service shop/echo", "is empty", "write an IP address"]);
 }
 
 #[test]
@@ -140,5 +140,15 @@ fn notes_of_the_longest_names_and_members_fit_into_an_event() {
     let resolved = World::new().service(service).resolve();
     let note = &problem(&resolved).note;
     assert!(note.len() <= MAX_NOTE, "{}", note.len());
-    assert!(note.contains("(4096 bytes) is not an IP address: write IPv4 addresses"), "{note}");
+    assert!(note.contains("(4096 bytes) is not an IP address: write IP addresses"), "{note}");
+}
+
+#[test]
+fn an_ipv6_address_inside_a_pod_range_is_refused() {
+    let node = mk_node("worker-a", "fd00::1", "fd00:244:1::/64");
+    let resolved = World::new().node(node).service(mk_service("echo", "fd00:244:1::7,fd00::1,2001:db8::10")).resolve();
+    assert_eq!(vips(&resolved), ["2001:db8::10"]);
+    let [address, range] = &problems(&resolved)[..] else { panic!("{:?}", problems(&resolved)) };
+    assert!(range.contains("fd00:244:1::7 is inside fd00:244:1::/64, the pod range of node worker-a"), "{range}");
+    assert!(address.contains("fd00::1 is an address of node worker-a"), "{address}");
 }

@@ -6,21 +6,26 @@ add map inet kube_service_tunnel saved_arp_announce { type ifname : mark; }
 add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
 add map inet kube_service_tunnel saved_arp_ignore { type ifname : mark; }
 add element inet kube_service_tunnel saved_arp_ignore { "eth0" : 0 }
-add set inet kube_service_tunnel vips { type ipv4_addr; }
+add set inet kube_service_tunnel sent { type ipv4_addr; counter; }
+add element inet kube_service_tunnel sent { 192.0.2.10, 192.0.2.11 }
+add set inet kube_service_tunnel served { type ipv4_addr; }
+add element inet kube_service_tunnel served { 192.0.2.10, 192.0.2.11 }
+add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
 add chain inet kube_service_tunnel output { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel prerouting { type filter hook prerouting priority -300; policy accept; }
+add chain inet kube_service_tunnel vip
 add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
-add rule inet kube_service_tunnel mss ip saddr @vips tcp flags & (syn | rst) == syn tcp option maxseg size set 1436 comment "clients send what fits #669a498e"
-add rule inet kube_service_tunnel output ip saddr @vips notrack comment "replies from a VIP #bbc68ef4"
-add rule inet kube_service_tunnel prerouting ip daddr 10.244.1.2 ip protocol gre ip saddr != @nodes drop comment "GRE only from nodes #9714b787"
-add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr != @vips drop comment "only VIPs leave a tunnel #380c8d10"
-add rule inet kube_service_tunnel prerouting iifname "kst-*" meta nfproto != ipv4 drop comment "only IPv4 leaves a tunnel #3a88d240"
-add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #d0ba1667"
-add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips notrack comment "VIP traffic #7ca2c511"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @vips meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to 0.0.0.0 answer from the VIP #bcbc0474"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1436 comment "clients send what fits #1b6bf001"
+add rule inet kube_service_tunnel output ip saddr @sent notrack comment "replies from a VIP #a606074e"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
+add rule inet kube_service_tunnel prerouting ip daddr 10.244.1.2 meta l4proto gre ip saddr != @nodes drop comment "GRE only from nodes #fb8786bd"
+add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4c5c25a7"
 EOF
 ip link add kst-gre type gre local 10.244.1.2
 sysctl -w net/ipv4/conf/kst-gre/rp_filter=2

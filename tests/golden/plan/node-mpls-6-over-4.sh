@@ -1,0 +1,91 @@
+nft -f - <<'EOF'
+add table inet kube_service_tunnel
+add set inet kube_service_tunnel endpoint_devices { type ifname; }
+add element inet kube_service_tunnel endpoint_devices { "veth2" }
+add set inet kube_service_tunnel endpoints { type ipv4_addr; }
+add element inet kube_service_tunnel endpoints { 10.244.1.2, 10.244.2.3 }
+add set inet kube_service_tunnel mpls_gateways6 { type ipv6_addr; }
+add element inet kube_service_tunnel mpls_gateways6 { ::ffff:10.0.0.2, ::ffff:10.244.1.2 }
+add set inet kube_service_tunnel quoted_vips6 { typeof @th,256,128; }
+add element inet kube_service_tunnel quoted_vips6 { 0x20010db8000000000000000000000010 }
+add map inet kube_service_tunnel saved_mpls_input { type ifname : mark; }
+add element inet kube_service_tunnel saved_mpls_input { "eth0" : 0 }
+add map inet kube_service_tunnel saved_platform_labels { type ifname : mark; }
+add element inet kube_service_tunnel saved_platform_labels { "." : 0 }
+add set inet kube_service_tunnel served6 { type ipv6_addr; }
+add element inet kube_service_tunnel served6 { 2001:db8::10 }
+add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
+add chain inet kube_service_tunnel about
+add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
+add chain inet kube_service_tunnel icmp_error6
+add chain inet kube_service_tunnel output { type route hook output priority -300; policy accept; }
+add chain inet kube_service_tunnel own_error { type filter hook output priority -300; policy accept; }
+add chain inet kube_service_tunnel postrouting { type filter hook postrouting priority -150; policy accept; }
+add chain inet kube_service_tunnel prerouting { type filter hook prerouting priority -300; policy accept; }
+add chain inet kube_service_tunnel vip6
+add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
+add rule inet kube_service_tunnel forward ip6 daddr @served6 oifname != "kst-*" rt ip6 nexthop != @mpls_gateways6 counter reject with icmpv6 type addr-unreachable comment "VIP traffic leaves encapsulated or not at all #35660e8b"
+add rule inet kube_service_tunnel icmp_error6 @th,112,8 { 6, 17, 132 } meta mark set jhash @th,256,128 . @th,128,128 . @th,400,16 . @th,384,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #1e137224"
+add rule inet kube_service_tunnel icmp_error6 meta mark set jhash @th,256,128 . @th,128,128 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #2017bd19"
+add rule inet kube_service_tunnel output ip6 daddr @vips6 goto vip6 comment "VIP traffic of this node #4ac959e7"
+add rule inet kube_service_tunnel output meta l4proto gre ip daddr @endpoints notrack comment "outer GRE packets need no entry #c72b2b70"
+add rule inet kube_service_tunnel output udp dport 4790 ip daddr @endpoints notrack comment "outer VXLAN packets need no entry #83e9e1b3"
+add rule inet kube_service_tunnel own_error icmpv6 type { destination-unreachable, packet-too-big, time-exceeded } @th,256,128 @quoted_vips6 ip6 saddr set @th,256,128 comment "errors about a VIP come from it #a5a7077e"
+add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
+add rule inet kube_service_tunnel prerouting ip6 daddr @vips6 goto vip6 comment "VIP traffic #4ac959e7"
+add rule inet kube_service_tunnel prerouting iifname @endpoint_devices ip6 saddr @served6 notrack comment "replies of local endpoints #c7b961fd"
+add rule inet kube_service_tunnel vip6 notrack comment "a flow may come back through another node #c6b78f49"
+add rule inet kube_service_tunnel vip6 icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } goto icmp_error6 comment "errors about a flow #8bbba670"
+add rule inet kube_service_tunnel vip6 meta l4proto { tcp, udp, sctp } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #2ac82f76"
+add rule inet kube_service_tunnel vip6 meta mark set jhash ip6 saddr . ip6 daddr mod 16 seed 0x6b737401 offset 128 return comment "any other protocol #5ab0db06"
+EOF
+sysctl -w net/mpls/conf/eth0/input=1
+sysctl -w net/mpls/platform_labels=131072
+ip -f mpls route replace 65794 as 100 via inet 10.244.1.2 dev veth2 protocol 107
+ip -6 nexthop replace id 1795162112 encap mpls 100 via ::ffff:10.244.1.2 dev veth2 onlink protocol 107
+ip -6 nexthop replace id 1795162113 encap mpls 66051 via ::ffff:10.0.0.2 dev eth0 onlink protocol 107
+ip route replace 2001:db8::10/128 table 10000 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10001 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10002 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10003 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10004 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10005 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10006 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10007 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10008 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10009 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10010 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10011 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10012 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10013 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10014 nhid 1795162112 mtu 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10015 nhid 1795162113 mtu 1500 protocol 107
+ip -6 rule add priority 141 nop protocol 107
+ip -6 rule add priority 138 fwmark 0x8f/0xff lookup 10015 protocol 107
+ip -6 rule add priority 137 fwmark 0x8e/0xff lookup 10014 protocol 107
+ip -6 rule add priority 134 fwmark 0x8d/0xff lookup 10013 protocol 107
+ip -6 rule add priority 133 fwmark 0x8c/0xff lookup 10012 protocol 107
+ip -6 rule add priority 132 fwmark 0x82/0x82 goto 137 protocol 107
+ip -6 rule add priority 129 fwmark 0x8b/0xff lookup 10011 protocol 107
+ip -6 rule add priority 128 fwmark 0x8a/0xff lookup 10010 protocol 107
+ip -6 rule add priority 125 fwmark 0x89/0xff lookup 10009 protocol 107
+ip -6 rule add priority 124 fwmark 0x88/0xff lookup 10008 protocol 107
+ip -6 rule add priority 123 fwmark 0x82/0x82 goto 128 protocol 107
+ip -6 rule add priority 122 fwmark 0x84/0x84 goto 132 protocol 107
+ip -6 rule add priority 119 fwmark 0x87/0xff lookup 10007 protocol 107
+ip -6 rule add priority 118 fwmark 0x86/0xff lookup 10006 protocol 107
+ip -6 rule add priority 115 fwmark 0x85/0xff lookup 10005 protocol 107
+ip -6 rule add priority 114 fwmark 0x84/0xff lookup 10004 protocol 107
+ip -6 rule add priority 113 fwmark 0x82/0x82 goto 118 protocol 107
+ip -6 rule add priority 110 fwmark 0x83/0xff lookup 10003 protocol 107
+ip -6 rule add priority 109 fwmark 0x82/0xff lookup 10002 protocol 107
+ip -6 rule add priority 106 fwmark 0x81/0xff lookup 10001 protocol 107
+ip -6 rule add priority 105 fwmark 0x80/0xff lookup 10000 protocol 107
+ip -6 rule add priority 104 fwmark 0x82/0x82 goto 109 protocol 107
+ip -6 rule add priority 103 fwmark 0x84/0x84 goto 113 protocol 107
+ip -6 rule add priority 102 fwmark 0x88/0x88 goto 122 protocol 107
+ip -6 rule add priority 101 fwmark 0x0/0x80 goto 141 protocol 107
+nft -f - <<'EOF'
+add element inet kube_service_tunnel vips6 { 2001:db8::10 }
+EOF

@@ -1,0 +1,38 @@
+nft -f - <<'EOF'
+add table inet kube_service_tunnel
+add set inet kube_service_tunnel nodes6 { type ipv6_addr; }
+add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
+add map inet kube_service_tunnel saved_arp_announce { type ifname : mark; }
+add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
+add map inet kube_service_tunnel saved_arp_ignore { type ifname : mark; }
+add element inet kube_service_tunnel saved_arp_ignore { "eth0" : 0 }
+add set inet kube_service_tunnel sent { type ipv4_addr; counter; }
+add element inet kube_service_tunnel sent { 192.0.2.10 }
+add set inet kube_service_tunnel served { type ipv4_addr; }
+add element inet kube_service_tunnel served { 192.0.2.10 }
+add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
+add chain inet kube_service_tunnel about
+add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
+add chain inet kube_service_tunnel output { type filter hook output priority -300; policy accept; }
+add chain inet kube_service_tunnel prerouting { type filter hook prerouting priority -300; policy accept; }
+add chain inet kube_service_tunnel vip
+add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
+add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1416 comment "clients send what fits #0b6759a3"
+add rule inet kube_service_tunnel output ip saddr @sent notrack comment "replies from a VIP #a606074e"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
+add rule inet kube_service_tunnel prerouting ip6 daddr fd00:244:1::2 meta l4proto gre ip6 saddr != @nodes6 drop comment "GRE only from nodes #fcdcd8da"
+add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4c5c25a7"
+EOF
+ip link add kst-gre6 type ip6gre local fd00:244:1::2
+sysctl -w net/ipv4/conf/kst-gre6/rp_filter=2
+sysctl -w net/ipv4/conf/eth0/arp_ignore=1
+sysctl -w net/ipv4/conf/eth0/arp_announce=2
+ip link set kst-gre6 up
+ip address add 192.0.2.10/32 dev kst-gre6 proto 107
+nft -f - <<'EOF'
+add element inet kube_service_tunnel vips { 192.0.2.10 }
+EOF

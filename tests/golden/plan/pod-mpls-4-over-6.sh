@@ -1,0 +1,43 @@
+nft -f - <<'EOF'
+add table inet kube_service_tunnel
+add map inet kube_service_tunnel saved_arp_announce { type ifname : mark; }
+add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
+add map inet kube_service_tunnel saved_arp_ignore { type ifname : mark; }
+add element inet kube_service_tunnel saved_arp_ignore { "eth0" : 0 }
+add map inet kube_service_tunnel saved_mpls_input { type ifname : mark; }
+add element inet kube_service_tunnel saved_mpls_input { "eth0" : 0 }
+add map inet kube_service_tunnel saved_platform_labels { type ifname : mark; }
+add element inet kube_service_tunnel saved_platform_labels { "." : 0 }
+add map inet kube_service_tunnel saved_rp_filter { type ifname : mark; }
+add element inet kube_service_tunnel saved_rp_filter { "lo" : 1 }
+add set inet kube_service_tunnel sent { type ipv4_addr; counter; }
+add element inet kube_service_tunnel sent { 192.0.2.10 }
+add set inet kube_service_tunnel served { type ipv4_addr; }
+add element inet kube_service_tunnel served { 192.0.2.10 }
+add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
+add chain inet kube_service_tunnel about
+add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
+add chain inet kube_service_tunnel output { type filter hook output priority -300; policy accept; }
+add chain inet kube_service_tunnel prerouting { type filter hook prerouting priority -300; policy accept; }
+add chain inet kube_service_tunnel vip
+add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
+add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1456 comment "clients send what fits #1b5ce577"
+add rule inet kube_service_tunnel output ip saddr @sent notrack comment "replies from a VIP #a606074e"
+add rule inet kube_service_tunnel prerouting iifname "lo" ip daddr @vips goto vip comment "VIP traffic #1cee03a9"
+add rule inet kube_service_tunnel prerouting iifname "lo" fib saddr type != local drop comment "only VIPs leave MPLS #1e432a16"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
+add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
+add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #d06be493"
+EOF
+sysctl -w net/ipv4/conf/lo/rp_filter=2
+sysctl -w net/ipv4/conf/eth0/arp_ignore=1
+sysctl -w net/ipv4/conf/eth0/arp_announce=2
+sysctl -w net/mpls/conf/eth0/input=1
+sysctl -w net/mpls/platform_labels=101
+ip address add 192.0.2.10/32 dev lo proto 107
+ip -f mpls route replace 100 dev lo protocol 107
+nft -f - <<'EOF'
+add element inet kube_service_tunnel vips { 192.0.2.10 }
+EOF

@@ -1,0 +1,35 @@
+nft -f - <<'EOF'
+add table inet kube_service_tunnel
+add set inet kube_service_tunnel nodes { type ipv4_addr; }
+add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
+add set inet kube_service_tunnel nodes6 { type ipv6_addr; }
+add set inet kube_service_tunnel sent6 { type ipv6_addr; counter; }
+add element inet kube_service_tunnel sent6 { 2001:db8::10 }
+add set inet kube_service_tunnel served6 { type ipv6_addr; }
+add element inet kube_service_tunnel served6 { 2001:db8::10 }
+add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
+add chain inet kube_service_tunnel about
+add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
+add chain inet kube_service_tunnel output { type filter hook output priority -300; policy accept; }
+add chain inet kube_service_tunnel prerouting { type filter hook prerouting priority -300; policy accept; }
+add chain inet kube_service_tunnel vip
+add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
+add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1404 comment "clients send what fits #7790049e"
+add rule inet kube_service_tunnel output ip6 saddr @sent6 notrack comment "replies from a VIP #36ca6e3a"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
+add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes drop comment "VXLAN only from nodes #259694f4"
+add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 drop comment "VXLAN only from nodes #d2b4925a"
+add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #d0b81220"
+EOF
+ip link add kst-vxlan type vxlan external gpe dstport 4790
+sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
+sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
+ip link set kst-vxlan up
+ip address add 2001:db8::10/128 dev kst-vxlan nodad preferred_lft 0 proto 107
+nft -f - <<'EOF'
+add element inet kube_service_tunnel vips6 { 2001:db8::10 }
+EOF
