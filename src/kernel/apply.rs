@@ -70,7 +70,11 @@ pub fn apply(plan: &Plan) -> Result<usize, ApplyError> {
             [Step::Nft(_) | Step::SetSysctl(..), ..] => one_by_one(run),
             _ => batch(run, &mut netlink),
         };
-        outcome.map_err(|(index, source)| ApplyError { done: done + index, step: Box::new(run[index].clone()), source })?;
+        outcome.map_err(|(index, source)| ApplyError {
+            done: done + index,
+            step: Box::new(run[index].clone()),
+            source,
+        })?;
         done += run.len();
     }
     Ok(done)
