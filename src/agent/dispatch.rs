@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
+use crate::kernel::{self, KernelError};
 use crate::model::{Addresses, Cluster, Family, Node, ServiceRef};
 use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
 use crate::plan::Settings;
@@ -35,8 +36,25 @@ pub struct PodGoal {
     pub input: PodInput,
 }
 
-/// Goals of all pods of this node that serve a VIP, by pod UID.
-pub fn pod_goals(cluster: &Cluster, settings: &Settings) -> BTreeMap<String, PodGoal> {
+/// The MTU of the ways from this node to the others, by address; what cannot be asked for is left out.
+pub fn underlay(netns: &Netns, cluster: &Cluster) -> BTreeMap<IpAddr, u32> {
+    let nodes: Vec<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
+    let facts = netns.run(|| kernel::routes_to(&nodes)).map_err(KernelError::from).and_then(|facts| facts);
+    match facts {
+        Ok(facts) => nodes.into_iter().zip(facts).filter_map(|(node, fact)| Some((node, fact.ok()?.mtu))).collect(),
+        Err(error) => {
+            warn!(%error, "cannot look up the ways to the other nodes, their MTU is not taken into account");
+            BTreeMap::new()
+        }
+    }
+}
+
+/// Goals of all pods of this node that serve a VIP, by pod UID; `underlay` is what [`underlay`] says.
+pub fn pod_goals(
+    cluster: &Cluster,
+    settings: &Settings,
+    underlay: &BTreeMap<IpAddr, u32>,
+) -> BTreeMap<String, PodGoal> {
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
     for vip in cluster.vips.values().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
@@ -49,6 +67,7 @@ pub fn pod_goals(cluster: &Cluster, settings: &Settings) -> BTreeMap<String, Pod
                     addresses: endpoint.addresses,
                     outer: outer_families(endpoint.addresses, cluster),
                     nodes: nodes.clone(),
+                    underlay_mtu: underlay_mtu(endpoint.addresses, cluster, underlay),
                 },
             });
             goal.services.insert(vip.service.clone());
@@ -63,6 +82,13 @@ fn outer_families(pod: Addresses, cluster: &Cluster) -> BTreeSet<Family> {
     let ingress = cluster.nodes.values().filter(|n| n.ingress).map(Node::tunnel_addresses);
     let used: BTreeSet<Family> = ingress.filter_map(|node| node.common(pod)).collect();
     if used.is_empty() { pod.iter().map(Family::of).collect() } else { used }
+}
+
+/// The MTU of the narrowest way by which an ingress node sends to a pod of this node.
+fn underlay_mtu(pod: Addresses, cluster: &Cluster, underlay: &BTreeMap<IpAddr, u32>) -> Option<u32> {
+    let ingress = cluster.nodes.values().filter(|n| n.ingress).map(Node::tunnel_addresses);
+    let senders = ingress.filter_map(|node| node.of(node.common(pod)?));
+    senders.filter_map(|node| underlay.get(&node)).min().copied()
 }
 
 /// The running targets.
@@ -83,14 +109,15 @@ impl Dispatcher {
         Dispatcher { shared, node_netns: Arc::new(node_netns), finder, targets: HashMap::new(), swept: false }
     }
 
-    /// Hands out the goals of a new state of the cluster.
-    pub fn dispatch(&mut self, resolved: &Resolved) {
+    /// Hands out the goals of a new state of the cluster, and returns those of the pods.
+    pub fn dispatch(&mut self, resolved: &Resolved) -> BTreeMap<String, PodGoal> {
         self.set(NODE.to_owned(), Goal::Node(Arc::new(resolved.cluster.clone())), || None);
-        let pods = pod_goals(&resolved.cluster, &self.shared.settings);
+        let underlay = underlay(&self.node_netns, &resolved.cluster);
+        let pods = pod_goals(&resolved.cluster, &self.shared.settings, &underlay);
         let wanted: BTreeSet<String> = pods.keys().map(|uid| pod_target(uid)).collect();
-        for (uid, goal) in pods {
+        for (uid, goal) in &pods {
             let query = PodQuery { uid: uid.clone(), addresses: goal.input.addresses };
-            self.set(pod_target(&uid), Goal::Pod(goal.input), || Some(query));
+            self.set(pod_target(uid), Goal::Pod(goal.input.clone()), || Some(query));
         }
         for (name, goal) in &self.targets {
             if name != NODE && !wanted.contains(name) {
@@ -101,6 +128,7 @@ impl Dispatcher {
             self.swept = true;
             self.sweep(resolved);
         }
+        pods
     }
 
     /// A target has ended: its next goal starts a new one.
@@ -215,7 +243,7 @@ mod tests {
     #[test]
     fn a_pod_gets_the_vips_of_all_its_services_also_before_it_is_ready() {
         let cluster = cluster(vec![vip("192.0.2.1", Mode::Gre, &["n1", "n2"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
-        let goals = pod_goals(&cluster, &settings());
+        let goals = pod_goals(&cluster, &settings(), &BTreeMap::new());
         assert_eq!(goals.keys().collect::<Vec<_>>(), ["uid-n1"]);
         let goal = &goals["uid-n1"];
         assert_eq!(goal.services.len(), 2);
@@ -227,7 +255,7 @@ mod tests {
         let cluster = cluster(vec![vip("192.0.2.1", Mode::Gre, &["n1"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
         let mut settings = settings();
         settings.unavailable.insert(Mode::Mpls, "no module".into());
-        let goals = pod_goals(&cluster, &settings);
+        let goals = pod_goals(&cluster, &settings, &BTreeMap::new());
         assert_eq!(goals["uid-n1"].input.vips.values().collect::<Vec<_>>(), [&Mode::Gre]);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::pod_goals;
+use super::dispatch::{pod_goals, underlay};
 use super::start::{plan_settings, state_settings};
 use crate::kube::{client, watch};
 use crate::model::config::Config;
@@ -46,8 +46,9 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
             Err(error) => println!("# {title}: {error}"),
         };
     show(&format!("node {}", config.node_name), &Netns::current()?, &Goal::Node(Arc::new(resolved.cluster.clone())));
+    let underlay = underlay(&Netns::current()?, &resolved.cluster);
     let finder = ProcFinder::new(config.kernel.proc_root.clone());
-    for (uid, pod) in pod_goals(&resolved.cluster, &settings) {
+    for (uid, pod) in pod_goals(&resolved.cluster, &settings, &underlay) {
         let title = format!("pod {} ({})", pod.name, pod.input.addresses);
         match finder.find(&PodQuery { uid, addresses: pod.input.addresses }) {
             Ok(netns) => show(&title, &netns, &Goal::Pod(pod.input)),

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::dispatch::{Dispatcher, NODE, pod_goals};
+use super::dispatch::{Dispatcher, NODE};
 use super::start::{preflight, state_settings};
 use super::status::Status;
 use crate::kube::{Reporter, client, watch};
@@ -35,7 +35,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let client = client(config.kubeconfig.as_deref()).await.context("cannot talk to Kubernetes")?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let shared = Shared {
-        settings: settings.clone(),
+        settings,
         resync: config.resync,
         permits: Arc::new(Semaphore::new(PARALLEL)),
         reports,
@@ -44,7 +44,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut agent = Agent {
         index: Index::new(config.annotation.as_str()),
         settings: state_settings(&config)?,
-        kernel: settings,
         dispatcher: Dispatcher::new(shared, node_netns, config.kernel.proc_root.clone()),
         status: Status::default(),
         reporter: Reporter::new(client.clone(), &config.node_name, shutdown.clone()),
@@ -82,7 +81,6 @@ async fn at(time: Option<tokio::time::Instant>) {
 struct Agent {
     index: Index,
     settings: Settings,
-    kernel: Arc<crate::plan::Settings>,
     dispatcher: Dispatcher,
     status: Status,
     reporter: Reporter,
@@ -103,8 +101,7 @@ impl Agent {
     fn dispatch(&mut self, resolved: &Resolved) {
         let cluster = &resolved.cluster;
         let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
-        self.dispatcher.dispatch(resolved);
-        let pods = pod_goals(cluster, &self.kernel);
+        let pods = self.dispatcher.dispatch(resolved);
         self.status.dispatched(&cluster.problems, services, pods);
         self.reporter.report(self.status.problems());
     }

@@ -106,6 +106,7 @@ mod tests {
             addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
             outer: BTreeSet::new(),
             nodes: BTreeSet::new(),
+            underlay_mtu: None,
         };
         let services = BTreeSet::from([service("echo"), service("dns")]);
         let goal = PodGoal { name: "default/echo-1".into(), services: services.clone(), input };

@@ -242,6 +242,7 @@ fn node_table(
     });
     NodeTable {
         node: settings.node_name.clone(),
+        nodes: cluster.nodes.values().flat_map(|n| n.addresses.iter().copied()).collect(),
         vips: cluster.vips.keys().copied().collect(),
         tracked_vips: vips_that(cluster, |v| v.tracked),
         ingress,

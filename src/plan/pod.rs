@@ -23,6 +23,9 @@ pub struct PodInput {
     pub outer: BTreeSet<Family>,
     /// Addresses of all nodes.
     pub nodes: BTreeSet<IpAddr>,
+    /// MTU of the narrowest way between this node and the ingress nodes, in bytes, if any is known: a pod's device may be
+    /// wider than what lies below it.
+    pub underlay_mtu: Option<u32>,
 }
 
 /// The pod has no device with its address.
@@ -160,7 +163,8 @@ impl Build<'_> {
 
     /// What fits through the narrowest tunnel, by family of the VIP.
     fn mss(&self, modes: &BTreeSet<Mode>, device: &str) -> BTreeMap<Family, u32> {
-        let mtu = self.observed.links.get(device).map_or(USUAL_MTU, |l| l.mtu);
+        let own = self.observed.links.get(device).map_or(USUAL_MTU, |l| l.mtu);
+        let mtu = self.input.underlay_mtu.map_or(own, |underlay| underlay.min(own));
         let overheads = modes.iter().flat_map(|mode| self.input.outer.iter().map(|outer| mode.overhead(*outer)));
         let overhead = overheads.max().unwrap_or(0);
         let families = Family::ALL.into_iter().filter(|family| self.has_vip(*family));

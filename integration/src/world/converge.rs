@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
-use tunnel_router::agent::dispatch::pod_goals;
+use tunnel_router::agent::dispatch::{pod_goals, underlay};
 use tunnel_router::agent::start::{plan_settings, state_settings};
 use tunnel_router::cli::{Cli, Command, Host, agent_config};
 use tunnel_router::model::config::Config;
@@ -64,7 +64,7 @@ impl World {
             };
             let netns = Netns::open(node.netns().path())?;
             look(node.name().to_owned(), &netns, &Goal::Node(Arc::new(resolved.cluster.clone())));
-            let mut goals = pod_goals(&resolved.cluster, &settings);
+            let mut goals = pod_goals(&resolved.cluster, &settings, &underlay(&netns, &resolved.cluster));
             for pod in self.lab.pods().filter(|p| p.spec().node == node.name()) {
                 let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |g| Goal::Pod(g.input));
                 look(format!("pod {}", pod.name()), &Netns::open(pod.netns().path())?, &goal);

@@ -1,7 +1,8 @@
 //! The table of a node.
 //!
 //! ```text
-//! prerouting (raw)   tunnel devices: drop │ to a VIP: vip │ from a VIP, from a local endpoint: notrack
+//! prerouting (raw)   tunnel devices: drop │ to a VIP: vip │ from a local endpoint: from_endpoint
+//! from_endpoint      claims to be a node: drop │ from a VIP: notrack
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
@@ -28,6 +29,8 @@ use crate::plan::icmp::{error_hash_expr, error_match, quoted_element, quotes_por
 pub struct NodeTable {
     /// Name of the node: written into the table, so that a clean-up can tell whose it is.
     pub node: String,
+    /// Addresses of all nodes.
+    pub nodes: BTreeSet<IpAddr>,
     /// Every VIP that is served anywhere.
     pub vips: BTreeSet<IpAddr>,
     /// VIPs whose packets stay tracked.
@@ -75,6 +78,7 @@ impl NodeTable {
         let mut chain = |name: String, chain| table.chains.insert(name, chain);
         chain("about".to_owned(), about(&self.node));
         chain("prerouting".to_owned(), self.prerouting());
+        chain("from_endpoint".to_owned(), self.from_endpoint());
         if let Some(mark) = self.unbucketed {
             chain("output".to_owned(), base("route", "output", RAW, vec![unbucketed(mark)]));
         }
@@ -93,7 +97,7 @@ impl NodeTable {
 
     /// The families of the VIPs.
     fn families(&self) -> BTreeSet<Family> {
-        self.vips.iter().map(|vip| Family::of(*vip)).collect()
+        families(&self.vips)
     }
 
     fn sets(&self) -> BTreeMap<String, Set> {
@@ -113,6 +117,9 @@ impl NodeTable {
                 sets.insert(named("affinity_vips", family), addresses(&ingress.affinity_vips, family));
             }
         }
+        for family in families(&self.nodes) {
+            sets.insert(named("nodes", family), addresses(&self.nodes, family));
+        }
         for family in self.ingress.iter().flat_map(Ingress::outer_families) {
             let endpoints = self.ingress.iter().flat_map(|i| of_family(&i.endpoints, family));
             sets.insert(named("endpoints", family), Set::new(SetType::Address(family), endpoints));
@@ -128,15 +135,30 @@ impl NodeTable {
             rules.extend(self.families().into_iter().map(|family| enter("VIP traffic", family)));
         }
         rules.extend(self.unbucketed.map(unbucketed));
-        rules.extend(self.families().into_iter().map(|family| self.reply(family)));
+        rules.push(Rule::new("what local endpoints send", "iifname @endpoint_devices goto from_endpoint"));
         base("filter", "prerouting", RAW, rules)
+    }
+
+    /// Only nodes may send outer packets to pods, so nobody else may look like one.
+    fn from_endpoint(&self) -> Chain {
+        let spoofed = |family| {
+            let text = format!("{} saddr @{} drop", ip(family), named("nodes", family));
+            Rule::new("a pod is no node", text)
+        };
+        let mut rules: Vec<Rule> = families(&self.nodes).into_iter().map(spoofed).collect();
+        rules.extend(self.families().into_iter().map(|family| self.reply(family)));
+        Chain { base: None, rules }
     }
 
     fn reply(&self, family: Family) -> Rule {
         let source = format!("{} saddr", ip(family));
         let served = named("served", family);
         let tracked = self.unless_tracked(&source, family);
-        let text = format!("iifname @endpoint_devices {source} @{served} {tracked}notrack");
+        // A node's own connection, or one that it has masqueraded, is told from others by connection tracking only.
+        let to_node = has(&self.nodes, family);
+        let elsewhere =
+            if to_node { format!("{} daddr != @{} ", ip(family), named("nodes", family)) } else { String::new() };
+        let text = format!("{source} @{served} {elsewhere}{tracked}notrack");
         Rule::new("replies of local endpoints", text)
     }
 
@@ -204,12 +226,17 @@ impl NodeTable {
 impl Ingress {
     /// The families of the outer packets.
     fn outer_families(&self) -> BTreeSet<Family> {
-        self.endpoints.iter().map(|address| Family::of(*address)).collect()
+        families(&self.endpoints)
     }
 }
 
 pub(super) fn base(kind: &'static str, hook: &'static str, priority: i32, rules: Vec<Rule>) -> Chain {
     Chain { base: Some(BaseChain { kind, hook, priority }), rules }
+}
+
+/// The families of the addresses.
+fn families(list: &BTreeSet<IpAddr>) -> BTreeSet<Family> {
+    list.iter().map(|address| Family::of(*address)).collect()
 }
 
 fn has(list: &BTreeSet<IpAddr>, family: Family) -> bool {

@@ -49,6 +49,7 @@ fn pod_plan_over(families: &[Family], vips: &[(&str, Mode)]) -> Plan {
         addresses: Addresses::first_of(&of("10.244.1.2")),
         outer: families.iter().copied().take(1).collect(),
         nodes: ["10.0.0.1", "10.0.0.2"].into_iter().flat_map(of).collect(),
+        underlay_mtu: Some(1500),
     };
     let desired = desired_pod(&input, &kernel.observed, &settings("n1")).unwrap();
     diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")

@@ -47,6 +47,7 @@ fn any_pod() -> impl Strategy<Value = PodInput> {
             addresses: Addresses::first_of(&addresses),
             outer: outer.into_iter().collect(),
             nodes: BTreeSet::from([ip("10.0.0.1")]),
+            underlay_mtu: None,
         }
     })
 }

@@ -148,7 +148,7 @@ fn an_ipv6_address_inside_a_pod_range_is_refused() {
     let node = mk_node("worker-a", "fd00::1", "fd00:244:1::/64");
     let resolved = World::new().node(node).service(mk_service("echo", "fd00:244:1::7,fd00::1,2001:db8::10")).resolve();
     assert_eq!(vips(&resolved), ["2001:db8::10"]);
-    let [address, range] = &problems(&resolved)[..] else { panic!("{:?}", problems(&resolved)) };
+    let [range, address] = &problems(&resolved)[..] else { panic!("{:?}", problems(&resolved)) };
     assert!(range.contains("fd00:244:1::7 is inside fd00:244:1::/64, the pod range of node worker-a"), "{range}");
     assert!(address.contains("fd00::1 is an address of node worker-a"), "{address}");
 }

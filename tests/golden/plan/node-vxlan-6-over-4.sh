@@ -5,6 +5,8 @@ add element inet kube_service_tunnel endpoint_devices { "veth2" }
 add set inet kube_service_tunnel endpoints { type ipv4_addr; }
 add element inet kube_service_tunnel endpoints { 10.244.1.2, 10.244.2.3 }
 add set inet kube_service_tunnel mpls_gateways6 { type ipv6_addr; }
+add set inet kube_service_tunnel nodes { type ipv4_addr; }
+add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
 add set inet kube_service_tunnel quoted_vips6 { typeof @th,256,128; }
 add element inet kube_service_tunnel quoted_vips6 { 0x20010db8000000000000000000000010 }
 add set inet kube_service_tunnel served6 { type ipv6_addr; }
@@ -12,6 +14,7 @@ add element inet kube_service_tunnel served6 { 2001:db8::10 }
 add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
+add chain inet kube_service_tunnel from_endpoint
 add chain inet kube_service_tunnel icmp_error6
 add chain inet kube_service_tunnel output { type route hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel own_error { type filter hook output priority -300; policy accept; }
@@ -20,6 +23,8 @@ add chain inet kube_service_tunnel prerouting { type filter hook prerouting prio
 add chain inet kube_service_tunnel vip6
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel forward ip6 daddr @served6 oifname != "kst-*" rt ip6 nexthop != @mpls_gateways6 counter reject with icmpv6 type addr-unreachable comment "VIP traffic leaves encapsulated or not at all #35660e8b"
+add rule inet kube_service_tunnel from_endpoint ip saddr @nodes drop comment "a pod is no node #ad3768fc"
+add rule inet kube_service_tunnel from_endpoint ip6 saddr @served6 notrack comment "replies of local endpoints #49c568fb"
 add rule inet kube_service_tunnel icmp_error6 @th,112,8 { 6, 17, 132 } meta mark set jhash @th,256,128 . @th,128,128 . @th,400,16 . @th,384,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #1e137224"
 add rule inet kube_service_tunnel icmp_error6 meta mark set jhash @th,256,128 . @th,128,128 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #2017bd19"
 add rule inet kube_service_tunnel output ip6 daddr @vips6 goto vip6 comment "VIP traffic of this node #4ac959e7"
@@ -29,7 +34,7 @@ add rule inet kube_service_tunnel own_error icmpv6 type { destination-unreachabl
 add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip6 daddr @vips6 goto vip6 comment "VIP traffic #4ac959e7"
-add rule inet kube_service_tunnel prerouting iifname @endpoint_devices ip6 saddr @served6 notrack comment "replies of local endpoints #c7b961fd"
+add rule inet kube_service_tunnel prerouting iifname @endpoint_devices goto from_endpoint comment "what local endpoints send #16cb1568"
 add rule inet kube_service_tunnel vip6 notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip6 icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } goto icmp_error6 comment "errors about a flow #8bbba670"
 add rule inet kube_service_tunnel vip6 meta l4proto { tcp, udp, sctp } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #2ac82f76"
