@@ -68,7 +68,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     let bare: BTreeSet<String> =
         facts.iter().filter(|fact| fact.bare && filtered).map(|fact| fact.dev.clone()).collect();
     if !bare.is_empty() {
-        build.sources(&bare, cluster, settings);
+        build.sources(&ways_back(&bare, cluster, routes), cluster, settings);
     }
     let devices: BTreeSet<String> = facts.iter().map(|fact| fact.dev.clone()).collect();
     if local.iter().any(|(_, mode)| *mode == Mode::Mpls) {
@@ -78,6 +78,13 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     table.unbucketed = (!ingress && !bare.is_empty()).then(|| settings.mark.previous());
     build.desired.nft = Some(table.table());
     (build.desired, build.problems)
+}
+
+/// The devices by which replies of endpoints come in: the local ones in `bare`, and whatever leads to the others.
+fn ways_back(bare: &BTreeSet<String>, cluster: &Cluster, routes: &Routes) -> BTreeSet<String> {
+    let endpoints = cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter());
+    let remote = endpoints.filter_map(|address| routes.get(&address)).filter(|fact| fact.gateway.is_some());
+    bare.iter().cloned().chain(remote.map(|fact| fact.dev.clone())).collect()
 }
 
 /// Endpoints on this node, each once per mode.
@@ -170,13 +177,14 @@ impl Build {
     /// Where a device has no address at all, loose reverse path filtering is as strict as strict, whatever its value
     /// (`__fib_validate_source`, net/ipv4/fib_frontend.c: `no_addr` leads to `last_resort`), and an address of ours there
     /// would take the device's routes along when it is removed. So the filter is told the truth instead: a table in which
-    /// each VIP lies behind the devices of its endpoints. Only what carries none of our marks looks there, that is the
+    /// each VIP lies behind the devices of its endpoints, those of other nodes included: they answer this node's own
+    /// connections. Only what carries none of our marks looks there, that is the
     /// filter's own look-up; VIP traffic is always marked.
-    fn sources(&mut self, bare: &BTreeSet<String>, cluster: &Cluster, settings: &Settings) {
+    fn sources(&mut self, devices: &BTreeSet<String>, cluster: &Cluster, settings: &Settings) {
         let table = sources_table(settings.buckets, settings.table_base);
         for vip in cluster.vips.keys().filter(|vip| vip.is_ipv4()) {
             let key = RouteKey { table, vip: *vip };
-            self.desired.routes.insert(key, RouteTarget::Devices(bare.clone()));
+            self.desired.routes.insert(key, RouteTarget::Devices(devices.clone()));
         }
         self.desired.rules.insert(sources_rule(settings.mark, settings.buckets, settings.rule_priority, table));
     }
@@ -243,6 +251,7 @@ fn node_table(
     NodeTable {
         node: settings.node_name.clone(),
         nodes: cluster.nodes.values().flat_map(|n| n.addresses.iter().copied()).collect(),
+        own: cluster.nodes.get(&settings.node_name).iter().flat_map(|n| n.addresses.iter().copied()).collect(),
         vips: cluster.vips.keys().copied().collect(),
         tracked_vips: vips_that(cluster, |v| v.tracked),
         ingress,

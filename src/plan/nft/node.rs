@@ -1,8 +1,8 @@
 //! The table of a node.
 //!
 //! ```text
-//! prerouting (raw)   tunnel devices: drop │ to a VIP: vip │ from a local endpoint: from_endpoint
-//! from_endpoint      claims to be a node: drop │ from a VIP: notrack
+//! prerouting (raw)   tunnel devices: drop │ to a VIP: vip │ from a local endpoint: from_endpoint │ from a VIP: notrack
+//! from_endpoint      claims to be a node: drop │ on other nodes, from a VIP: notrack
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
@@ -31,6 +31,8 @@ pub struct NodeTable {
     pub node: String,
     /// Addresses of all nodes.
     pub nodes: BTreeSet<IpAddr>,
+    /// Addresses of this node.
+    pub own: BTreeSet<IpAddr>,
     /// Every VIP that is served anywhere.
     pub vips: BTreeSet<IpAddr>,
     /// VIPs whose packets stay tracked.
@@ -120,6 +122,9 @@ impl NodeTable {
         for family in families(&self.nodes) {
             sets.insert(named("nodes", family), addresses(&self.nodes, family));
         }
+        for family in families(&self.own).into_iter().filter(|_| self.ingress.is_none()) {
+            sets.insert(named("own", family), addresses(&self.own, family));
+        }
         for family in self.ingress.iter().flat_map(Ingress::outer_families) {
             let endpoints = self.ingress.iter().flat_map(|i| of_family(&i.endpoints, family));
             sets.insert(named("endpoints", family), Set::new(SetType::Address(family), endpoints));
@@ -135,7 +140,11 @@ impl NodeTable {
             rules.extend(self.families().into_iter().map(|family| enter("VIP traffic", family)));
         }
         rules.extend(self.unbucketed.map(unbucketed));
-        rules.push(Rule::new("what local endpoints send", "iifname @endpoint_devices goto from_endpoint"));
+        rules.push(Rule::new("what local endpoints send", "iifname @endpoint_devices jump from_endpoint"));
+        if self.ingress.is_some() {
+            // Nothing that an ingress node sent or passed on to a VIP was tracked, so no reply may be.
+            rules.extend(self.families().into_iter().map(|family| self.reply(family, "")));
+        }
         base("filter", "prerouting", RAW, rules)
     }
 
@@ -146,20 +155,19 @@ impl NodeTable {
             Rule::new("a pod is no node", text)
         };
         let mut rules: Vec<Rule> = families(&self.nodes).into_iter().map(spoofed).collect();
-        rules.extend(self.families().into_iter().map(|family| self.reply(family)));
+        if self.ingress.is_none() {
+            // Here what goes to a VIP is tracked, and perhaps masqueraded: then so must be the reply.
+            let elsewhere = |family| format!("{} daddr != @{} ", ip(family), named("own", family));
+            let but = |family| if has(&self.own, family) { elsewhere(family) } else { String::new() };
+            rules.extend(self.families().into_iter().map(|family| self.reply(family, &but(family))));
+        }
         Chain { base: None, rules }
     }
 
-    fn reply(&self, family: Family) -> Rule {
+    fn reply(&self, family: Family, but: &str) -> Rule {
         let source = format!("{} saddr", ip(family));
-        let served = named("served", family);
-        let tracked = self.unless_tracked(&source, family);
-        // A node's own connection, or one that it has masqueraded, is told from others by connection tracking only.
-        let to_node = has(&self.nodes, family);
-        let elsewhere =
-            if to_node { format!("{} daddr != @{} ", ip(family), named("nodes", family)) } else { String::new() };
-        let text = format!("{source} @{served} {elsewhere}{tracked}notrack");
-        Rule::new("replies of local endpoints", text)
+        let (served, tracked) = (named("served", family), self.unless_tracked(&source, family));
+        Rule::new("replies from a VIP", format!("{source} @{served} {but}{tracked}notrack"))
     }
 
     /// Spares the VIPs that are to stay tracked.

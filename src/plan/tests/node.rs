@@ -35,7 +35,11 @@ fn a_device_without_an_address_gets_a_source_route_instead_of_loose_filtering() 
     let mut facts = routes(&cluster);
     let (desired, _) = desired_node(&cluster, &facts, &settings("n1"));
     let key = RouteKey { table: 10_032, vip: ip("192.0.2.10") };
-    assert_eq!(desired.routes[&key], RouteTarget::Devices(BTreeSet::from(["veth2".to_owned()])));
+    assert_eq!(
+        desired.routes[&key],
+        RouteTarget::Devices(["eth0".to_owned(), "veth2".to_owned()].into()),
+        "and the uplink"
+    );
     assert!(desired.rules.iter().any(|r| r.mark == Some((0, 0xff)) && r.action == RuleAction::Lookup(10_032)));
     assert!(!desired.sysctls.contains_key(&Sysctl::RpFilter("veth2".into())));
 

@@ -29,7 +29,6 @@ add chain inet kube_service_tunnel vip
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel forward ip daddr @served oifname != "kst-*" rt ip nexthop != @mpls_gateways counter reject with icmp type host-unreachable comment "VIP traffic leaves encapsulated or not at all #39528bc2"
 add rule inet kube_service_tunnel from_endpoint ip6 saddr @nodes6 drop comment "a pod is no node #498db90e"
-add rule inet kube_service_tunnel from_endpoint ip saddr @served notrack comment "replies of local endpoints #365310ad"
 add rule inet kube_service_tunnel icmp_error @th,136,8 { 6, 17, 132 } meta mark set jhash @th,192,32 . @th,160,32 . @th,240,16 . @th,224,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #f1b1ae52"
 add rule inet kube_service_tunnel icmp_error meta mark set jhash @th,192,32 . @th,160,32 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #b06c1a16"
 add rule inet kube_service_tunnel output ip daddr @vips goto vip comment "VIP traffic of this node #7b1f08dd"
@@ -39,7 +38,8 @@ add rule inet kube_service_tunnel own_error icmp type { destination-unreachable,
 add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip daddr @vips goto vip comment "VIP traffic #7b1f08dd"
-add rule inet kube_service_tunnel prerouting iifname @endpoint_devices goto from_endpoint comment "what local endpoints send #16cb1568"
+add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"
+add rule inet kube_service_tunnel prerouting ip saddr @served notrack comment "replies from a VIP #365310ad"
 add rule inet kube_service_tunnel vip notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 goto icmp_error comment "errors about a flow #ce790f2b"
 add rule inet kube_service_tunnel vip meta l4proto { tcp, udp, sctp } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #84eb383c"
@@ -66,7 +66,7 @@ ip route replace 192.0.2.10/32 table 10012 nhid 1795162113 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10015 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10032 scope link protocol 107 nexthop dev veth2
+ip route replace 192.0.2.10/32 table 10032 scope link protocol 107 nexthop dev eth0 nexthop dev veth2
 ip rule add priority 142 fwmark 0x0/0xff lookup 10032 protocol 107
 ip rule add priority 141 nop protocol 107
 ip rule add priority 138 fwmark 0x8f/0xff lookup 10015 protocol 107
