@@ -33,7 +33,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,8 +99,9 @@ impl ApiServer {
     pub fn start(listener: TcpListener, options: Options) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let store = Arc::new(Store::new(FIRST_REVISION, options.history));
+        let own_cluster_ip = options.ranges.primary_address(1);
         let verbs = Verbs::new(Arc::clone(&store), options.ranges);
-        furnish(&verbs, address).map_err(io::Error::other)?;
+        furnish(&verbs, address, own_cluster_ip).map_err(io::Error::other)?;
         store.write(store::State::compact);
         let (faults, journal) = (Arc::new(Faults::new(store)), Arc::new(Journal::default()));
         let stop = CancellationToken::new();
@@ -173,7 +174,7 @@ impl Drop for ApiServer {
 }
 
 /// What every cluster has from the start.
-fn furnish(verbs: &Verbs, address: SocketAddr) -> ApiResult<()> {
+fn furnish(verbs: &Verbs, address: SocketAddr, cluster_ip: IpAddr) -> ApiResult<()> {
     let objects = Objects { verbs: verbs.clone() };
     for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
         objects.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
@@ -181,7 +182,7 @@ fn furnish(verbs: &Verbs, address: SocketAddr) -> ApiResult<()> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     objects
         .create(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "labels": labels},
-        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": address.port()}]}}))?;
+        "spec": {"clusterIP": cluster_ip, "ports": [{"name": "https", "port": 443, "targetPort": address.port()}]}}))?;
     let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family(address),
         "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "endpoints": [{"addresses": [address.ip()], "conditions": {"ready": true}}],

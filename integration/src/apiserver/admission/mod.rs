@@ -31,24 +31,24 @@ pub fn complete(resource: &Resource, object: &mut Value, old: Option<&Value>, st
 }
 
 /// Refuses an object that must not be created.
-pub fn validate_create(resource: &Resource, object: &Value) -> ApiResult<()> {
+pub fn validate_create(resource: &Resource, object: &Value, ranges: &Ranges) -> ApiResult<()> {
     let mut causes = names::check(resource, object::name(object));
-    causes.extend(validate(resource, object));
+    causes.extend(validate(resource, object, ranges));
     refuse(resource, object, causes)
 }
 
 /// Refuses an update that must not happen.
-pub fn validate_update(resource: &Resource, object: &Value, old: &Value) -> ApiResult<()> {
-    let mut causes = validate(resource, object);
+pub fn validate_update(resource: &Resource, object: &Value, old: &Value, ranges: &Ranges) -> ApiResult<()> {
+    let mut causes = validate(resource, object, ranges);
     if resource.storage == "services" {
         causes.extend(service::validate_update(object, old));
     }
     refuse(resource, object, causes)
 }
 
-fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
+fn validate(resource: &Resource, object: &Value, ranges: &Ranges) -> Vec<Cause> {
     match resource.storage {
-        "services" => service::validate(object),
+        "services" => [service::validate(object), service::validate_families(object, ranges)].concat(),
         "pods" => pod::validate(object),
         "events" => simple::validate_event(resource, object),
         "leases" => simple::validate_lease(object),

@@ -21,7 +21,7 @@ pub fn complete(object: &mut Value, old: Option<&Value>, state: &State, ranges: 
     keep_addresses(object, old);
     if text(object, "/spec/type") != "ExternalName" {
         complete_policies(object);
-        complete_families(object);
+        complete_families(object, ranges);
         allocate(object, state, ranges);
     }
     complete_ip_mode(object);
@@ -64,7 +64,7 @@ fn complete_policies(object: &mut Value) {
     }
 }
 
-fn complete_families(object: &mut Value) {
+fn complete_families(object: &mut Value, ranges: &Ranges) {
     let headless_without_selector =
         text(object, "/spec/clusterIP") == "None" && object.pointer("/spec/selector").is_none();
     let addresses = object::list(object, "/spec/clusterIPs").to_vec();
@@ -87,12 +87,15 @@ fn complete_families(object: &mut Value) {
         families = addresses.iter().filter_map(Value::as_str).filter(|ip| *ip != "None").map(family).collect();
     }
     if families.is_empty() {
-        families.push(FAMILIES[0].to_owned());
+        families.push(ranges.primary().to_owned());
     }
     if policy == "SingleStack" {
         families.truncate(1);
-    } else if let Some(other) = FAMILIES.iter().find(|other| !families.iter().any(|family| family == *other)) {
-        families.push((*other).to_owned());
+    } else {
+        // Nobody allocates addresses for a headless Service without selector: it may have what the cluster has not.
+        let all =
+            FAMILIES.iter().filter(|one| headless_without_selector || ranges.families.iter().any(|had| had == *one));
+        families.extend(all.copied().find(|other| !families.iter().any(|family| family == other)).map(str::to_owned));
     }
     spec.insert("ipFamilies".into(), json!(families));
 }
@@ -131,6 +134,27 @@ pub fn validate(object: &Value) -> Vec<Cause> {
             let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
             let field = format!("status.loadBalancer.ingress[{index}].ip");
             causes.push(Cause::invalid(field, &format!("\"{ip}\""), why));
+        }
+    }
+    causes
+}
+
+/// The faults of a Service on a cluster with these families.
+pub fn validate_families(object: &Value, ranges: &Ranges) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let allocates = text(object, "/spec/type") != "ExternalName" && text(object, "/spec/clusterIP") != "None";
+    if !allocates {
+        return causes;
+    }
+    let policy = text(object, "/spec/ipFamilyPolicy");
+    if policy == "RequireDualStack" && ranges.families.len() < 2 {
+        let why = "this cluster is not configured for dual-stack services";
+        causes.push(Cause::invalid("spec.ipFamilyPolicy", &format!("\"{policy}\""), why));
+    }
+    for (index, family) in object::list(object, "/spec/ipFamilies").iter().filter_map(Value::as_str).enumerate() {
+        if !ranges.families.iter().any(|had| had == family) {
+            let why = "not configured on this cluster";
+            causes.push(Cause::invalid(format!("spec.ipFamilies[{index}]"), &format!("\"{family}\""), why));
         }
     }
     causes

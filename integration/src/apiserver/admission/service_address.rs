@@ -11,6 +11,8 @@ use crate::apiserver::store::State;
 /// Where addresses and ports of Services come from.
 #[derive(Debug, Clone)]
 pub struct Ranges {
+    /// The families that the cluster gives cluster addresses of, the primary one first: `IPv4`, `IPv6` or both.
+    pub families: Vec<String>,
     /// First address of the IPv4 service network; the network is a /16.
     pub ipv4: Ipv4Addr,
     /// First address of the IPv6 service network; the network is a /112.
@@ -21,11 +23,26 @@ pub struct Ranges {
 
 impl Default for Ranges {
     fn default() -> Self {
-        Self { ipv4: Ipv4Addr::new(10, 96, 0, 0), ipv6: Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0), node_port: 30000 }
+        Self {
+            families: vec!["IPv4".to_owned(), "IPv6".to_owned()],
+            ipv4: Ipv4Addr::new(10, 96, 0, 0),
+            ipv6: Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0),
+            node_port: 30000,
+        }
     }
 }
 
 impl Ranges {
+    /// The family of a Service that asks for none.
+    pub fn primary(&self) -> &str {
+        self.families.first().map_or("IPv4", String::as_str)
+    }
+
+    /// The cluster address with this number, in the primary family.
+    pub fn primary_address(&self, host: u16) -> IpAddr {
+        self.address(self.primary(), host)
+    }
+
     fn address(&self, family: &str, host: u16) -> IpAddr {
         if family == "IPv6" {
             IpAddr::V6(Ipv6Addr::from(u128::from(self.ipv6) + u128::from(host)))

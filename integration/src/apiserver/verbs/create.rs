@@ -45,7 +45,7 @@ impl Verbs {
         born(resource, &mut new);
         admission::complete(resource, &mut new, None, state, &self.ranges);
         let mut new = shape_stored(resource, new)?;
-        admission::validate_create(resource, &new)?;
+        admission::validate_create(resource, &new, &self.ranges)?;
         if state.get(&target.key()).is_some() {
             return Err(ApiError::AlreadyExists { resource, name: target.name });
         }

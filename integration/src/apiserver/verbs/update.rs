@@ -49,7 +49,7 @@ impl Verbs {
         admission::complete(resource, &mut new, Some(&old), state, &self.ranges);
         let mut new = shape_stored(resource, new)?;
         object::set_revision(&mut new, object::revision(&old));
-        admission::validate_update(resource, &new, &old)?;
+        admission::validate_update(resource, &new, &old, &self.ranges)?;
         if new == *old || options.dry_run {
             return Ok(shown(resource, &new));
         }
