@@ -64,7 +64,7 @@ async fn a_namespace_is_the_one_that_iproute2_shows_and_the_pods_process_lives_i
     let pids = output(Command::new("ip").args(["netns", "pids", pod.netns().name()]));
     assert_eq!(pids.trim(), pod.pid().to_string());
     let text = topology(&lab);
-    assert!(text.contains("pod-ptp-wrk1") && text.contains("10.0.0.13 worker"), "{text}");
+    assert!(text.contains("pod-ptp-wrk1") && text.contains("10.0.0.13 fd00:10::13 worker"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

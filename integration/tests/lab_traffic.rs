@@ -10,7 +10,7 @@ use std::time::Duration;
 use integration::lab::{API_CLUSTER_IP, Lab};
 use integration::pod::{DEFAULT_PORT, Servers};
 use integration::traffic::{Client, Connections, Sources};
-use lab_common::{echo_of, lab, lab_with_pods};
+use lab_common::{echo_of, lab, lab_with_pods, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const FLOWS: usize = 200;
@@ -70,8 +70,7 @@ async fn the_router_spreads_the_flows_of_a_vip_over_the_nodes_it_is_routed_to() 
 async fn vip_on_node(lab: &Lab, name: &str) -> Servers {
     let node = lab.node(name).unwrap();
     node.stack().add_address("lo", VIP, 32).await.unwrap();
-    let start = || Servers::start(name, &[SocketAddr::new(VIP, DEFAULT_PORT)]).map_err(std::io::Error::other);
-    node.netns().run_in_runtime("serve", start).unwrap()
+    serve(node.netns(), name, SocketAddr::new(VIP, DEFAULT_PORT))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,14 @@
 //! What surrounds the cluster: client, router, API server's host, and a stranger.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
 
+use super::address::{Network, Place, of_family};
+use super::family::Family;
 use super::node::base_sysctls;
-use super::spec::{API, CLIENTS, FABRIC, INTRUDER, LabSpec, OUTSIDE, STRANGER, host};
+use super::spec::LabSpec;
 use super::stack::{Stack, VethEnd};
 
 /// The router's bridge that joins the nodes.
@@ -30,25 +33,25 @@ impl Fabric {
         };
         let router = &fabric.router;
         router.add_bridge(BRIDGE, spec.underlay_mtu).await?;
-        router.add_address(BRIDGE, host(FABRIC, 1).into(), 24).await?;
-        fabric.connect(&fabric.client, "clients", CLIENTS, &client_addresses(spec).collect::<Vec<_>>()).await?;
-        fabric.connect(&fabric.stranger, "outside", OUTSIDE, &[STRANGER]).await?;
+        add_addresses(router, BRIDGE, Network::FABRIC.host(1)).await?;
+        fabric.connect(&fabric.client, "clients", Network::CLIENTS, client_numbers(spec)).await?;
+        fabric.connect(&fabric.stranger, "outside", Network::OUTSIDE, 66..=66).await?;
         fabric.plug(&fabric.api, "p-api", "eth0", spec.underlay_mtu).await?;
-        fabric.api.add_address("eth0", API.into(), 24).await?;
-        fabric.api.add_default_route(host(FABRIC, 1).into()).await?;
+        add_addresses(&fabric.api, "eth0", Network::FABRIC.host(5)).await?;
+        add_default_routes(&fabric.api, Network::FABRIC.host(1)).await?;
         fabric.plug(&fabric.stranger, "p-intruder", "eth1", spec.underlay_mtu).await?;
-        fabric.stranger.add_address("eth1", INTRUDER.into(), 24).await?;
+        add_addresses(&fabric.stranger, "eth1", Network::FABRIC.host(66)).await?;
         Ok(fabric)
     }
 
     /// A routed link: `eth0` of a host with its addresses, the first address of the network on the router.
-    async fn connect(&self, stack: &Stack, port: &str, network: Ipv4Addr, addresses: &[Ipv4Addr]) -> Result<()> {
+    async fn connect(&self, stack: &Stack, port: &str, network: Network, hosts: RangeInclusive<u8>) -> Result<()> {
         self.router.add_veth(VethEnd::new(port, 1500), stack, VethEnd::new("eth0", 1500)).await?;
-        self.router.add_address(port, host(network, 1).into(), 24).await?;
-        for address in addresses {
-            stack.add_address("eth0", (*address).into(), 24).await?;
+        add_addresses(&self.router, port, network.host(1)).await?;
+        for n in hosts {
+            add_addresses(stack, "eth0", network.host(n)).await?;
         }
-        stack.add_default_route(host(network, 1).into()).await
+        add_default_routes(stack, network.host(1)).await
     }
 
     /// A port of the fabric's bridge, with `device` of the stack behind it.
@@ -68,14 +71,35 @@ const ROUTER: &[(&str, &str)] = &[
     ("net/ipv4/fib_multipath_hash_policy", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv6/fib_multipath_hash_policy", "1"),
 ];
 
 fn sysctls(own: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
     [base_sysctls(), own.to_vec()].concat()
 }
 
-/// 198.51.100.2 onwards.
-pub(super) fn client_addresses(spec: &LabSpec) -> impl Iterator<Item = Ipv4Addr> {
-    let last = spec.client_addresses.clamp(1, 250) + 1;
-    (2..=last).map(|n| host(CLIENTS, n))
+/// Adds the host's addresses of both families.
+pub(super) async fn add_addresses(stack: &Stack, device: &str, place: Place) -> Result<()> {
+    for (address, prefix) in place {
+        stack.add_address(device, address, prefix).await?;
+    }
+    Ok(())
+}
+
+/// Makes the host the gateway in both families.
+pub(super) async fn add_default_routes(stack: &Stack, gateway: Place) -> Result<()> {
+    for (address, _) in gateway {
+        stack.add_default_route(address).await?;
+    }
+    Ok(())
+}
+
+fn client_numbers(spec: &LabSpec) -> RangeInclusive<u8> {
+    2..=spec.client_addresses.clamp(1, 250) + 1
+}
+
+/// 198.51.100.2 or 2001:db8:51::2 onwards.
+pub(super) fn client_addresses(spec: &LabSpec, family: Family) -> impl Iterator<Item = IpAddr> {
+    client_numbers(spec).map(move |n| of_family(Network::CLIENTS.host(n), family).0)
 }

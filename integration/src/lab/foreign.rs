@@ -3,13 +3,14 @@
 //! A kube-proxy in nftables mode with connection tracking (the part that decides whether an untracked or half-seen flow
 //! gets through), a VPN's rule and table, somebody's nexthop object, a container engine's idle bridge, a host firewall.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 use std::os::fd::AsRawFd;
 
-use super::spec::{API, API_CLUSTER_IP, FABRIC, LabSpec, PODS};
+use super::address::{API, API_CLUSTER_IP, API_CLUSTER_IP6, API6, FABRIC, FABRIC6, PODS, PODS6};
+use super::spec::LabSpec;
 use super::stack::{Stack, net};
 use crate::netns::Netns;
 
@@ -17,6 +18,8 @@ use crate::netns::Netns;
 pub const RULE_PRIORITY: u32 = 5270;
 /// The VPN's routing table.
 pub const TABLE: u32 = 52;
+/// The VPN's network in IPv6.
+const VPN6: Ipv6Addr = Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0);
 /// Id of the foreign nexthop object.
 pub const NEXTHOP_ID: u32 = 4242;
 /// The idle bridge.
@@ -24,11 +27,12 @@ pub const BRIDGE: &str = "docker0";
 
 /// Gives a node its kube-proxy and, if wanted, the other foreign objects.
 pub(super) async fn furnish_node(stack: &Stack, spec: &LabSpec) -> Result<()> {
-    let mut rules = kube_proxy(spec.masquerade);
+    let mut rules: String = [IPV4, IPV6].iter().map(|family| kube_proxy(family, spec.masquerade)).collect();
     if spec.foreign_objects {
         rules.push_str(HOST_FIREWALL);
         stack.add_rule(RULE_PRIORITY, (0x8_0000, 0xff_0000), TABLE).await?;
         stack.add_blackhole(net(Ipv4Addr::new(100, 64, 0, 0), 10), TABLE).await?;
+        stack.add_blackhole((VPN6.into(), 48), TABLE).await?;
         stack.add_bridge(BRIDGE, 1500).await?;
         stack.add_address(BRIDGE, IpAddr::from([172, 17, 0, 1]), 16).await?;
         add_blackhole_nexthop(stack.netns(), NEXTHOP_ID)?;
@@ -59,21 +63,51 @@ table inet host-firewall {
 }
 ";
 
+/// What is different in the rules of the two families.
+struct KubeProxy {
+    /// The words for the family and the type of its addresses.
+    words: (&'static str, &'static str),
+    pods: (IpAddr, u8),
+    fabric: (IpAddr, u8),
+    cluster_ip: IpAddr,
+    api: IpAddr,
+}
+
+const IPV4: KubeProxy = KubeProxy {
+    words: ("ip", "ipv4_addr"),
+    pods: (IpAddr::V4(PODS), 16),
+    fabric: (IpAddr::V4(FABRIC), 24),
+    cluster_ip: IpAddr::V4(API_CLUSTER_IP),
+    api: IpAddr::V4(API),
+};
+
+const IPV6: KubeProxy = KubeProxy {
+    words: ("ip6", "ipv6_addr"),
+    pods: (IpAddr::V6(PODS6), 32),
+    fabric: (IpAddr::V6(FABRIC6), 64),
+    cluster_ip: IpAddr::V6(API_CLUSTER_IP6),
+    api: IpAddr::V6(API6),
+};
+
 /// What matters of kube-proxy's nftables mode, under a name of its own. `ct state invalid drop` is what kills the half of
 /// an asymmetric flow that is tracked.
-fn kube_proxy(masquerade: bool) -> String {
-    let world = format!("{{ {PODS}/16, {FABRIC}/24 }}");
-    let snat = if masquerade { format!("ip saddr {PODS}/16 ip daddr != {world} masquerade") } else { String::new() };
+fn kube_proxy(family: &KubeProxy, masquerade: bool) -> String {
+    let KubeProxy { words: (ip, addr), cluster_ip, .. } = family;
+    let prefix = |(address, length): (IpAddr, u8)| format!("{address}/{length}");
+    let (pods, fabric) = (prefix(family.pods), prefix(family.fabric));
+    let world = format!("{{ {pods}, {fabric} }}");
+    let snat = if masquerade { format!("{ip} saddr {pods} {ip} daddr != {world} masquerade") } else { String::new() };
+    let api = SocketAddr::new(family.api, 6443);
     format!(
         "
-table ip kube-proxy-lab {{
+table {ip} kube-proxy-lab {{
     map service-ips {{
-        type ipv4_addr . inet_proto . inet_service : verdict
-        elements = {{ {API_CLUSTER_IP} . tcp . 443 : goto service-kubernetes }}
+        type {addr} . inet_proto . inet_service : verdict
+        elements = {{ {cluster_ip} . tcp . 443 : goto service-kubernetes }}
     }}
     chain service-kubernetes {{
-        ip saddr != {PODS}/16 jump mark-for-masquerade
-        meta l4proto tcp dnat to {API}:6443
+        {ip} saddr != {pods} jump mark-for-masquerade
+        meta l4proto tcp dnat to {api}
     }}
     chain mark-for-masquerade {{ meta mark set meta mark or 0x4000; }}
     chain forward {{
@@ -83,11 +117,11 @@ table ip kube-proxy-lab {{
     }}
     chain nat-prerouting {{
         type nat hook prerouting priority dstnat;
-        ip daddr . meta l4proto . th dport vmap @service-ips
+        {ip} daddr . meta l4proto . th dport vmap @service-ips
     }}
     chain nat-output {{
         type nat hook output priority -100;
-        ip daddr . meta l4proto . th dport vmap @service-ips
+        {ip} daddr . meta l4proto . th dport vmap @service-ips
     }}
     chain nat-postrouting {{
         type nat hook postrouting priority srcnat;

@@ -8,6 +8,9 @@
 //!  203.0.113.66                                       ╚══ stranger (10.0.0.66)
 //! ```
 //!
+//! The same in IPv6, with the same digits: 2001:db8:51::2, fd00:10::11, fd00:244:1::/64 and so on. [`Families`] says what
+//! the cluster is made of.
+//!
 //! It is built over netlink from one process, because starting processes is slow where the lab usually runs; only the
 //! pods' servers and nft are processes. Everything is named by a prefix that no other lab has (`kst3f-client`), so labs
 //! run side by side, and nothing of the host's own namespace is touched. A lab is removed when it is dropped; what a
@@ -16,9 +19,11 @@
 //! Nodes and pods start with the settings that are hardest on us: strict reverse path filtering everywhere, a kube-proxy
 //! that drops what connection tracking calls invalid, objects of other owners all around.
 
+mod address;
 pub mod cgroup;
 mod claim;
 mod fabric;
+mod family;
 pub mod foreign;
 pub mod nft;
 mod node;
@@ -40,19 +45,22 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 
 use crate::netns::Netns;
+use address::host_prefix;
 use claim::Claim;
 use stack::Stack;
 
+pub use address::{
+    API, API_CLUSTER_IP, API_CLUSTER_IP6, API6, CLIENTS, CLIENTS6, FABRIC, FABRIC6, INTRUDER, INTRUDER6, OUTSIDE,
+    OUTSIDE6, PODS, PODS6, STRANGER, STRANGER6, host, host6,
+};
 pub use fabric::Fabric;
+pub use family::{Families, Family};
 pub use node::Node;
 pub use pod::Pod;
 pub use register::remaining as remaining_cgroups;
 pub use remove::names as namespaces_of;
 pub use snapshot::Snapshot;
-pub use spec::{
-    API, API_CLUSTER_IP, Attach, CLIENTS, FABRIC, INTRUDER, LabSpec, NodeSpec, OUTSIDE, PODS, PodSpec, Qos, STRANGER,
-    host,
-};
+pub use spec::{Attach, LabSpec, NodeSpec, PodSpec, Qos};
 pub use topology::{print_topology, topology};
 
 /// A running lab.
@@ -153,14 +161,14 @@ impl Lab {
         &self.spec
     }
 
-    /// The client's namespace: 198.51.100.2 and more.
+    /// The client's namespace: 198.51.100.2, 2001:db8:51::2 and more.
     pub fn client(&self) -> &Netns {
         self.fabric.client.netns()
     }
 
-    /// The client's addresses.
+    /// The client's addresses, the IPv4 ones first.
     pub fn client_addresses(&self) -> Vec<IpAddr> {
-        fabric::client_addresses(&self.spec).map(IpAddr::V4).collect()
+        Family::ALL.into_iter().flat_map(|family| fabric::client_addresses(&self.spec, family)).collect()
     }
 
     /// The router's namespace.
@@ -168,19 +176,24 @@ impl Lab {
         self.fabric.router.netns()
     }
 
-    /// The namespace of somebody who has no business here: [`STRANGER`] outside, [`INTRUDER`] on the fabric.
+    /// The namespace of somebody who has no business here: [`STRANGER`] and [`STRANGER6`] outside, [`INTRUDER`] and
+    /// [`INTRUDER6`] on the fabric.
     pub fn stranger(&self) -> &Netns {
         self.fabric.stranger.netns()
     }
 
-    /// The namespace of the API server, [`API`] on the fabric.
+    /// The namespace of the API server, [`API`] and [`API6`] on the fabric.
     pub fn api(&self) -> &Netns {
         self.fabric.api.netns()
     }
 
-    /// A listener on the API server's address.
+    /// A listener on the API server's address of the cluster's primary family.
     pub fn api_listener(&self, port: u16) -> Result<TcpListener> {
-        Ok(self.api().tcp_listener(SocketAddr::from((API, port)))?)
+        let address = match self.spec.families.primary() {
+            Family::V4 => SocketAddr::from((API, port)),
+            Family::V6 => SocketAddr::from((API6, port)),
+        };
+        Ok(self.api().tcp_listener(address)?)
     }
 
     /// A node by name.
@@ -235,9 +248,10 @@ impl Lab {
             bail!("pod {} exists", spec.name);
         }
         let used: Vec<Ipv4Addr> = self.pods.values().map(Pod::ip).chain(planned.iter().map(|p| p.ip)).collect();
-        let ip = spec.ip.map_or_else(|| self.node(&spec.node)?.free_pod_address(&used), Ok)?;
         self.serial += 1;
-        Ok(pod::Plan::new(&self.prefix, self.serial, spec, ip))
+        let node = self.node(&spec.node)?;
+        let ip = spec.ip.map_or_else(|| node.free_pod_address(&used), Ok)?;
+        Ok(pod::Plan::new(&self.prefix, self.serial, spec, node, ip))
     }
 
     /// Ends the pod's process and removes its namespace, veth and control groups.
@@ -247,9 +261,12 @@ impl Lab {
         pod.remove(&node).await
     }
 
-    /// Routes a VIP to nodes, as BGP with multipath would: `ip route replace VIP nexthop via N1 nexthop via N2 …`.
+    /// Routes a VIP to nodes, as BGP with multipath would: `ip route replace VIP nexthop via N1 nexthop via N2 …`. To nodes
+    /// without IPv4 an IPv4 VIP goes `via inet6`.
     pub async fn route_vip(&self, vip: IpAddr, nodes: &[&str]) -> Result<()> {
-        let gateways = nodes.iter().map(|name| Ok(self.node(name)?.address().into()));
+        let over_ipv4 = vip.is_ipv4() && self.spec.families.has_ipv4();
+        let address = |node: &Node| if over_ipv4 { node.address().into() } else { IpAddr::from(node.address6()) };
+        let gateways = nodes.iter().map(|name| Ok(address(self.node(name)?)));
         self.fabric.router.replace_multipath(host_prefix(vip), &gateways.collect::<Result<Vec<IpAddr>>>()?).await
     }
 
@@ -285,8 +302,4 @@ fn require_root() -> Result<()> {
         bail!("the lab makes network namespaces and control groups: run it as root");
     }
     Ok(())
-}
-
-fn host_prefix(address: IpAddr) -> (IpAddr, u8) {
-    (address, if address.is_ipv4() { 32 } else { 128 })
 }

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -11,14 +11,18 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::address::{Place, host_prefix, host6, of_family};
+use super::family::{Families, Family};
 use super::node::{Node, POD_BRIDGE, base_sysctls, strict_sysctls};
-use super::spec::{Attach, PodSpec, host};
+use super::spec::{Attach, PodSpec};
 use super::stack::{Stack, VethEnd, net};
 use super::{Lab, cgroup, foreign, nft, register};
 use crate::netns::Netns;
 
 /// Calico's gateway: no device has it, the node's end answers for it.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Its like in IPv6: every node's end has it.
+pub(super) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// How long a server may take to start; emulated processors are slow.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
@@ -27,6 +31,8 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 pub(super) struct Plan {
     pub spec: PodSpec,
     pub ip: Ipv4Addr,
+    pub ipv6: Ipv6Addr,
+    families: Families,
     netns: String,
     uid: String,
     container_id: String,
@@ -34,19 +40,29 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub fn new(prefix: &str, serial: u32, spec: PodSpec, ip: Ipv4Addr) -> Self {
+    pub fn new(prefix: &str, serial: u32, spec: PodSpec, node: &Node, ip: Ipv4Addr) -> Self {
         let digits = hex(&(prefix, serial, &spec.name, std::process::id()));
         let uuid = || {
             format!("{}-{}-4{}-8{}-{}", &digits[..8], &digits[8..12], &digits[12..15], &digits[15..18], &digits[18..30])
         };
+        let [.., number] = ip.octets();
         Self {
             ip,
+            ipv6: spec.ipv6.unwrap_or_else(|| host6(node.pod_cidr6().0, number)),
+            families: node.families(),
             netns: format!("{prefix}-pod-{}", spec.name),
             uid: spec.uid.clone().unwrap_or_else(uuid),
             host_device: format!("cali{}", &digits[..11]),
             container_id: digits,
             spec,
         }
+    }
+}
+
+impl Plan {
+    /// Its addresses, with the prefixes of its node's pod networks.
+    fn place(&self) -> Place {
+        [(self.ip.into(), 24), (self.ipv6.into(), 64)]
     }
 }
 
@@ -75,9 +91,19 @@ impl Pod {
         &self.plan.uid
     }
 
-    /// Address of `eth0`.
+    /// IPv4 address of `eth0`; in a lab without IPv4 nobody has it.
     pub fn ip(&self) -> Ipv4Addr {
         self.plan.ip
+    }
+
+    /// IPv6 address of `eth0`.
+    pub fn ipv6(&self) -> Ipv6Addr {
+        self.plan.ipv6
+    }
+
+    /// The addresses that its kubelet would report, that of the primary family first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.plan.families.published().iter().map(|family| of_family(self.plan.place(), *family).0).collect()
     }
 
     /// Id of its container: 64 hexadecimal digits.
@@ -169,24 +195,42 @@ async fn connect(plan: &Plan, node: &Node) -> Result<Stack> {
     let bridge = (plan.spec.attach == Attach::Bridge).then_some(POD_BRIDGE);
     node.stack().add_veth(VethEnd { name: device, mtu, bridge }, &stack, VethEnd::new("eth0", mtu)).await?;
     match plan.spec.attach {
-        Attach::PointToPoint => {
-            stack.add_address("eth0", plan.ip.into(), 32).await?;
-            stack.add_route_dev(net(GATEWAY, 32), "eth0").await?;
-            stack.add_default_route(GATEWAY.into()).await?;
-            node.stack().add_route_dev(net(plan.ip, 32), device).await?;
-            // Without the second the kernel would delay each answer by up to 0.8 s.
-            let proxy = [
-                (format!("net/ipv4/conf/{device}/proxy_arp"), "1"),
-                (format!("net/ipv4/neigh/{device}/proxy_delay"), "0"),
-            ];
-            node.netns().set_sysctls(&proxy)?;
-        }
-        Attach::Bridge => {
-            stack.add_address("eth0", plan.ip.into(), 24).await?;
-            stack.add_default_route(host(node.pod_cidr().0, 1).into()).await?;
-        }
+        Attach::PointToPoint => point_to_point(plan, &stack, node).await?,
+        Attach::Bridge => bridged(plan, &stack, node).await?,
     }
     Ok(stack)
+}
+
+/// Host routes on both ends.
+async fn point_to_point(plan: &Plan, stack: &Stack, node: &Node) -> Result<()> {
+    let device = plan.host_device.as_str();
+    for (address, _) in node.there(plan.place()) {
+        let (address, prefix) = host_prefix(address);
+        stack.add_address("eth0", address, prefix).await?;
+        node.stack().add_route_dev((address, prefix), device).await?;
+    }
+    node.stack().add_address(device, GATEWAY6.into(), 64).await?;
+    stack.add_default_route_on(Family::V6, GATEWAY6.into(), "eth0").await?;
+    if !plan.families.has_ipv4() {
+        return stack.add_default_route_on(Family::V4, GATEWAY6.into(), "eth0").await;
+    }
+    stack.add_route_dev(net(GATEWAY, 32), "eth0").await?;
+    stack.add_default_route(GATEWAY.into()).await?;
+    // Without the second the kernel would delay each answer by up to 0.8 s.
+    let proxy =
+        [(format!("net/ipv4/conf/{device}/proxy_arp"), "1"), (format!("net/ipv4/neigh/{device}/proxy_delay"), "0")];
+    Ok(node.netns().set_sysctls(&proxy)?)
+}
+
+/// Addresses in the networks of the bridge.
+async fn bridged(plan: &Plan, stack: &Stack, node: &Node) -> Result<()> {
+    for (address, prefix) in node.there(plan.place()) {
+        stack.add_address("eth0", address, prefix).await?;
+    }
+    let [(v4, _), (v6, _)] = node.pod_gateway();
+    stack.add_default_route(v6).await?;
+    let gateway = if plan.families.has_ipv4() { v4 } else { v6 };
+    stack.add_default_route_on(Family::V4, gateway, "eth0").await
 }
 
 /// The pod's server.

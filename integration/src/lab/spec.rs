@@ -1,32 +1,10 @@
 //! What a lab should look like: plain data with defaults that make a small realistic cluster.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::cgroup::CgroupSpec;
-
-/// The network that joins router, nodes and API server.
-pub const FABRIC: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
-/// The network of the clients.
-pub const CLIENTS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 0);
-/// The network from which a stranger sends what he should not.
-pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 0);
-/// The cluster's pod network; node N has the Nth /24 of it.
-pub const PODS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 0);
-/// Where the API server listens, on the fabric.
-pub const API: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
-/// The stranger's foothold on the fabric.
-pub const INTRUDER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 66);
-/// The stranger's address outside.
-pub const STRANGER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
-/// The cluster IP of the API server, which the nodes' rules translate to [`API`]:6443.
-pub const API_CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-
-/// The `n`th address of one of the /24 networks above.
-pub const fn host(network: Ipv4Addr, n: u8) -> Ipv4Addr {
-    let [a, b, c, _] = network.octets();
-    Ipv4Addr::new(a, b, c, n)
-}
+use super::family::Families;
 
 /// One node.
 #[derive(Debug, Clone)]
@@ -54,7 +32,9 @@ impl NodeSpec {
 pub struct LabSpec {
     /// The nodes, in the order of their addresses (10.0.0.11 onwards) and pod networks (10.244.1.0/24 onwards).
     pub nodes: Vec<NodeSpec>,
-    /// How many addresses the client has, from 198.51.100.2 on.
+    /// What the cluster is made of.
+    pub families: Families,
+    /// How many addresses of each family the client has, from 198.51.100.2 and 2001:db8:51::2 on.
     pub client_addresses: u8,
     /// MTU of the fabric.
     pub underlay_mtu: u32,
@@ -77,6 +57,7 @@ impl Default for LabSpec {
                 NodeSpec::worker("wrk1"),
                 NodeSpec::worker("wrk2"),
             ],
+            families: Families::default(),
             client_addresses: 8,
             underlay_mtu: 1500,
             masquerade: true,
@@ -102,7 +83,8 @@ pub enum Qos {
 /// How the pod's veth is attached to its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Attach {
-    /// Calico's way: a /32, the gateway 169.254.1.1, proxy ARP on the node's end and a host route.
+    /// Calico's way: a /32 and a /128, the gateways 169.254.1.1 (proxy ARP on the node's end) and fe80::1 (an address of the
+    /// node's end), and host routes.
     #[default]
     PointToPoint,
     /// The bridge plugin's way: a port of `cni0`, which has the first address of the node's pod network.
@@ -122,6 +104,8 @@ pub struct PodSpec {
     pub node: String,
     /// Address; `None` takes the next free one of the node's pod network.
     pub ip: Option<Ipv4Addr>,
+    /// IPv6 address; `None` takes the one of the node's pod network with the host number of the IPv4 address.
+    pub ipv6: Option<Ipv6Addr>,
     /// Quality of service class.
     pub qos: Qos,
     /// How it is attached.
@@ -140,7 +124,7 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// A burstable pod in `default`, attached point-to-point, with echo servers on the wildcard address, port 12345.
+    /// A burstable pod in `default`, attached point-to-point, with echo servers on the wildcard addresses, port 12345.
     pub fn new(name: &str, node: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -148,12 +132,13 @@ impl PodSpec {
             uid: None,
             node: node.to_owned(),
             ip: None,
+            ipv6: None,
             qos: Qos::default(),
             attach: Attach::default(),
             mtu: 1500,
             cgroup: CgroupSpec::default(),
             ports: vec![crate::pod::DEFAULT_PORT],
-            bind: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            bind: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             foreign_objects: false,
         }
     }

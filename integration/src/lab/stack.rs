@@ -2,16 +2,18 @@
 //!
 //! Requests are awaited one by one; on failure they say which object of which stack they were about.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, RouteNextHopBuilder};
 
+use super::family::Family;
 use crate::netns::Netns;
 
 /// `proto static`: what an administrator or a CNI plugin writes.
@@ -124,11 +126,16 @@ impl Stack {
         deleted.with_context(|| self.about(format!("link del {name}")))
     }
 
-    /// `ip addr add ADDRESS/PREFIX dev DEVICE`.
+    /// `ip addr add ADDRESS/PREFIX dev DEVICE`, for IPv6 with `nodad`.
     pub async fn add_address(&self, device: &str, address: IpAddr, prefix: u8) -> Result<()> {
         let index = self.index(device).await?;
-        let added = self.netlink.address().add(index, address, prefix).execute().await;
-        added.with_context(|| self.about(format!("addr add {address}/{prefix} dev {device}")))
+        let mut request = self.netlink.address().add(index, address, prefix);
+        if address.is_ipv6() {
+            let message = request.message_mut();
+            message.header.flags |= AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request.execute().await.with_context(|| self.about(format!("addr add {address}/{prefix} dev {device}")))
     }
 
     /// `ip route add DESTINATION/PREFIX via GATEWAY`.
@@ -138,14 +145,23 @@ impl Stack {
 
     /// `ip route add default via GATEWAY`.
     pub async fn add_default_route(&self, gateway: IpAddr) -> Result<()> {
-        let any = if gateway.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-        self.add_route_via((any, 0), gateway).await
+        self.add_route_via(default_of(Family::of(gateway)), gateway).await
+    }
+
+    /// `ip -FAMILY route add default via GATEWAY dev DEVICE`, for a gateway that the routes do not lead to: of IPv4 also
+    /// `via inet6`.
+    pub async fn add_default_route_on(&self, family: Family, gateway: IpAddr, device: &str) -> Result<()> {
+        let index = self.index(device).await?;
+        self.add_route(route(default_of(family))?.output_interface(index).gateway(gateway)?.build()).await
     }
 
     /// `ip route add DESTINATION/PREFIX dev DEVICE scope link`.
     pub async fn add_route_dev(&self, destination: (IpAddr, u8), device: &str) -> Result<()> {
         let mut message = route(destination)?.output_interface(self.index(device).await?).build();
-        message.header.scope = rtnetlink::packet_route::route::RouteScope::Link;
+        // IPv6 routes have no scope.
+        if destination.0.is_ipv4() {
+            message.header.scope = rtnetlink::packet_route::route::RouteScope::Link;
+        }
         self.add_route(message).await
     }
 
@@ -160,12 +176,11 @@ impl Stack {
         self.netlink.route().add(message).execute().await.context(about)
     }
 
-    /// `ip route replace DESTINATION/PREFIX nexthop via G1 nexthop via G2 …`, all of the same weight.
+    /// `ip route replace DESTINATION/PREFIX nexthop via G1 nexthop via G2 …`, all of the same weight. The gateways of an
+    /// IPv4 route may be IPv6 ones (`via inet6 …`).
     pub async fn replace_multipath(&self, destination: (IpAddr, u8), gateways: &[IpAddr]) -> Result<()> {
-        let hops = gateways.iter().map(|gateway| {
-            let family = if gateway.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-            Ok(RouteNextHopBuilder::new(family).via(*gateway)?.build())
-        });
+        let family = if destination.0.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let hops = gateways.iter().map(|gateway| Ok(RouteNextHopBuilder::new(family).via(*gateway)?.build()));
         let message = route(destination)?.multipath(hops.collect::<Result<_>>()?).build();
         let replaced = self.netlink.route().add(message).replace().execute().await;
         replaced.with_context(|| self.about(format!("route replace {} via {gateways:?}", destination.0)))
@@ -177,18 +192,30 @@ impl Stack {
         deleted.with_context(|| self.about(format!("route del {}/{}", destination.0, destination.1)))
     }
 
-    /// `ip rule add pref PRIORITY fwmark MARK/MASK lookup TABLE`.
+    /// `ip rule add pref PRIORITY fwmark MARK/MASK lookup TABLE`, and the same with `ip -6`.
     pub async fn add_rule(&self, priority: u32, (mark, mask): (u32, u32), table: u32) -> Result<()> {
-        let mut request = self.netlink.rule().add().v4().priority(priority).table_id(table).fw_mark(mark);
-        request = request.action(RuleAction::ToTable);
-        request.message_mut().attributes.push(RuleAttribute::FwMask(mask));
-        request.execute().await.with_context(|| self.about(format!("rule add pref {priority}")))
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = self.netlink.rule().add().priority(priority).table_id(table).fw_mark(mark);
+            request = request.action(RuleAction::ToTable);
+            request.message_mut().header.family = family;
+            request.message_mut().attributes.push(RuleAttribute::FwMask(mask));
+            request.execute().await.with_context(|| self.about(format!("rule add pref {priority}, {family:?}")))?;
+        }
+        Ok(())
     }
 }
 
 fn route((destination, prefix): (IpAddr, u8)) -> Result<RouteMessageBuilder<IpAddr>> {
     let builder = RouteMessageBuilder::<IpAddr>::new().protocol(STATIC);
     Ok(builder.destination_prefix(destination, prefix)?)
+}
+
+/// `0.0.0.0/0` or `::/0`.
+fn default_of(family: Family) -> (IpAddr, u8) {
+    match family {
+        Family::V4 => (Ipv4Addr::UNSPECIFIED.into(), 0),
+        Family::V6 => (Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
 }
 
 /// Shorthand for a host route or any other prefix of an IPv4 network.

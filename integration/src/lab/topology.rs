@@ -1,8 +1,9 @@
 //! The lab on one screen, for people who want to look around with `ip netns exec`.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
-use super::{Lab, Node, STRANGER};
+use super::{API, API6, Lab, Node, STRANGER, STRANGER6};
 
 /// Prints what is where.
 pub fn print_topology(lab: &Lab) {
@@ -11,28 +12,34 @@ pub fn print_topology(lab: &Lab) {
 
 /// The text that [`print_topology`] prints.
 pub fn topology(lab: &Lab) -> String {
-    let clients: Vec<String> = lab.client_addresses().iter().map(ToString::to_string).collect();
     let mut text = format!("lab {}: ip netns exec {0}-<name> …\n", lab.prefix());
     let mut line = |name: &str, what: String| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {name:<16} {what}");
     };
-    line("client", clients.join(" "));
+    line("client", words(&lab.client_addresses()));
     line("router", format!("198.51.100.1 203.0.113.1; fabric 10.0.0.1, MTU {}", lab.spec().underlay_mtu));
-    line("stranger", format!("{STRANGER}; on the fabric {}", super::INTRUDER));
-    line("api", super::API.to_string());
+    line("", "2001:db8:51::1 2001:db8:113::1; fabric fd00:10::1".to_owned());
+    line("stranger", format!("{STRANGER} {STRANGER6}; on the fabric {} {}", super::INTRUDER, super::INTRUDER6));
+    line("api", format!("{API} {API6}"));
     for node in lab.nodes() {
         let role = if node.is_ingress() { "ingress" } else { "worker" };
-        let (network, length) = node.pod_cidr();
-        line(node.name(), format!("{} {role}, pods {network}/{length}", node.address()));
+        let networks: Vec<String> =
+            node.pod_cidrs().iter().map(|(network, length)| format!("{network}/{length}")).collect();
+        line(node.name(), format!("{} {role}, pods {}", words(&node.addresses()), networks.join(" ")));
         pods_of(lab, node).for_each(|(name, what)| line(&name, what));
     }
     text
 }
 
+fn words(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 fn pods_of<'a>(lab: &'a Lab, node: &'a Node) -> impl Iterator<Item = (String, String)> + 'a {
     lab.pods().filter(|pod| pod.spec().node == node.name()).map(|pod| {
-        let what = format!("  {} by {}, pid {}, uid {}", pod.ip(), pod.route_device(), pod.pid(), pod.uid());
+        let (addresses, device) = (words(&pod.addresses()), pod.route_device());
+        let what = format!("  {addresses} by {device}, pid {}, uid {}", pod.pid(), pod.uid());
         (format!("pod-{}", pod.name()), what)
     })
 }

@@ -25,7 +25,7 @@ pub use tally::{Answer, Failure, Flow, Tally};
 /// Where flows come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// Source addresses, used in turn. Empty: what the routing says.
+    /// Source addresses, those of the target's family used in turn. None of that family: what the routing says.
     pub addresses: Vec<IpAddr>,
     /// First source port; it grows whenever all addresses have had a turn. `None`: what the kernel picks.
     pub first_port: Option<u16>,
@@ -37,11 +37,12 @@ impl Sources {
         Self { addresses, first_port: Some(first_port) }
     }
 
-    /// Where flow number `n` comes from. `ipv4` says which family an unspecified address has.
+    /// Where flow number `n` comes from, in one of the two families.
     fn of_flow(&self, n: usize, ipv4: bool) -> SocketAddr {
         let any = if ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-        let round = self.addresses.len().max(1);
-        let address = self.addresses.get(n % round).copied().unwrap_or(any);
+        let usable: Vec<IpAddr> = self.addresses.iter().copied().filter(|ip| ip.is_ipv4() == ipv4).collect();
+        let round = usable.len().max(1);
+        let address = usable.get(n % round).copied().unwrap_or(any);
         let step = u16::try_from(n / round).unwrap_or(u16::MAX);
         SocketAddr::new(address, self.first_port.map_or(0, |first| first.wrapping_add(step)))
     }
@@ -117,6 +118,7 @@ mod tests {
         let sources = Sources::fixed(addresses, 20000);
         let text: Vec<String> = (0..4).map(|n| sources.of_flow(n, true).to_string()).collect();
         assert_eq!(text, ["198.51.100.2:20000", "198.51.100.3:20000", "198.51.100.2:20001", "198.51.100.3:20001"]);
+        assert_eq!(sources.of_flow(7, false).to_string(), "[::]:20007");
         assert_eq!(Sources::default().of_flow(7, false).to_string(), "[::]:0");
     }
 }

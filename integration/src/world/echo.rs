@@ -1,7 +1,7 @@
 //! The world that most tests of the whole system begin with: five echo pods behind one Service, and flows to its VIPs.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub const SERVICE: &str = "echo";
 pub const ANNOTATION: &str = "cmd.nu/tunnel";
 /// Its VIP.
 pub const VIP: &str = "192.0.2.10";
+/// Its IPv6 VIP.
+pub const VIP6: &str = "2001:db8:2::10";
 /// Its pods.
 pub const PODS: [&str; 5] = ["echo-1", "echo-2", "echo-3", "echo-4", "echo-5"];
 
@@ -47,6 +49,14 @@ pub async fn echo_pods(mode: Mode) -> Result<World> {
     let mut world = World::build(WorldSpec::new(mode)).await?;
     world.add_pods(five_pods()).await?;
     world.add_service(SERVICE, "echo", &[])?;
+    Ok(world)
+}
+
+/// The same in a world of one's own making, behind a Service of all families that the cluster has.
+pub async fn echo_pods_in(spec: WorldSpec) -> Result<World> {
+    let mut world = World::build(spec).await?;
+    world.add_pods(five_pods()).await?;
+    world.add_dual_service(SERVICE, "echo", &[])?;
     Ok(world)
 }
 
@@ -96,7 +106,11 @@ impl World {
     /// `n` UDP exchanges with a VIP, which must all be perfect.
     pub async fn udp(&self, vip: &str, n: usize) -> Result<Tally> {
         // A wildcard server cannot tell two VIPs apart: one client port towards both at once would have to be translated.
-        let port = FIRST_PORT + 100 * u16::from(vip.parse::<Ipv4Addr>()?.octets()[3]);
+        let last = match vip.parse::<IpAddr>()? {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => ip.octets()[15],
+        };
+        let port = FIRST_PORT + 100 * u16::from(last);
         let client = self.client().with_sources(Sources::fixed(self.lab.client_addresses(), port));
         let tally = client.udp_exchanges(n, echo_at(vip)?).await?;
         self.checked("udp", tally)

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tunnel_router::model::Mode;
 
-use crate::apiserver::{ApiServer, Options, kubeconfig};
+use crate::apiserver::{ApiServer, Options, Ranges, kubeconfig};
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, router_program};
@@ -67,7 +67,9 @@ impl World {
     pub async fn build(spec: WorldSpec) -> Result<World> {
         let lab = Lab::build(spec.lab).await.context("build the lab")?;
         let listener = lab.api_listener(API_PORT)?.into_std()?;
-        let api = ApiServer::start(listener, Options::default())?;
+        let families = lab.spec().families.published().iter().map(|family| family.name().to_owned()).collect();
+        let ranges = Ranges { families, ..Ranges::default() };
+        let api = ApiServer::start(listener, Options { ranges, ..Options::default() })?;
         let directory = tempfile::tempdir()?;
         kubeconfig::write(&directory.path().join("kubeconfig"), &api.url(), None)?;
         for node in lab.nodes() {
@@ -91,7 +93,7 @@ impl World {
         let names: Vec<(String, String)> = specs.iter().map(|s| (s.namespace.clone(), s.name.clone())).collect();
         self.lab.add_pods(specs).await?;
         for (namespace, name) in names {
-            let status = objects::running(&self.lab.pod(&name)?.ip().to_string());
+            let status = objects::running(&self.lab.pod(&name)?.addresses());
             self.api.store().patch_status("pods", &namespace, &name, status)?;
         }
         Ok(())
@@ -107,6 +109,13 @@ impl World {
     /// `app=NAME` on port 12345, TCP and UDP.
     pub fn add_service(&self, name: &str, app: &str, annotations: &[(&str, &str)]) -> Result<Value> {
         Ok(self.api.store().create(objects::service(name, app, annotations))?)
+    }
+
+    /// The same, dual stack where the cluster is: one EndpointSlice, or more, for each family.
+    pub fn add_dual_service(&self, name: &str, app: &str, annotations: &[(&str, &str)]) -> Result<Value> {
+        let mut service = objects::service(name, app, annotations);
+        service["spec"]["ipFamilyPolicy"] = json!("PreferDualStack");
+        Ok(self.api.store().create(service)?)
     }
 
     /// `kubectl annotate service NAME KEY=VALUE`; `None` removes it.

@@ -1,13 +1,17 @@
 //! The lab's things as Kubernetes objects.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use crate::lab::{Node, PodSpec};
 
 /// A Node as its kubelet would report it.
 pub fn node(node: &Node) -> Value {
-    let (network, length) = node.pod_cidr();
-    let cidr = format!("{network}/{length}");
+    let cidrs: Vec<String> = node.pod_cidrs().iter().map(|(network, length)| format!("{network}/{length}")).collect();
+    let mut addresses: Vec<Value> =
+        node.addresses().iter().map(|ip| json!({ "type": "InternalIP", "address": ip })).collect();
+    addresses.push(json!({ "type": "Hostname", "address": node.name() }));
     let mut labels = json!({ "kubernetes.io/hostname": node.name() });
     if node.is_ingress() {
         labels["node"] = json!("tunnel");
@@ -15,12 +19,9 @@ pub fn node(node: &Node) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": { "name": node.name(), "labels": labels },
-        "spec": { "podCIDR": cidr, "podCIDRs": [cidr] },
+        "spec": { "podCIDR": cidrs.first(), "podCIDRs": cidrs },
         "status": {
-            "addresses": [
-                { "type": "InternalIP", "address": node.address().to_string() },
-                { "type": "Hostname", "address": node.name() },
-            ],
+            "addresses": addresses,
             "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady" }],
         },
     })
@@ -35,10 +36,11 @@ pub fn pod(spec: &PodSpec, app: &str) -> Value {
     })
 }
 
-/// The status of a running, ready Pod.
-pub fn running(ip: &str) -> Value {
+/// The status of a running, ready Pod with these addresses.
+pub fn running(ips: &[IpAddr]) -> Value {
+    let all: Vec<Value> = ips.iter().map(|ip| json!({ "ip": ip })).collect();
     json!({ "status": {
-        "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
+        "phase": "Running", "podIP": ips.first(), "podIPs": all,
         "conditions": [{ "type": "Ready", "status": "True" }],
     } })
 }

@@ -2,19 +2,33 @@
 
 use std::net::SocketAddr;
 
-use integration::lab::{Attach, Lab, LabSpec, PodSpec};
-use integration::pod::DEFAULT_PORT;
+use integration::lab::{Attach, Families, Lab, LabSpec, PodSpec};
+use integration::netns::Netns;
+use integration::pod::{DEFAULT_PORT, Servers};
 
 /// A lab with the default nodes, and the binary that this test run built in its pods.
+#[allow(dead_code)]
 pub async fn lab() -> Lab {
+    lab_of(Families::default()).await
+}
+
+/// The same, of other families.
+#[allow(dead_code)]
+pub async fn lab_of(families: Families) -> Lab {
     let program = env!("CARGO_BIN_EXE_kst-lab").into();
-    Lab::build(LabSpec { pod_program: Some(program), ..LabSpec::default() }).await.expect("the lab comes up")
+    let spec = LabSpec { families, pod_program: Some(program), ..LabSpec::default() };
+    Lab::build(spec).await.expect("the lab comes up")
 }
 
 /// The default lab with one pod of each attachment on two nodes.
 #[allow(dead_code)]
 pub async fn lab_with_pods() -> Lab {
-    let mut lab = lab().await;
+    with_pods(lab().await).await
+}
+
+/// Adds one pod of each attachment on two nodes.
+#[allow(dead_code)]
+pub async fn with_pods(mut lab: Lab) -> Lab {
     let bridged = |name, node| PodSpec { attach: Attach::Bridge, ..PodSpec::new(name, node) };
     let pods = vec![
         PodSpec::new("ptp-ing1", "ing1"),
@@ -24,6 +38,13 @@ pub async fn lab_with_pods() -> Lab {
     ];
     lab.add_pods(pods).await.expect("the pods start");
     lab
+}
+
+/// Echo servers in a namespace.
+#[allow(dead_code)]
+pub fn serve(netns: &Netns, name: &str, address: SocketAddr) -> Servers {
+    let start = || Servers::start(name, &[address]).map_err(std::io::Error::other);
+    netns.run_in_runtime("serve", start).expect("the servers start")
 }
 
 /// The echo server of a pod, at the pod's own address.
