@@ -4,11 +4,11 @@
 
 mod lab_common;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
-use integration::lab::{INTRUDER, Lab, STRANGER};
-use integration::traffic::packet::{ETHERTYPE_MPLS, Ipv4};
-use integration::traffic::{FrameSender, RawSender, Sniffer};
+use integration::lab::{INTRUDER, Lab, STRANGER, STRANGER6};
+use integration::traffic::packet::{ETHERTYPE_MPLS, Ipv4, Ipv6};
+use integration::traffic::{Captured, FrameSender, RawSender, Sniffer};
 use lab_common::lab_with_pods;
 
 const VICTIM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 12345);
@@ -81,4 +81,47 @@ async fn a_witness_hears_its_own_device_only() {
     control.send(&forged([198, 51, 100, 2], pod_ip(&lab), b"control")).unwrap();
     let seen = elsewhere.until(|packet| packet.is_udp_with(b"control")).await.unwrap();
     assert!(!seen.iter().any(|packet| packet.contains(b"by this way")), "{seen:?}");
+}
+
+fn forged6(from: &str, to: Ipv6Addr, data: &[u8]) -> Ipv6 {
+    let source = SocketAddrV6::new(from.parse().unwrap(), 4444, 0, 0);
+    Ipv6::udp(source, SocketAddrV6::new(to, 9, 0, 0), data)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_packets_of_any_source_arrive_as_they_were_made_whole_or_in_fragments() {
+    let lab = lab_with_pods().await;
+    let pod = lab.pod("ptp-wrk1").unwrap();
+    let mut at_pod = Sniffer::open(pod.netns(), "eth0").unwrap();
+    let sender = RawSender::open(lab.stranger()).unwrap();
+    let whole = forged6("2001:db8:51::77", pod.ipv6(), b"whole");
+    sender.send(&whole).unwrap();
+    let seen = at_pod.find(|packet| packet.is_udp_with(b"whole")).await.unwrap().ipv6().unwrap();
+    // Router and node have taken one hop each.
+    assert_eq!(seen, Ipv6 { hop_limit: 62, ..whole });
+
+    let socket = pod.netns().udp_socket("[::]:9".parse().unwrap()).unwrap();
+    for fragment in forged6("2001:db8:51::77", pod.ipv6(), &[b'x'; 3000]).fragments(7, 1200) {
+        sender.send(&fragment).unwrap();
+    }
+    let (length, from) = socket.recv_from(&mut [0; 4000]).await.unwrap();
+    assert_eq!((length, from), (3000, "[2001:db8:51::77]:4444".parse().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_tunnel_packets_of_ipv6_arrive_at_a_pod() {
+    let lab = lab_with_pods().await;
+    let pod = lab.pod("ptp-wrk1").unwrap();
+    let mut at_pod = Sniffer::open(pod.netns(), "eth0").unwrap();
+    let sender = RawSender::open_on(lab.stranger(), "eth0").unwrap();
+    let inner = forged6("2001:db8:51::77", "2001:db8:2::10".parse().unwrap(), b"smuggled");
+    let gre = inner.in_gre(STRANGER6, pod.ipv6());
+    sender.send(&gre).unwrap();
+    let seen = at_pod.find(|packet| packet.contains(b"smuggled")).await.unwrap().ipv6().unwrap();
+    assert_eq!((seen.source, seen.next_header, &seen.payload), (STRANGER6, 47, &gre.payload));
+    // IPv6 in IPv4. The pod's error about the first may come in between.
+    sender.send(&inner.in_gre(STRANGER, pod.ip())).unwrap();
+    let mine = |packet: &Captured| packet.ipv4().is_some() && packet.contains(b"smuggled");
+    let seen = at_pod.find(mine).await.unwrap().ipv4().unwrap();
+    assert_eq!((seen.source, Ipv6::parse(&seen.payload[4..])), (STRANGER, Some(inner)));
 }

@@ -1,45 +1,50 @@
 //! Sending packets and frames that the kernel did not make.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, setsockopt, socket,
     sockopt,
 };
 
-use super::packet::Ipv4;
+use super::packet::Packet;
 use crate::netns::Netns;
 
-/// Sends IPv4 packets with whatever header they have, along the namespace's routes.
+/// Sends IP packets with whatever header they have, along the namespace's routes.
 #[derive(Debug)]
 pub struct RawSender {
-    fd: OwnedFd,
+    ipv4: OwnedFd,
+    ipv6: OwnedFd,
 }
 
 impl RawSender {
     /// A sender in the namespace.
     pub fn open(netns: &Netns) -> Result<RawSender> {
         // Protocol "raw" means that the header is part of what is sent (raw(7)).
-        let open = || socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw);
-        let fd = netns.run_io("open a raw socket", || Ok(open()?))?;
-        Ok(RawSender { fd })
+        let open = |family| socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw);
+        let both = || Ok(RawSender { ipv4: open(AddressFamily::Inet)?, ipv6: open(AddressFamily::Inet6)? });
+        Ok(netns.run_io("open raw sockets", both)?)
     }
 
     /// A sender whose packets leave by this device, whatever the routes to the destination say.
     pub fn open_on(netns: &Netns, device: &str) -> Result<RawSender> {
         let sender = Self::open(netns)?;
-        setsockopt(&sender.fd, sockopt::BindToDevice, &device.into()).with_context(|| format!("bind to {device}"))?;
+        for fd in [&sender.ipv4, &sender.ipv6] {
+            setsockopt(fd, sockopt::BindToDevice, &device.into()).with_context(|| format!("bind to {device}"))?;
+        }
         Ok(sender)
     }
 
     /// Sends one packet to its destination address.
-    pub fn send(&self, packet: &Ipv4) -> Result<()> {
-        let to = SockaddrIn::from(std::net::SocketAddrV4::new(packet.destination, 0));
-        let sent = sendto(self.fd.as_raw_fd(), &packet.to_bytes(), &to, MsgFlags::empty());
-        sent.with_context(|| format!("send a packet to {}", packet.destination))?;
+    pub fn send(&self, packet: &impl Packet) -> Result<()> {
+        let fd = if packet.destination().is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+        let to = SockaddrStorage::from(SocketAddr::new(packet.destination(), 0));
+        let sent = sendto(fd.as_raw_fd(), &packet.to_bytes(), &to, MsgFlags::empty());
+        sent.with_context(|| format!("send a packet to {}", packet.destination()))?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::packet::{ETHERTYPE_IPV4, Ipv4};
+use super::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6};
 use super::raw::link_address;
 use crate::netns::Netns;
 
@@ -42,9 +42,15 @@ impl Captured {
         (self.ethertype == ETHERTYPE_IPV4).then(|| Ipv4::parse(&self.bytes))?
     }
 
-    /// Whether it is an IPv4 UDP datagram that carries exactly this.
+    /// The IPv6 packet, if it is one.
+    pub fn ipv6(&self) -> Option<Ipv6> {
+        (self.ethertype == ETHERTYPE_IPV6).then(|| Ipv6::parse(&self.bytes))?
+    }
+
+    /// Whether it is a UDP datagram that carries exactly this.
     pub fn is_udp_with(&self, data: &[u8]) -> bool {
         self.ipv4().is_some_and(|packet| packet.as_udp().is_some_and(|(_, _, carried)| carried == data))
+            || self.ipv6().is_some_and(|packet| packet.as_udp().is_some_and(|(_, _, carried)| carried == data))
     }
 
     /// Whether the bytes occur anywhere in it, however deep it is wrapped.

@@ -1,18 +1,9 @@
-//! Packets built by hand: what an attacker, a router or a tunnel would put on the wire.
+//! IPv4 packets.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// IP protocol number of ICMP.
-pub const ICMP: u8 = 1;
-/// IP protocol number of UDP.
-pub const UDP: u8 = 17;
-/// IP protocol number of GRE.
-pub const GRE: u8 = 47;
-
-/// EtherType of IPv4.
-pub const ETHERTYPE_IPV4: u16 = 0x0800;
-/// EtherType of MPLS.
-pub const ETHERTYPE_MPLS: u16 = 0x8847;
+use super::tunnel::{self, Ends, UdpEnds};
+use super::{ETHERTYPE_IPV4, UDP, checksum, udp, udp_parts};
 
 /// An IPv4 packet without options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,26 +34,23 @@ impl Ipv4 {
 
     /// A UDP datagram.
     pub fn udp(source: SocketAddrV4, destination: SocketAddrV4, data: &[u8]) -> Self {
-        Self::new(*source.ip(), *destination.ip(), UDP, udp(source, destination, data))
+        Self::new(*source.ip(), *destination.ip(), UDP, udp(source.into(), destination.into(), data))
     }
 
     /// This packet inside a GRE packet between the given ends.
-    pub fn in_gre(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
-        let header = [0, 0, 0x08, 0x00];
-        Self::new(source, destination, GRE, [&header[..], &self.to_bytes()].concat())
+    pub fn in_gre<A: Ends>(&self, source: A, destination: A) -> A::Packet {
+        tunnel::in_gre((ETHERTYPE_IPV4, self.to_bytes()), source, destination)
     }
 
     /// This packet inside a VXLAN-GPE datagram between the given ends.
-    pub fn in_vxlan_gpe(&self, source: SocketAddrV4, destination: SocketAddrV4, vni: u32) -> Self {
-        // Flags: instance and next protocol are valid; next protocol 1 is IPv4.
-        let header = [[0x0c, 0, 0, 0x01], (vni << 8).to_be_bytes()].concat();
-        Self::udp(source, destination, &[header, self.to_bytes()].concat())
+    pub fn in_vxlan_gpe<S: UdpEnds>(&self, source: S, destination: S, vni: u32) -> S::Packet {
+        tunnel::in_vxlan_gpe((ETHERTYPE_IPV4, self.to_bytes()), (source, destination), vni)
     }
 
-    /// This packet behind one MPLS label (bottom of stack): the payload of a frame with [`ETHERTYPE_MPLS`].
+    /// This packet behind one MPLS label (bottom of stack): the payload of a frame with
+    /// [`ETHERTYPE_MPLS`](super::ETHERTYPE_MPLS).
     pub fn behind_label(&self, label: u32, ttl: u8) -> Vec<u8> {
-        let entry = (label << 12) | 0x100 | u32::from(ttl);
-        [&entry.to_be_bytes()[..], &self.to_bytes()].concat()
+        tunnel::behind_label(&self.to_bytes(), label, ttl)
     }
 
     /// The packet on the wire, with length and checksum filled in.
@@ -100,38 +88,9 @@ impl Ipv4 {
 
     /// Source port, destination port and data, if this is an unfragmented UDP datagram.
     pub fn as_udp(&self) -> Option<(u16, u16, &[u8])> {
-        let port = |at: usize| Some(u16::from_be_bytes(self.payload.get(at..at + 2)?.try_into().ok()?));
         let whole = self.protocol == UDP && self.fragment & 0x3fff == 0;
-        whole.then(|| Some((port(0)?, port(2)?, self.payload.get(8..)?)))?
+        whole.then(|| udp_parts(&self.payload))?
     }
-}
-
-fn udp(source: SocketAddrV4, destination: SocketAddrV4, data: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(8 + data.len()).unwrap_or(u16::MAX);
-    let ports = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
-    let pseudo = [&source.ip().octets()[..], &destination.ip().octets(), &[0, UDP], &length.to_be_bytes()].concat();
-    let summed = [&pseudo[..], &ports, &length.to_be_bytes(), &[0, 0], data].concat();
-    // Zero means "no checksum", so a sum of zero is sent as its other form.
-    let sum = match checksum(&summed) {
-        0 => 0xffff,
-        sum => sum,
-    };
-    [&ports[..], &length.to_be_bytes(), &sum.to_be_bytes(), data].concat()
-}
-
-/// The internet checksum (RFC 1071).
-pub fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| match *pair {
-        [high, low] => u32::from(u16::from_be_bytes([high, low])),
-        [high] => u32::from(u16::from_be_bytes([high, 0])),
-        _ => 0,
-    });
-    let folded = words.fold(0, |sum: u32, word| {
-        let sum = sum + word;
-        (sum & 0xffff) + (sum >> 16)
-    });
-    // Folded after each word, so it fits.
-    !u16::try_from(folded).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
