@@ -129,9 +129,10 @@ fn diff_chains(out: &mut Scripts, desired: &BTreeMap<String, Chain>, observed: &
             writeln_to(&mut out.prepare, format_args!("add rule inet {NFT_TABLE} {name} {rule}"));
         }
     }
-    for name in observed.chains.keys().filter(|name| !desired.contains_key(*name)) {
-        writeln_to(&mut out.finish, format_args!("flush chain inet {NFT_TABLE} {name}"));
-        writeln_to(&mut out.finish, format_args!("delete chain inet {NFT_TABLE} {name}"));
+    let surplus = || observed.chains.keys().filter(|name| !desired.contains_key(*name));
+    // A chain that another still jumps to cannot be deleted.
+    for verb in ["flush", "delete"] {
+        surplus().for_each(|name| writeln_to(&mut out.finish, format_args!("{verb} chain inet {NFT_TABLE} {name}")));
     }
 }
 

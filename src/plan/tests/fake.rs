@@ -14,6 +14,8 @@ use crate::plan::{Address, NFT_TABLE, Observed, Plan, RuleAction, Step, Sysctl};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FakeKernel {
     pub observed: Observed,
+    /// What the rules of each chain refer to: `@set`, `goto chain`, `jump chain`.
+    references: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl FakeKernel {
@@ -116,7 +118,7 @@ impl FakeKernel {
                 o.rules.retain(|r| !(r.ours && r.spec == Some(*spec)));
                 assert_eq!(before, o.rules.len() + 1, "no rule {spec}");
             }
-            Step::Nft(script) => nft(&mut o.nft, script),
+            Step::Nft(script) => nft(&mut o.nft, &mut self.references, script),
         }
         self.observed.rules.sort_by_key(|r| (r.priority, r.spec));
         self.observed.addresses.sort();
@@ -134,7 +136,7 @@ impl FakeKernel {
 }
 
 /// Interprets exactly the commands that `nft::script` writes; anything else is an error of the test.
-fn nft(table: &mut Option<ObservedTable>, script: &str) {
+fn nft(table: &mut Option<ObservedTable>, references: &mut BTreeMap<String, BTreeSet<String>>, script: &str) {
     for line in script.lines() {
         let (command, rest) =
             line.split_once(&format!(" inet {NFT_TABLE}")).unwrap_or_else(|| panic!("not our table: {line}"));
@@ -142,9 +144,35 @@ fn nft(table: &mut Option<ObservedTable>, script: &str) {
         let (name, body) = rest.split_once(' ').unwrap_or((rest, ""));
         match command {
             "add table" => *table = Some(table.take().unwrap_or_default()),
-            "delete table" => assert!(table.take().is_some(), "no table"),
-            _ => nft_object(table.as_mut().expect("table exists"), command, name, body),
+            "delete table" => {
+                assert!(table.take().is_some(), "no table");
+                references.clear();
+            }
+            _ => {
+                refer(references, command, name, body);
+                nft_object(table.as_mut().expect("table exists"), command, name, body);
+            }
         }
+    }
+}
+
+/// Refuses what the kernel refuses with EBUSY or ENOENT.
+fn refer(references: &mut BTreeMap<String, BTreeSet<String>>, command: &str, name: &str, body: &str) {
+    match command {
+        "add rule" => {
+            let words: Vec<&str> = body.split_whitespace().collect();
+            let jumps = words.windows(2).filter(|w| ["goto", "jump"].contains(&w[0])).map(|w| w[1].to_owned());
+            let sets = words.iter().filter_map(|w| w.strip_prefix('@')).filter(|w| !w.contains(','));
+            references.entry(name.to_owned()).or_default().extend(jumps.chain(sets.map(str::to_owned)));
+        }
+        "flush chain" => {
+            references.remove(name);
+        }
+        "delete chain" | "delete set" | "delete map" => {
+            let user = references.iter().find(|(_, used)| used.contains(name));
+            assert!(user.is_none(), "{command} {name}: chain {user:?} still refers to it");
+        }
+        _ => {}
     }
 }
 

@@ -1,0 +1,74 @@
+//! VIPs of both families in one annotation, in clusters of IPv4, of IPv6 and of both.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use integration::lab::{Families, LabSpec};
+use integration::traffic::Tally;
+use integration::world::echo::{ANNOTATION, PODS, SERVICE, VIP, VIP6, answered_by, echo_pods_in, load_modules, names};
+use integration::world::{World, WorldSpec};
+use tunnel_router::model::Mode;
+
+const FLOWS: usize = 60;
+
+async fn dual_world(mode: Mode, families: Families) -> Result<World> {
+    load_modules();
+    let lab = LabSpec { families, ..LabSpec::default() };
+    let mut world = echo_pods_in(WorldSpec { lab, ..WorldSpec::new(mode) }).await?;
+    world.start_agents()?;
+    world.annotate(SERVICE, ANNOTATION, Some(&format!("{VIP},{VIP6}")))?;
+    world.converged().await?;
+    for vip in [VIP, VIP6] {
+        world.route(vip).await?;
+    }
+    Ok(world)
+}
+
+fn same(a: &Tally, b: &Tally, what: &str) -> Result<()> {
+    let (a, b): (BTreeMap<SocketAddr, &str>, BTreeMap<SocketAddr, &str>) = (a.owners(), b.owners());
+    let other = a.iter().find(|(source, pod)| b.get(source) != Some(pod));
+    ensure!(other.is_none(), "{what}: {other:?} is answered by {:?}", other.and_then(|(source, _)| b.get(source)));
+    Ok(())
+}
+
+async fn both_families_are_served(mode: Mode) -> Result<()> {
+    for families in [Families::V4, Families::V6, Families::Dual] {
+        let mut world = dual_world(mode, families).await?;
+        for vip in [VIP, VIP6] {
+            let what = format!("{mode}, cluster {families:?}, {vip}");
+            println!("{what}");
+            let (tcp, udp) = (world.tcp(vip, FLOWS).await?, world.udp(vip, FLOWS).await?);
+            for tally in [&tcp, &udp] {
+                answered_by(tally, &names(&PODS)).context(what.clone())?;
+            }
+            for node in ["ing1", "ing2"] {
+                world.lab.route_vip(vip.parse()?, &[node]).await?;
+                same(&tcp, &world.tcp(vip, FLOWS).await?, &format!("{what} by {node}"))?;
+            }
+            world.route(vip).await?;
+        }
+        // One family goes, the other is not touched by that.
+        world.annotate(SERVICE, ANNOTATION, Some(VIP6))?;
+        world.converged().await?;
+        world.tcp(VIP6, FLOWS / 2).await?;
+        world.unanswered(VIP).await?;
+        world.stop_agents().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_families_are_served_over_gre() -> Result<()> {
+    both_families_are_served(Mode::Gre).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_families_are_served_over_mpls() -> Result<()> {
+    both_families_are_served(Mode::Mpls).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_families_are_served_over_vxlan() -> Result<()> {
+    both_families_are_served(Mode::Vxlan).await
+}
