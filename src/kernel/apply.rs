@@ -170,6 +170,8 @@ fn settle(step: &Step, error: KernelError, netlink: &mut Netlink) -> Result<(), 
     match step {
         _ if is_deletion(step) && error.is_not_found() => Ok(()),
         Step::AddLink(name, kind) if error.is_exists() => link::explain_exists(netlink, name, kind),
+        // Its UDP port is in use, which shows when it is opened.
+        Step::LinkUp(name) if error.errno() == Some(Errno::EADDRINUSE) => link::explain_in_use(netlink, name, error),
         Step::AddRule(spec) if error.is_exists() => settle_rule(spec, netlink),
         Step::DelLabel(label) if label_cannot_exist(*label, &error) => Ok(()),
         _ => Err(error),

@@ -42,6 +42,7 @@ pub(super) fn add(name: &str, kind: &LinkKind) -> Request {
                 InfoVxlan::CollectMetadata(true),
                 InfoVxlan::Gpe,
                 InfoVxlan::Learning(false),
+                InfoVxlan::UDPZeroCsumRX(true),
                 InfoVxlan::Port(*port),
             ]),
         ),
@@ -163,8 +164,21 @@ pub(super) fn explain_exists(netlink: &mut Netlink, name: &str, kind: &LinkKind)
             }
         };
     }
-    // One namespace has one collect-metadata GRE device, one GRE device for an address, one VXLAN device for a port.
-    let same = links.iter().find(|(_, l)| l.kind.as_ref() == Some(kind)).map(|(other, _)| other.as_str());
-    let other = same.unwrap_or("another device");
-    Err(KernelError::Occupied(format!("{other} is a `{kind}` already, and there can be only one")))
+    Err(taken(&links, name, kind))
+}
+
+/// The same for a device that cannot be set up because another has its port.
+pub(super) fn explain_in_use(netlink: &mut Netlink, name: &str, error: KernelError) -> Result<(), KernelError> {
+    let links = dump(netlink)?;
+    match links.get(name).and_then(|link| link.kind.as_ref()) {
+        Some(kind) => Err(taken(&links, name, kind)),
+        None => Err(error),
+    }
+}
+
+/// One namespace has one collect-metadata GRE device, one GRE device for an address, one VXLAN device for a port.
+fn taken(links: &BTreeMap<String, ObservedLink>, name: &str, kind: &LinkKind) -> KernelError {
+    let other = links.iter().find(|(other, link)| *other != name && link.kind.as_ref() == Some(kind));
+    let other = other.map_or("another program or device", |(other, _)| other.as_str());
+    KernelError::Occupied(format!("{other} is a `{kind}` already, and there can be only one"))
 }

@@ -58,7 +58,8 @@ fn nft(text: &str) -> Option<&'static str> {
 fn occupied(step: &Step) -> Option<&'static str> {
     match step {
         Step::AddLink(_, LinkKind::GreExternal(_) | LinkKind::GreLocal(_)) => Some(GRE_TAKEN),
-        Step::AddLink(_, LinkKind::VxlanGpe { .. }) => Some(VXLAN_TAKEN),
+        // Only VXLAN has a port that can be in use when the device is set up.
+        Step::AddLink(_, LinkKind::VxlanGpe { .. }) | Step::LinkUp(_) => Some(VXLAN_TAKEN),
         _ => None,
     }
 }

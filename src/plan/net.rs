@@ -16,7 +16,8 @@ pub enum LinkKind {
     GreExternal(Family),
     /// `type gre local A`, or `ip6gre` for an IPv6 address: decapsulates in the pod, from any remote.
     GreLocal(IpAddr),
-    /// `type vxlan external gpe dstport P`: both ends, over either family; GPE carries IP without an Ethernet header.
+    /// `type vxlan external gpe dstport P udp6zerocsumrx`: both ends, over either family; GPE carries IP without an
+    /// Ethernet header. An external device sends no UDP checksum, and takes none over IPv6 only if told so (RFC 6935).
     VxlanGpe {
         /// UDP destination port, 1–65535.
         port: u16,
@@ -28,7 +29,7 @@ impl fmt::Display for LinkKind {
         match self {
             LinkKind::GreExternal(outer) => write!(f, "type {} external", gre(*outer)),
             LinkKind::GreLocal(local) => write!(f, "type {} local {local}", gre(Family::of(*local))),
-            LinkKind::VxlanGpe { port } => write!(f, "type vxlan external gpe dstport {port}"),
+            LinkKind::VxlanGpe { port } => write!(f, "type vxlan external gpe dstport {port} udp6zerocsumrx"),
         }
     }
 }

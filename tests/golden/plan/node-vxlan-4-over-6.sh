@@ -40,7 +40,7 @@ add rule inet kube_service_tunnel vip icmp type { destination-unreachable, time-
 add rule inet kube_service_tunnel vip meta l4proto { tcp, udp, sctp } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #84eb383c"
 add rule inet kube_service_tunnel vip meta mark set jhash ip saddr . ip daddr mod 16 seed 0x6b737401 offset 128 return comment "any other protocol #10dcad88"
 EOF
-ip link add kst-vxlan type vxlan external gpe dstport 4790
+ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
 ip link set kst-vxlan up
 ip nexthop replace id 1795162112 encap ip6 id 0 src fd00::1 dst fd00:244:1::2 hoplimit 64 dev kst-vxlan protocol 107

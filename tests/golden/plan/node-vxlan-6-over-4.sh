@@ -40,7 +40,7 @@ add rule inet kube_service_tunnel vip6 icmpv6 type { destination-unreachable, pa
 add rule inet kube_service_tunnel vip6 meta l4proto { tcp, udp, sctp } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #2ac82f76"
 add rule inet kube_service_tunnel vip6 meta mark set jhash ip6 saddr . ip6 daddr mod 16 seed 0x6b737401 offset 128 return comment "any other protocol #5ab0db06"
 EOF
-ip link add kst-vxlan type vxlan external gpe dstport 4790
+ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
 sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
 ip link set kst-vxlan up

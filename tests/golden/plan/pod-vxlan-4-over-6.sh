@@ -29,7 +29,7 @@ add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return 
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
 add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4c5c25a7"
 EOF
-ip link add kst-vxlan type vxlan external gpe dstport 4790
+ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
 sysctl -w net/ipv4/conf/eth0/arp_ignore=1
 sysctl -w net/ipv4/conf/eth0/arp_announce=2

@@ -25,7 +25,7 @@ add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return 
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
 add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #d0b81220"
 EOF
-ip link add kst-vxlan type vxlan external gpe dstport 4790
+ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
 sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
 ip link set kst-vxlan up
