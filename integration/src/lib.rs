@@ -5,5 +5,6 @@ pub mod demo;
 pub mod lab;
 pub mod netns;
 pub mod pod;
+pub mod protocol;
 pub mod traffic;
 pub mod world;

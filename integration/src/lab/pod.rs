@@ -253,6 +253,9 @@ impl Process {
         plan.spec.bind.iter().map(IpAddr::to_string).for_each(|address| {
             command.args(["--bind", &address]);
         });
+        if plan.spec.raw {
+            command.arg("--raw");
+        }
         if detached {
             // Nor may it hold our standard error open: somebody may wait for its end.
             command.arg("--detached").stdin(Stdio::null()).stderr(Stdio::null());

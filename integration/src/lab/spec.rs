@@ -119,6 +119,8 @@ pub struct PodSpec {
     /// Addresses its servers are bound to. An address that the pod does not have yet is bound all the same
     /// (`IP_FREEBIND`).
     pub bind: Vec<IpAddr>,
+    /// Whether it also answers IP protocols without sockets of their own (SCTP, ESP, GRE, 253), in the families of `bind`.
+    pub raw: bool,
     /// Whether the pod has nft rules of its own.
     pub foreign_objects: bool,
 }
@@ -139,6 +141,7 @@ impl PodSpec {
             cgroup: CgroupSpec::default(),
             ports: vec![crate::pod::DEFAULT_PORT],
             bind: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            raw: true,
             foreign_objects: false,
         }
     }

@@ -1,4 +1,4 @@
-//! What runs in a pod: echo servers, TCP and UDP, that say who answered and whom they saw.
+//! What runs in a pod: echo servers, TCP, UDP and raw, that say who answered and whom they saw.
 //!
 //! They behave like the plain programs that people run: bound to the wildcard address, answering a datagram with a plain
 //! `sendto`, knowing nothing of VIPs. Each line or datagram `data` is answered with
@@ -10,9 +10,11 @@
 //! The local address of a datagram is only looked at (`IP_PKTINFO`), not used for the answer: that the answer leaves
 //! from the right address is what the product has to achieve.
 
+mod raw;
 mod tcp;
 mod udp;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -20,6 +22,10 @@ use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+
+use crate::lab::Family;
+use crate::protocol::Protocol;
+use raw::RawServer;
 
 /// Port of the echo servers, unless told otherwise.
 pub const DEFAULT_PORT: u16 = 12345;
@@ -41,6 +47,9 @@ pub struct Args {
     /// Serve IPv6 as well: adds the wildcard address `::`.
     #[arg(long)]
     pub dual: bool,
+    /// Serve IP protocols that have no sockets of their own (SCTP, ESP, GRE, 253), in the families of the addresses.
+    #[arg(long)]
+    pub raw: bool,
     /// Go on when the standard input ends.
     #[arg(long)]
     pub detached: bool,
@@ -49,7 +58,11 @@ pub struct Args {
 /// Serves until SIGTERM, or until the standard input ends.
 pub async fn run(args: Args) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
-    let servers = Servers::start(&args.name, &addresses(&args))?;
+    let addresses = addresses(&args);
+    let mut servers = Servers::start(&args.name, &addresses)?;
+    if args.raw {
+        servers.add_raw(&args.name, &addresses)?;
+    }
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{READY}").and_then(|()| stdout.flush()).context("say that the servers listen")?;
     tokio::select! {
@@ -80,7 +93,7 @@ async fn input_end() {
 /// Echo servers in the namespace of the thread that starts them; they end when this is dropped.
 #[derive(Debug)]
 pub struct Servers {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Servers {
@@ -93,7 +106,19 @@ impl Servers {
             let socket = udp::bind(*address).with_context(|| format!("UDP socket on {address}"))?;
             tasks.spawn(udp::serve(name.to_owned(), socket));
         }
-        Ok(Servers { _tasks: tasks })
+        Ok(Servers { tasks })
+    }
+
+    /// Opens a raw server for each protocol and each family of the addresses. It serves every address of the namespace;
+    /// of SCTP the ports of the addresses.
+    pub fn add_raw(&mut self, name: &str, addresses: &[SocketAddr]) -> Result<()> {
+        let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(address.ip())).collect();
+        let ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
+        for (family, protocol) in families.into_iter().flat_map(|f| Protocol::RAW.map(|protocol| (f, protocol))) {
+            let server = RawServer::open(name, protocol, family, &ports);
+            self.tasks.spawn(server.with_context(|| format!("raw server of {protocol}, {family:?}"))?.serve());
+        }
+        Ok(())
     }
 }
 

@@ -1,17 +1,15 @@
 //! The UDP echo server: looks at the address a datagram was sent to, and answers without caring for it.
 
-use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage,
-    recvmsg, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, setsockopt, socket, sockopt};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::{answer, prepare};
+use crate::protocol::{Received, receive};
 
 /// Room for a burst of datagrams while the processor is elsewhere.
 const BUFFER: usize = 4 << 20;
@@ -40,8 +38,8 @@ pub(super) async fn serve(name: String, socket: UdpSocket) {
     loop {
         let fd = socket.as_raw_fd();
         match socket.async_io(Interest::READABLE, || receive(fd, &mut buffer)).await {
-            Ok((length, peer, local)) => {
-                let reply = answer(&name, peer, local, buffer.get(..length).unwrap_or_default());
+            Ok(Received { payload, from: peer, to: local }) => {
+                let reply = answer(&name, peer, local, &payload);
                 if let Err(error) = socket.send_to(&reply, peer).await {
                     tracing::debug!(%error, %peer, "answer not sent");
                 }
@@ -50,23 +48,4 @@ pub(super) async fn serve(name: String, socket: UdpSocket) {
             Err(error) => tracing::debug!(%error, "receive failed"),
         }
     }
-}
-
-/// One datagram: its length, who sent it, and to which address.
-fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, IpAddr)> {
-    let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
-    let local = message.cmsgs()?.find_map(|item| match item {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into()),
-        ControlMessageOwned::Ipv6PacketInfo(info) => Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into()),
-        _ => None,
-    });
-    let peer = message.address.as_ref().and_then(to_std).ok_or_else(|| io::Error::other("a datagram from nowhere"))?;
-    Ok((message.bytes, peer, local.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))))
-}
-
-fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|a| SocketAddr::from((a.ip(), a.port())));
-    v4.or_else(|| address.as_sockaddr_in6().map(|a| SocketAddr::from((a.ip(), a.port()))))
 }

@@ -5,6 +5,8 @@
 //! datagram. Time-outs are long, because an emulated processor is slow; they end a test that fails, not one that works.
 
 mod connection;
+mod echo_witness;
+mod exchange;
 pub mod packet;
 mod raw;
 mod sniffer;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use crate::netns::Netns;
 
 pub use connection::{Connection, Connections};
+pub use echo_witness::EchoWitness;
 pub use raw::{FrameSender, RawSender};
 pub use sniffer::{Captured, Sniffer};
 pub use tally::{Answer, Failure, Flow, Tally};

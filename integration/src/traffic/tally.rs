@@ -1,6 +1,6 @@
 //! What became of a number of flows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,6 +18,14 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The pod of an answer that does not name it: an echo reply.
+    pub const UNKNOWN: &str = "?";
+
+    /// An answer that says nothing but that it is one.
+    pub(super) fn of_nobody(peer: SocketAddr, answered_from: SocketAddr, local: IpAddr) -> Answer {
+        Answer { pod: Self::UNKNOWN.to_owned(), peer, local, answered_from }
+    }
+
     /// Reads `<pod> <peer> <local> <DATA>`; `sent` is what must come back in upper case.
     pub(super) fn parse(reply: &[u8], sent: &str, answered_from: SocketAddr) -> Result<Answer, Failure> {
         let text = String::from_utf8_lossy(reply);
@@ -88,6 +96,16 @@ impl Tally {
     /// Which pod answered which client: equal for two runs with the same sources if and only if they were treated alike.
     pub fn owners(&self) -> BTreeMap<SocketAddr, &str> {
         self.answers().map(|(source, answer)| (source, answer.pod.as_str())).collect()
+    }
+
+    /// Clients that more than one pod answered: none of those whose flows cannot be told apart should be among them.
+    pub fn scattered(&self) -> BTreeMap<IpAddr, BTreeSet<&str>> {
+        let mut pods: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+        for (source, answer) in self.answers() {
+            pods.entry(source.ip()).or_default().insert(&answer.pod);
+        }
+        pods.retain(|_, pods| pods.len() > 1);
+        pods
     }
 
     /// Answers that did not come from the target.
@@ -179,6 +197,16 @@ mod tests {
         assert!(tally.is_perfect());
         assert_eq!(tally.to_string(), "192.0.2.10:12345: 2/2 answered, a 1, b 1");
         assert_eq!(tally.owners()[&address("198.51.100.2:1001")], "b");
+    }
+
+    #[test]
+    fn a_client_that_two_pods_answered_is_scattered() {
+        let tally = tally(&[
+            ("198.51.100.2:0", b"a 198.51.100.2:0 192.0.2.10 HELLO\n"),
+            ("198.51.100.3:0", b"a 198.51.100.3:0 192.0.2.10 HELLO\n"),
+            ("198.51.100.2:0", b"b 198.51.100.2:0 192.0.2.10 HELLO\n"),
+        ]);
+        assert_eq!(tally.scattered(), [(address("198.51.100.2:0").ip(), ["a", "b"].into())].into());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use tunnel_router::model::Mode;
 use super::{World, WorldSpec};
 use crate::lab::{Attach, PodSpec};
 use crate::pod::DEFAULT_PORT;
-use crate::traffic::{Client, Sources, Tally};
+use crate::protocol::Protocol;
+use crate::traffic::{Client, EchoWitness, Sources, Tally};
 
 /// The Service.
 pub const SERVICE: &str = "echo";
@@ -114,6 +115,20 @@ impl World {
         let client = self.client().with_sources(Sources::fixed(self.lab.client_addresses(), port));
         let tally = client.udp_exchanges(n, echo_at(vip)?).await?;
         self.checked("udp", tally)
+    }
+
+    /// `n` exchanges of any protocol with a VIP, as they come out; the answers name their pods, whatever the protocol.
+    pub async fn exchanges(&self, protocol: Protocol, vip: &str, n: usize) -> Result<Tally> {
+        let address = vip.parse().with_context(|| format!("VIP {vip}"))?;
+        let mut witness = match protocol {
+            Protocol::Icmp => Some(EchoWitness::start(self.lab.pods())?),
+            _ => None,
+        };
+        let mut tally = self.client().exchanges(protocol, n, address).await?;
+        if let Some(witness) = &mut witness {
+            witness.attribute(&mut tally).await;
+        }
+        Ok(tally)
     }
 
     /// `n` TCP exchanges with a VIP, perfect, and answered by exactly these pods.
