@@ -7,6 +7,7 @@
 mod agent;
 mod checks;
 mod converge;
+pub mod dual;
 pub mod echo;
 mod objects;
 mod witness;
