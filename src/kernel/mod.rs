@@ -26,6 +26,7 @@ mod remedy;
 mod route;
 mod route_to;
 mod rule;
+mod surroundings;
 mod sysctl;
 mod wire;
 
@@ -35,3 +36,4 @@ pub use features::{Missing, missing};
 pub use monitor::{Change, Monitor};
 pub use observe::{observe, read_sysctls};
 pub use route_to::{RouteFact, route_to, routes_to};
+pub use surroundings::surroundings;

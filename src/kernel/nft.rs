@@ -40,6 +40,28 @@ pub(super) fn list() -> Result<Option<ObservedTable>, KernelError> {
     if complaint.contains("No such file or directory") { Ok(None) } else { Err(KernelError::Nft(complaint)) }
 }
 
+/// All chains of all tables, without their rules, as `nft -j list chains` has them.
+///
+/// # Errors
+/// As [`list`].
+pub(super) fn chains() -> Result<Value, KernelError> {
+    let output = spawn(&["-j", "list", "chains"], "")?;
+    if !output.status.success() {
+        return Err(KernelError::Nft(complaint(&output)));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| KernelError::Malformed(format!("nft -j: {e}")))
+}
+
+/// One chain as text.
+///
+/// # Errors
+/// [`KernelError::NftSpawn`], or [`KernelError::Nft`] with what `nft` said.
+pub(super) fn chain(family: &str, table: &str, name: &str) -> Result<String, KernelError> {
+    let output = spawn(&["list", "chain", family, table, name], "")?;
+    let text = || String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() { Ok(text()) } else { Err(KernelError::Nft(complaint(&output))) }
+}
+
 /// The version as `nft --version` prints it, `(1, 0, 6)`.
 pub(super) fn version() -> Result<(u32, u32, u32), KernelError> {
     let output = spawn(&["--version"], "")?;

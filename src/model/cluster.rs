@@ -114,6 +114,10 @@ pub enum Reason {
     EndpointFailed,
     /// A node could not be set up; it is retried.
     NodeFailed,
+    /// A firewall of the node drops packets of the Service's VIPs.
+    FirewallDrops,
+    /// A node does not forward packets of the VIPs' family.
+    NotForwarding,
     /// There are more endpoints than buckets: some get no traffic.
     TooManyEndpoints,
     /// The Service is of a kind that has no endpoints of its own (ExternalName).
@@ -131,6 +135,8 @@ impl Reason {
             Reason::EndpointRefused => "EndpointRefused",
             Reason::EndpointFailed => "EndpointFailed",
             Reason::NodeFailed => "NodeFailed",
+            Reason::FirewallDrops => "FirewallDrops",
+            Reason::NotForwarding => "NotForwarding",
             Reason::TooManyEndpoints => "TooManyEndpoints",
             Reason::UnsupportedService => "UnsupportedService",
         }

@@ -20,6 +20,7 @@ pub mod rule;
 pub mod saved;
 pub mod settings;
 pub mod step;
+pub mod surroundings;
 pub mod tree;
 
 pub use desired::Desired;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tracing::debug;
+
 use crate::kernel::{self, ApplyError, KernelError};
 use crate::model::{Cluster, Problem};
 use crate::netns::{Netns, NetnsError};
@@ -14,6 +16,7 @@ use crate::plan::diff::diff;
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node};
 use crate::plan::pod::{NoPodDevice, PodInput, desired_pod};
 use crate::plan::saved::saved;
+use crate::plan::surroundings::{self, Surroundings};
 use crate::plan::{Desired, Observed, Plan, Settings, Sysctl};
 
 /// What one namespace is to become.
@@ -115,7 +118,19 @@ fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Des
     Ok(match goal {
         Goal::Nothing => (Desired::default(), Vec::new()),
         Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
-        Goal::Node(cluster) => desired_node(cluster, &routes(cluster, observed)?, settings),
+        Goal::Node(cluster) => {
+            let (desired, mut problems) = desired_node(cluster, &routes(cluster, observed)?, settings);
+            problems.extend(surroundings::problems(cluster, &looked_around(), settings));
+            (desired, problems)
+        }
+    })
+}
+
+/// What is around us is only told to users: not being able to look is no reason to stop.
+fn looked_around() -> Surroundings {
+    kernel::surroundings().unwrap_or_else(|error| {
+        debug!(%error, "cannot look at the firewall");
+        Surroundings::default()
     })
 }
 

@@ -65,7 +65,7 @@ pub(super) fn observed_again(event: &Event, now: Timestamp) -> Value {
 /// What was being done.
 fn action(reason: Reason) -> &'static str {
     match reason {
-        Reason::EndpointFailed | Reason::NodeFailed => "Program",
+        Reason::EndpointFailed | Reason::NodeFailed | Reason::FirewallDrops | Reason::NotForwarding => "Program",
         Reason::InvalidVip
         | Reason::VipConflict
         | Reason::InvalidMode

@@ -80,7 +80,7 @@ impl NodeTable {
         let mut chain = |name: String, chain| table.chains.insert(name, chain);
         chain("about".to_owned(), about(&self.node));
         chain("prerouting".to_owned(), self.prerouting());
-        chain("from_endpoint".to_owned(), self.from_endpoint());
+        chain("from_endpoint".to_owned(), self.endpoint_packets());
         if let Some(mark) = self.unbucketed {
             chain("output".to_owned(), base("route", "output", RAW, vec![unbucketed(mark)]));
         }
@@ -149,7 +149,7 @@ impl NodeTable {
     }
 
     /// Only nodes may send outer packets to pods, so nobody else may look like one.
-    fn from_endpoint(&self) -> Chain {
+    fn endpoint_packets(&self) -> Chain {
         let spoofed = |family| {
             let text = format!("{} saddr @{} drop", ip(family), named("nodes", family));
             Rule::new("a pod is no node", text)

@@ -5,4 +5,4 @@ mod fake;
 mod golden;
 mod history;
 mod node;
-mod support;
+pub(in crate::plan) mod support;

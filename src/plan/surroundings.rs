@@ -1,0 +1,156 @@
+//! What others have set up on a node that VIP packets do not survive: told to the user with the remedy, never changed.
+//!
+//! VIP packets are untracked, and untracked is not established: a chain that drops by default and accepts `established`
+//! drops them, and no accept of ours in another table can override that.
+
+use std::collections::BTreeSet;
+
+use super::Settings;
+use crate::model::{Cluster, Family, Problem, Reason, ServiceRef, Vip};
+
+/// What was found on a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Chains of others that drop by default.
+    pub drops: Vec<DropChain>,
+    /// Families that this node does not forward.
+    pub unforwarded: BTreeSet<Family>,
+}
+
+/// A base chain at the forward or input hook whose policy is `drop`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DropChain {
+    /// Family of its table: `ip`, `ip6` or `inet`.
+    pub family: String,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// `forward` or `input`.
+    pub hook: String,
+    /// One of its rules accepts untracked packets.
+    pub accepts_untracked: bool,
+}
+
+impl DropChain {
+    fn concerns(&self, family: Family) -> bool {
+        match self.family.as_str() {
+            "ip" => family == Family::V4,
+            "ip6" => family == Family::V6,
+            _ => true,
+        }
+    }
+}
+
+/// What the owners of VIPs have to be told about this node; nothing where it has nothing to do with VIPs.
+pub fn problems(cluster: &Cluster, found: &Surroundings, settings: &Settings) -> Vec<Problem> {
+    let ingress = cluster.nodes.get(&settings.node_name).is_some_and(|n| n.ingress);
+    let concerned = |vip: &&Vip| ingress || vip.endpoints.iter().any(|e| e.node == settings.node_name);
+    let vips: Vec<&Vip> = cluster.vips.values().filter(concerned).collect();
+    let mut out = Vec::new();
+    for chain in found.drops.iter().filter(|chain| !chain.accepts_untracked) {
+        let services = services(&vips, |vip| !vip.tracked && chain.concerns(vip.family()));
+        let note = dropped(chain, settings);
+        out.extend(services.into_iter().map(|s| problem(s, Reason::FirewallDrops, &note)));
+    }
+    for family in &found.unforwarded {
+        let services = services(&vips, |vip| vip.family() == *family);
+        let note = unforwarded(*family, settings);
+        out.extend(services.into_iter().map(|s| problem(s, Reason::NotForwarding, &note)));
+    }
+    out
+}
+
+fn services(vips: &[&Vip], which: impl Fn(&Vip) -> bool) -> BTreeSet<ServiceRef> {
+    vips.iter().filter(|vip| which(vip)).map(|vip| vip.service.clone()).collect()
+}
+
+fn problem(service: ServiceRef, reason: Reason, note: &str) -> Problem {
+    Problem { service, reason, note: note.to_owned() }
+}
+
+fn dropped(chain: &DropChain, settings: &Settings) -> String {
+    let DropChain { family, table, name, hook, .. } = chain;
+    format!(
+        "node {node}: chain {name} of table {family} {table} (hook {hook}) drops by default, and packets of VIPs are untracked, \
+         so a rule that accepts established flows does not accept them: `nft insert rule {family} {table} {name} ct state \
+         untracked accept` (with iptables: -I {name} -m conntrack --ctstate UNTRACKED -j ACCEPT), or let the Service's \
+         packets be tracked (annotation cmd.nu/tunnel-conntrack: keep)",
+        node = settings.node_name,
+    )
+}
+
+fn unforwarded(family: Family, settings: &Settings) -> String {
+    let sysctl = match family {
+        Family::V4 => "net.ipv4.ip_forward",
+        Family::V6 => "net.ipv6.conf.all.forwarding",
+    };
+    format!(
+        "node {node} does not forward {family} ({sysctl} is 0), so it passes on no packet of {family} VIPs: `sysctl -w \
+         {sysctl}=1` on the node, and keep it in /etc/sysctl.d",
+        node = settings.node_name,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Mode;
+    use crate::plan::tests::support::{cluster, endpoint, settings, vip};
+
+    fn chain(family: &str, accepts_untracked: bool) -> DropChain {
+        let text = |t: &str| t.to_owned();
+        DropChain {
+            family: text(family),
+            table: text("filter"),
+            name: text("FORWARD"),
+            hook: text("forward"),
+            accepts_untracked,
+        }
+    }
+
+    fn both() -> Cluster {
+        cluster(vec![
+            vip("192.0.2.10", Mode::Gre, vec![endpoint(2, "n1")]),
+            vip("2001:db8::10", Mode::Gre, vec![endpoint(2, "n1")]),
+        ])
+    }
+
+    fn told(cluster: &Cluster, drops: Vec<DropChain>) -> Vec<(String, Reason)> {
+        let found = Surroundings { drops, ..Surroundings::default() };
+        problems(cluster, &found, &settings("n1")).into_iter().map(|p| (p.service.name, p.reason)).collect()
+    }
+
+    #[test]
+    fn a_chain_that_drops_by_default_is_told_to_the_services_of_its_family() {
+        let both_told = ["svc-192.0.2.10", "svc-2001:db8::10"].map(|name| (name.to_owned(), Reason::FirewallDrops));
+        assert_eq!(told(&both(), vec![chain("ip", false)]), both_told[..1]);
+        assert_eq!(told(&both(), vec![chain("ip6", false)]), both_told[1..]);
+        assert_eq!(told(&both(), vec![chain("inet", false)]), both_told);
+        assert_eq!(told(&both(), vec![chain("inet", true)]), []);
+    }
+
+    #[test]
+    fn a_service_whose_packets_are_tracked_is_not_concerned() {
+        let mut cluster = both();
+        cluster.vips.values_mut().for_each(|vip| vip.tracked = true);
+        assert_eq!(told(&cluster, vec![chain("inet", false)]), []);
+    }
+
+    #[test]
+    fn a_node_without_ingress_and_endpoints_is_not_concerned() {
+        let mut cluster = both();
+        cluster.nodes.values_mut().for_each(|node| node.ingress = false);
+        cluster.vips.values_mut().for_each(|vip| vip.endpoints.clear());
+        assert_eq!(told(&cluster, vec![chain("inet", false)]), []);
+    }
+
+    #[test]
+    fn the_remedy_is_a_command_and_fits_into_an_event() {
+        let found = Surroundings { drops: vec![chain("ip", false)], unforwarded: BTreeSet::from([Family::V6]) };
+        let notes: Vec<String> = problems(&both(), &found, &settings("n1")).into_iter().map(|p| p.note).collect();
+        assert!(notes[0].contains("`nft insert rule ip filter FORWARD ct state untracked accept`"), "{notes:?}");
+        assert!(notes[1].contains("`sysctl -w net.ipv6.conf.all.forwarding=1`"), "{notes:?}");
+        assert!(notes.iter().all(|note| note.len() < 1024));
+    }
+}
