@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use integration::lab::{Lab, PodSpec, Snapshot, nft};
 use integration::traffic::{Client, Sniffer};
+use integration::world::World;
 use lab_common::{echo_of, lab, lab_with_pods};
 
 async fn snapshot(lab: &Lab) -> Snapshot {
@@ -52,6 +53,35 @@ async fn a_change_shows_and_its_reversal_restores_equality() {
     node.netns().set_sysctl("net/ipv4/conf/eth0/rp_filter", "1").unwrap();
     node.stack().del_route(destination).await.unwrap();
     nft::load(node.netns(), "delete element inet host-firewall admins { 198.51.100.251 }").unwrap();
+    let difference = before.diff(&snapshot(&lab).await);
+    assert!(difference.is_empty(), "{difference}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_ipv6_shows_and_its_reversal_restores_equality() {
+    let lab = lab_with_pods().await;
+    let pod = lab.pod("ptp-wrk1").unwrap();
+    let before = snapshot(&lab).await;
+    let run = |line: &str| World::run_in(pod.netns(), &format!("ip -6 {line}")).map(drop).unwrap();
+
+    run("address add 2001:db8:2::10/128 dev lo nodad");
+    run("route add 2001:db8:9::/64 via fe80::1 dev eth0 table 77");
+    run("rule add pref 300 from 2001:db8:2::10 lookup 77");
+    pod.stack().settle().await.unwrap();
+    let difference = before.diff(&snapshot(&lab).await);
+    assert_eq!(
+        difference.to_string(),
+        "+ pod-ptp-wrk1 ip lo inet6 2001:db8:2::10/128 scope global nodad\n\
+         + pod-ptp-wrk1 ip local 2001:db8:2::10 dev lo table local proto kernel scope global metric 0 pref medium\n\
+         + pod-ptp-wrk1 ip unicast 2001:db8:2::10 dev lo table main proto kernel scope global metric 256 pref medium\n\
+         + pod-ptp-wrk1 ip unicast 2001:db8:9::/64 via fe80::1 dev eth0 table 77 proto boot scope global metric 1024 \
+         pref medium\n\
+         + pod-ptp-wrk1 ip6 300: from 2001:db8:2::10 lookup 77 proto unspec"
+    );
+
+    run("rule del pref 300");
+    run("route del 2001:db8:9::/64 table 77");
+    run("address del 2001:db8:2::10/128 dev lo");
     let difference = before.diff(&snapshot(&lab).await);
     assert!(difference.is_empty(), "{difference}");
 }

@@ -7,7 +7,7 @@ mod lab_common;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use integration::lab::{API_CLUSTER_IP, Lab};
+use integration::lab::{API_CLUSTER_IP, API_CLUSTER_IP6, API6, Lab};
 use integration::pod::{DEFAULT_PORT, Servers};
 use integration::traffic::{Client, Connections, Sources};
 use lab_common::{echo_of, lab, lab_with_pods, serve};
@@ -21,13 +21,54 @@ async fn the_client_reaches_every_pod_by_tcp_and_udp() {
     let lab = lab_with_pods().await;
     let client = Client::new(lab.client());
     for pod in lab.pods() {
-        let target = SocketAddr::from((pod.ip(), DEFAULT_PORT));
-        for tally in [client.tcp_exchanges(FLOWS, target).await, client.udp_exchanges(FLOWS, target).await] {
-            let tally = tally.unwrap().perfect().unwrap();
-            assert_eq!(tally.per_pod(), [(pod.name(), FLOWS)].into(), "{tally}");
+        for target in pod.addresses().into_iter().map(|ip| SocketAddr::new(ip, DEFAULT_PORT)) {
+            for tally in [client.tcp_exchanges(FLOWS, target).await, client.udp_exchanges(FLOWS, target).await] {
+                let tally = tally.unwrap().perfect().unwrap();
+                assert_eq!(tally.per_pod(), [(pod.name(), FLOWS)].into(), "{tally}");
+            }
         }
     }
     lab.remove().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_datagram_that_needs_fragments_comes_back_whole_in_both_families() {
+    const BIG: usize = 4000;
+    let lab = lab_with_pods().await;
+    for (own, ip) in ["0.0.0.0:0", "[::]:0"].into_iter().zip(lab.pod("ptp-wrk1").unwrap().addresses()) {
+        let socket = lab.client().udp_socket(own.parse().unwrap()).unwrap();
+        socket.send_to(&[b'x'; BIG], (ip, DEFAULT_PORT)).await.unwrap();
+        let mut answer = vec![0; 2 * BIG];
+        let (length, from) = socket.recv_from(&mut answer).await.unwrap();
+        assert_eq!(from, SocketAddr::new(ip, DEFAULT_PORT));
+        assert_eq!(answer[..length].iter().filter(|byte| **byte == b'X').count(), BIG);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_over_ipv6_stay_open() {
+    let lab = lab_with_pods().await;
+    let target = SocketAddr::from((lab.pod("bridged-wrk1").unwrap().ipv6(), DEFAULT_PORT));
+    let client = Client::new(lab.client()).with_sources(Sources::fixed(lab.client_addresses(), 30000));
+    let (mut connections, opened) = Connections::open(&client, 20, target).await.unwrap();
+    assert_eq!((opened.perfect().unwrap().answered(), connections.len()), (20, 20));
+    connections.probe_all().await.perfect().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_reach_the_api_server_and_the_world_over_ipv6_too() {
+    let lab = lab_with_pods().await;
+    let (pod, node) = (lab.pod("ptp-wrk1").unwrap(), lab.node("wrk1").unwrap());
+    let listener = lab.api().tcp_listener(SocketAddr::from((API6, 6443))).unwrap();
+    let connect = || std::net::TcpStream::connect(SocketAddr::from((API_CLUSTER_IP6, 443)));
+    let (stream, accepted) = tokio::join!(async { pod.netns().run_io("connect", connect) }, listener.accept());
+    assert_eq!((stream.is_ok(), accepted.unwrap().1.ip()), (true, IpAddr::V6(pod.ipv6())));
+
+    let outside = lab.client().udp_socket("[2001:db8:51::2]:9999".parse().unwrap()).unwrap();
+    let inside = pod.netns().udp_socket("[::]:0".parse().unwrap()).unwrap();
+    inside.send_to(b"hello", "[2001:db8:51::2]:9999").await.unwrap();
+    let (_, seen) = outside.recv_from(&mut [0; 16]).await.unwrap();
+    assert_eq!(seen.ip(), IpAddr::V6(node.address6()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
