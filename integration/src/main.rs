@@ -1,5 +1,7 @@
 //! `kst-lab`: the lab by hand, and the server that runs in its pods.
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use integration::demo::{self, DemoArgs};
@@ -54,15 +56,16 @@ enum LabCommand {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Cli::parse().command {
-        Command::Pod(args) => pod::run(args).await,
-        Command::Demo(args) => demo::run(args).await,
-        Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await,
-        Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all),
+        Command::Pod(args) => pod::run(args).await?,
+        Command::Demo(args) => return demo::run(args).await,
+        Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await?,
+        Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn up(ingress: u8, workers: u8, pods: u8, keep: bool) -> Result<()> {

@@ -3,8 +3,11 @@
 //! It does what a user does (apply a Service, annotate it, connect) and checks what a user would check. Anything that is not
 //! perfect is an error.
 
+mod matrix;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -27,6 +30,9 @@ pub struct DemoArgs {
     /// Leave the lab of the last mode up until interrupted
     #[arg(long)]
     keep: bool,
+    /// Instead, try every mode with every IP protocol, IPv4 and IPv6 VIPs over IPv4 and IPv6
+    #[arg(long, conflicts_with = "keep")]
+    matrix: bool,
 }
 
 /// What one mode showed.
@@ -39,7 +45,10 @@ struct Shown {
 ///
 /// # Errors
 /// Anything that did not work, with the reason.
-pub async fn run(args: DemoArgs) -> Result<()> {
+pub async fn run(args: DemoArgs) -> Result<ExitCode> {
+    if args.matrix {
+        return Ok(matrix::run(&args.modes).await);
+    }
     let (mut tcp, mut udp, mut pods) = ((0, 0), (0, 0), 0);
     for (n, mode) in args.modes.iter().enumerate() {
         println!("\n── {mode} ── ({} of {})", n + 1, args.modes.len());
@@ -64,7 +73,7 @@ pub async fn run(args: DemoArgs) -> Result<()> {
         udp.0,
         udp.1
     );
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn build(mode: Mode) -> Result<World> {
