@@ -5,14 +5,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tunnel_router::model::Mode;
 
 use super::step;
 use crate::lab::{Families, Family, LabSpec};
 use crate::protocol::Protocol;
 use crate::traffic::{Answer, Tally};
-use crate::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_pods_in};
+use crate::world::echo::{ANNOTATION, VIP, VIP6, echo_world_in};
 use crate::world::{World, WorldSpec};
 
 /// Four of each of the client's addresses.
@@ -65,15 +65,8 @@ async fn rows_of(mode: Mode, underlay: Family) -> [Row; 2] {
 async fn build(mode: Mode, underlay: Family) -> Result<World> {
     let families = if underlay == Family::V4 { Families::V4 } else { Families::V6 };
     let lab = LabSpec { families, ..LabSpec::default() };
-    let mut world = echo_pods_in(WorldSpec { lab, ..WorldSpec::new(mode) }).await?;
-    world.start_agents()?;
-    let vips = format!("{VIP},{VIP6}");
-    step(&format!("kubectl annotate service {SERVICE} {ANNOTATION}={vips}"));
-    world.annotate(SERVICE, ANNOTATION, Some(&vips))?;
-    world.route(VIP).await?;
-    world.route(VIP6).await?;
-    world.converged().await.context("the agents do not come to rest")?;
-    Ok(world)
+    step(&format!("five pods, agents, a Service with {ANNOTATION}={VIP},{VIP6}"));
+    echo_world_in(WorldSpec { lab, ..WorldSpec::new(mode) }, &[VIP, VIP6]).await
 }
 
 fn vip_of(family: Family) -> &'static str {

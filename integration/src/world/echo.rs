@@ -71,6 +71,18 @@ pub async fn echo_world(mode: Mode) -> Result<World> {
     Ok(world)
 }
 
+/// [`echo_pods_in`] with running agents, and these VIPs in one annotation, routed to all ingress nodes.
+pub async fn echo_world_in(spec: WorldSpec, vips: &[&str]) -> Result<World> {
+    let mut world = echo_pods_in(spec).await?;
+    world.start_agents()?;
+    world.annotate(SERVICE, ANNOTATION, Some(&vips.join(",")))?;
+    for vip in vips {
+        world.route(vip).await?;
+    }
+    world.converged().await?;
+    Ok(world)
+}
+
 /// Loads what any mode needs. A module that comes later adds devices and sysctls to every namespace, and snapshots from
 /// before and after would differ for no fault of the agents.
 pub fn load_modules() {
