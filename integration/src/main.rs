@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use integration::bench::{self, BenchCommand};
 use integration::demo::{self, DemoArgs};
 use integration::lab::{Lab, LabSpec, NodeSpec, PodSpec, print_topology};
 use integration::pod;
@@ -23,6 +24,9 @@ enum Command {
     Pod(pod::Args),
     /// Show the whole path in every mode.
     Demo(DemoArgs),
+    /// Measure; hack/bench does it on the right kernel.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Build or remove a lab.
     #[command(subcommand)]
     Lab(LabCommand),
@@ -62,6 +66,7 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Pod(args) => pod::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
+        Command::Bench(command) => bench::run(command).await?,
         Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await?,
         Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all)?,
     }

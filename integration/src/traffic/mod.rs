@@ -21,6 +21,7 @@ use crate::netns::Netns;
 
 pub use connection::{Connection, Connections};
 pub use echo_witness::EchoWitness;
+pub(crate) use raw::link_address;
 pub use raw::{FrameSender, RawSender};
 pub use sniffer::{Captured, Sniffer};
 pub use tally::{Answer, Failure, Flow, Tally};

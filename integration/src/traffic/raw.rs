@@ -79,7 +79,7 @@ impl FrameSender {
 
 /// The link-level address of a device of the thread's namespace: index and Ethernet address. nix has no way to build one
 /// without unsafe code, so it is asked for.
-pub(super) fn link_address(device: &str) -> io::Result<LinkAddr> {
+pub(crate) fn link_address(device: &str) -> io::Result<LinkAddr> {
     let named = getifaddrs()?.filter(|interface| interface.interface_name == device);
     let found = named.filter_map(|interface| interface.address?.as_link_addr().copied()).next();
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no device {device}")))

@@ -1,0 +1,174 @@
+//! An Ethernet frame as it arrives at the sink: what is in it, and what it is wrapped in.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tunnel_router::model::Mode;
+
+use super::site::VXLAN_PORT;
+use crate::traffic::packet::{ETHERTYPE_IPV4, ETHERTYPE_MPLS, GRE, UDP};
+
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const IPV4_IN_IP: u8 = 4;
+const IPV6_IN_IP: u8 = 41;
+/// UDP and VXLAN.
+const VXLAN_HEADERS: usize = 8 + 8;
+/// Without checksum, key or sequence number.
+const GRE_HEADER: usize = 4;
+
+/// What a datagram is wrapped in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapping {
+    /// Nothing.
+    Bare,
+    /// Another IP header.
+    Ipip,
+    /// As tunnel-router does it in that mode.
+    Tunnel(Mode),
+}
+
+/// The parts of a frame that say which way it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Ethernet address of the receiver.
+    pub mac: [u8; 6],
+    /// How the datagram travels.
+    pub wrapping: Wrapping,
+    /// Source and destination of the outer IP header, if there is one.
+    pub outer: Option<(IpAddr, IpAddr)>,
+    /// Source and destination of the datagram.
+    pub inner: (IpAddr, IpAddr),
+    /// Its source and destination port.
+    pub ports: (u16, u16),
+}
+
+impl Frame {
+    /// Reads a frame; `None` if it is nothing that this bench knows.
+    pub fn parse(bytes: &[u8]) -> Option<Frame> {
+        let mac = bytes.get(..6)?.try_into().ok()?;
+        let (ethertype, rest) = (short(bytes, 12)?, bytes.get(14..)?);
+        let frame = |wrapping, outer, datagram: Ip<'_>| {
+            let ports = (short(datagram.payload, 0)?, short(datagram.payload, 2)?);
+            let inner = (datagram.source, datagram.destination);
+            (datagram.protocol == UDP).then_some(Frame { mac, wrapping, outer, inner, ports })
+        };
+        match ethertype {
+            ETHERTYPE_MPLS => frame(Wrapping::Tunnel(Mode::Mpls), None, ip(behind_labels(rest)?)?),
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
+                let packet = ip(rest)?;
+                match unwrap(&packet) {
+                    Some((wrapping, inside)) => {
+                        frame(wrapping, Some((packet.source, packet.destination)), ip(inside?)?)
+                    }
+                    None => frame(Wrapping::Bare, None, packet),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+struct Ip<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    payload: &'a [u8],
+}
+
+fn ip(bytes: &[u8]) -> Option<Ip<'_>> {
+    let v4 = |at: usize| Some(IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?)));
+    let v6 = |at: usize| Some(IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.get(at..at + 16)?).ok()?)));
+    match *bytes.first()? {
+        0x45 => Some(Ip { source: v4(12)?, destination: v4(16)?, protocol: *bytes.get(9)?, payload: bytes.get(20..)? }),
+        first if first >> 4 == 6 => {
+            Some(Ip { source: v6(8)?, destination: v6(24)?, protocol: *bytes.get(6)?, payload: bytes.get(40..)? })
+        }
+        _ => None,
+    }
+}
+
+/// What is in a tunnel's packet: `None` if it is none, `Some(None)` where there should be something.
+fn unwrap<'a>(packet: &Ip<'a>) -> Option<(Wrapping, Option<&'a [u8]>)> {
+    let behind = |length: usize| packet.payload.get(length..);
+    match packet.protocol {
+        IPV4_IN_IP | IPV6_IN_IP => Some((Wrapping::Ipip, Some(packet.payload))),
+        GRE => Some((Wrapping::Tunnel(Mode::Gre), behind(GRE_HEADER))),
+        UDP if short(packet.payload, 2) == Some(VXLAN_PORT) => {
+            Some((Wrapping::Tunnel(Mode::Vxlan), behind(VXLAN_HEADERS)))
+        }
+        _ => None,
+    }
+}
+
+/// The stack is as deep as its first entry with the bottom bit.
+fn behind_labels(mut bytes: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (entry, rest) = bytes.split_at_checked(4)?;
+        if entry.get(2)? & 1 == 1 {
+            return Some(rest);
+        }
+        bytes = rest;
+    }
+}
+
+fn short(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traffic::packet::Ipv4;
+    use std::net::SocketAddrV4;
+
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+    const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
+
+    fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+        [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], &ethertype.to_be_bytes(), payload].concat()
+    }
+
+    fn datagram() -> Ipv4 {
+        Ipv4::udp(SocketAddrV4::new(CLIENT, 2000), SocketAddrV4::new(VIP, 53), b"hello")
+    }
+
+    #[test]
+    fn a_datagram_is_found_in_whatever_it_is_wrapped() {
+        let (inner, ends) = (datagram(), Some((NODE.into(), POD.into())));
+        let ipip = Ipv4::new(NODE, POD, IPV4_IN_IP, inner.to_bytes());
+        let vxlan = inner.in_vxlan_gpe(SocketAddrV4::new(NODE, 1), SocketAddrV4::new(POD, VXLAN_PORT), 0);
+        let cases = [
+            (ethernet(ETHERTYPE_IPV4, &inner.to_bytes()), Wrapping::Bare, None),
+            (ethernet(ETHERTYPE_IPV4, &ipip.to_bytes()), Wrapping::Ipip, ends),
+            (ethernet(ETHERTYPE_IPV4, &inner.in_gre(NODE, POD).to_bytes()), Wrapping::Tunnel(Mode::Gre), ends),
+            (ethernet(ETHERTYPE_IPV4, &vxlan.to_bytes()), Wrapping::Tunnel(Mode::Vxlan), ends),
+            (ethernet(ETHERTYPE_MPLS, &inner.behind_label(100, 64)), Wrapping::Tunnel(Mode::Mpls), None),
+        ];
+        for (bytes, wrapping, outer) in cases {
+            let inner = (CLIENT.into(), VIP.into());
+            let frame = Frame { mac: [2, 0, 0, 0, 0, 1], wrapping, outer, inner, ports: (2000, 53) };
+            assert_eq!(Frame::parse(&bytes), Some(frame));
+        }
+    }
+
+    #[test]
+    fn ipv6_is_read_too() {
+        let udp = [7, 208, 0, 53, 0, 8, 0, 0];
+        let (from, to) = (Ipv6Addr::LOCALHOST, Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 10));
+        let header = [&[0x60, 0, 0, 0, 0, 8, UDP, 64][..], &from.octets(), &to.octets(), &udp].concat();
+        let frame = Frame::parse(&ethernet(ETHERTYPE_IPV6, &header));
+        assert_eq!(frame.map(|f| (f.wrapping, f.inner)), Some((Wrapping::Bare, (from.into(), to.into()))));
+    }
+
+    #[test]
+    fn anything_else_is_none() {
+        let arp = ethernet(0x0806, &[0; 28]);
+        let short = ethernet(ETHERTYPE_IPV4, &datagram().to_bytes()[..12]);
+        let tcp = ethernet(ETHERTYPE_IPV4, &Ipv4::new(NODE, POD, 6, vec![0; 20]).to_bytes());
+        let endless = ethernet(ETHERTYPE_MPLS, &[0; 8]);
+        for bytes in [arp, short, tcp, endless, Vec::new()] {
+            assert_eq!(Frame::parse(&bytes), None);
+        }
+    }
+}
