@@ -31,6 +31,8 @@ pub(super) const RTA_VIA: u16 = 18;
 pub(super) const RTA_NEWDST: u16 = 19;
 const RTA_NH_ID: u16 = 30;
 /// In `RTA_METRICS`.
+pub(super) const RTAX_LOCK: u16 = 1;
+/// In `RTA_METRICS`.
 pub(super) const RTAX_MTU: u16 = 2;
 /// `rtm_flags`: a cache entry, not a route.
 const RTM_F_CLONED: u32 = 0x200;
@@ -54,7 +56,7 @@ pub(super) fn replace(key: RouteKey, target: &RouteWrite, devices: &[u32]) -> Re
         &RouteWrite::Nhid { id, mtu } => {
             message.header.kind = RouteType::Unicast;
             message.attributes.push(RouteAttribute::NhId(id));
-            message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+            message.attributes.push(RouteAttribute::Metrics(mtu_metrics(Family::of(key.vip), mtu)));
         }
         RouteWrite::Devices(_) => {
             message.header.kind = RouteType::Unicast;
@@ -66,6 +68,25 @@ pub(super) fn replace(key: RouteKey, target: &RouteWrite, devices: &[u32]) -> Re
         }
     }
     Request::new(&RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Of an IPv6 route the kernel looks at the MTU of what it forwards only if it is locked, else at that of the device
+/// (`ip6_dst_mtu_maybe_forward`, include/net/ip6_route.h), which says nothing about a tunnel. A locked one on an IPv4 route
+/// would make the node itself send without DF.
+fn mtu_metrics(family: Family, mtu: u32) -> Vec<RouteMetric> {
+    match family {
+        Family::V4 => vec![RouteMetric::Mtu(mtu)],
+        Family::V6 => vec![RouteMetric::Lock(1 << RTAX_MTU), RouteMetric::Mtu(mtu)],
+    }
+}
+
+/// The MTU of a route of ours, unless it is not locked although it has to be.
+fn our_mtu(payload: &[u8]) -> Option<u32> {
+    let locked = attribute(payload, RTMSG, RTA_METRICS)
+        .and_then(|metrics| attribute(metrics, 0, RTAX_LOCK))
+        .and_then(|value| u32_at(value, 0))
+        .is_some_and(|locks| locks & (1 << RTAX_MTU) != 0);
+    mtu(payload).filter(|_| locked == (family_of(payload) == Some(Family::V6)))
 }
 
 fn hop(index: u32) -> RouteNextHop {
@@ -161,7 +182,7 @@ fn decode_target(payload: &[u8], names: &BTreeMap<u32, String>) -> ObservedRoute
     let id = value(RTA_NH_ID).and_then(|v| u32_at(v, 0));
     match (u8_at(payload, 7), id) {
         (Some(RTN_UNREACHABLE), _) => ObservedRoute::Unreachable,
-        (_, Some(id)) => ObservedRoute::Nhid { id, mtu: mtu(payload) },
+        (_, Some(id)) => ObservedRoute::Nhid { id, mtu: our_mtu(payload) },
         (Some(RTN_UNICAST), None) => {
             decode_devices(payload, names).map_or(ObservedRoute::Other, ObservedRoute::Devices)
         }

@@ -94,6 +94,12 @@ impl Addresses {
         self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
     }
 
+    /// Both, that of `family` first.
+    pub fn preferring(self, family: Family) -> impl Iterator<Item = IpAddr> {
+        let other = Family::ALL.into_iter().find(|other| *other != family);
+        self.of(family).into_iter().chain(other.and_then(|other| self.of(other)))
+    }
+
     /// The family in which a packet travels between the two: IPv4 if both have it, because its header is the smaller one.
     pub fn common(self, other: Addresses) -> Option<Family> {
         Family::ALL.into_iter().find(|family| self.of(*family).is_some() && other.of(*family).is_some())
@@ -140,5 +146,6 @@ mod tests {
         assert_eq!(both.common(both), Some(Family::V4));
         assert_eq!(both.common(v6), Some(Family::V6));
         assert_eq!(v4.common(v6), None);
+        assert_eq!(both.preferring(Family::V6).map(Family::of).collect::<Vec<_>>(), [Family::V6, Family::V4]);
     }
 }

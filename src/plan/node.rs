@@ -194,8 +194,7 @@ impl Build {
         let Settings { labels, node_name, .. } = ctx.settings;
         self.desired.sysctls.insert(Sysctl::PlatformLabels, SysctlWant::AtLeast(labels.block().end));
         for (endpoint, _) in local.iter().filter(|(_, mode)| *mode == Mode::Mpls) {
-            let on_link = ctx.first_route(endpoint.addresses.iter()).filter(|(_, fact)| fact.gateway.is_none());
-            let Some((via, fact)) = on_link else { continue };
+            let Some((via, fact)) = ctx.on_link(endpoint.addresses.iter()) else { continue };
             let label = labels.of_pod(endpoint.addresses);
             let swap = LabelRoute::Swap { out: labels.pop(), via, dev: fact.dev.clone() };
             // Of two pods with one label the ingress nodes refuse the later one; here the earlier one keeps it.

@@ -32,7 +32,7 @@ pub enum ObservedRoute {
     Nhid {
         /// Nexthop object id.
         id: u32,
-        /// MTU metric in bytes.
+        /// MTU metric in bytes; `None` also if an IPv6 route does not lock it.
         mtu: Option<u32>,
     },
     /// `nexthop dev D1 nexthop dev D2 …`, or one `dev D`, without gateways.

@@ -1,6 +1,9 @@
 //! How one endpoint is reached from this node, in one mode: the encapsulated next hop, or why there is none.
 //!
-//! The family of the outer packet has nothing to do with that of the VIP: it is IPv4 where both ends have it, else IPv6.
+//! The family of an outer header has nothing to do with that of the VIP: it is IPv4 where both ends have it, else IPv6.
+//! MPLS has no outer header, only a neighbour that the frame goes to: its address is of the VIP's family if it can be. While
+//! the MAC address of an IPv4 neighbour is still asked for, the kernel loses the IPv6 packets that wait for it
+//! (`__neigh_update`, net/core/neighbour.c, looks the next hop `::ffff:A` up once more, with neighbour discovery).
 
 use std::net::IpAddr;
 
@@ -43,10 +46,12 @@ fn encap_ip(vip: &Vip, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
 
 /// An MTU metric on an MPLS route is that of the frame: the kernel subtracts the labels itself (`lwtunnel_headroom`).
 fn mpls_local(vip: Family, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
-    let Some((via, fact)) = ctx.first_route(endpoint.addresses.iter()) else { return no_route(endpoint) };
-    if fact.gateway.is_some() {
-        return failed(endpoint, "its address is not on-link on its own node, which MPLS needs; use gre or vxlan");
+    if ctx.first_route(endpoint.addresses.iter()).is_none() {
+        return no_route(endpoint);
     }
+    let Some((via, fact)) = ctx.on_link(endpoint.addresses.preferring(vip)) else {
+        return failed(endpoint, "its address is not on-link on its own node, which MPLS needs; use gre or vxlan");
+    };
     Reach::Via { nexthop: Nexthop::mpls(vip, ctx.settings.labels.pop(), via, fact.dev.clone()), mtu: fact.mtu }
 }
 
@@ -59,8 +64,7 @@ fn mpls_remote(vip: Family, endpoint: &Endpoint, ctx: &Context<'_>) -> Reach {
         return failed(endpoint, &format!("{why}; recreate one of them or use gre or vxlan"));
     }
     let node = ctx.cluster.nodes.get(&endpoint.node).map(Node::tunnel_addresses).unwrap_or_default();
-    let on_link = ctx.first_route(node.iter()).filter(|(_, fact)| fact.gateway.is_none());
-    let Some((via, fact)) = on_link else {
+    let Some((via, fact)) = ctx.on_link(node.preferring(vip)) else {
         let why = format!("its node {} is not on the same link as this one, which MPLS needs", endpoint.node);
         return failed(endpoint, &format!("{why}; use gre or vxlan"));
     };
@@ -78,6 +82,12 @@ impl Context<'_> {
     pub(super) fn first_route(&self, addresses: impl Iterator<Item = IpAddr>) -> Option<(IpAddr, &RouteFact)> {
         let mut routed = addresses.filter_map(|address| Some((address, self.routes.get(&address)?)));
         routed.next()
+    }
+
+    /// The first of the addresses that is a neighbour.
+    pub(super) fn on_link(&self, addresses: impl Iterator<Item = IpAddr>) -> Option<(IpAddr, &RouteFact)> {
+        let mut routed = addresses.filter_map(|address| Some((address, self.routes.get(&address)?)));
+        routed.find(|(_, fact)| fact.gateway.is_none())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::Family;
 pub enum RouteWrite {
     /// `unreachable`
     Unreachable,
-    /// `nhid N mtu M`
+    /// `nhid N mtu M`, for IPv6 `mtu lock M`
     Nhid {
         /// Nexthop object id.
         id: u32,
@@ -76,7 +76,8 @@ impl fmt::Display for Step {
                 write!(f, "ip route replace unreachable {key} protocol {proto}")
             }
             Step::ReplaceRoute(key, RouteWrite::Nhid { id, mtu }) => {
-                write!(f, "ip route replace {key} nhid {id} mtu {mtu} protocol {proto}")
+                let lock = if key.vip.is_ipv6() { "lock " } else { "" };
+                write!(f, "ip route replace {key} nhid {id} mtu {lock}{mtu} protocol {proto}")
             }
             Step::ReplaceRoute(key, RouteWrite::Devices(devices)) => {
                 write!(f, "ip route replace {key} scope link protocol {proto}")?;

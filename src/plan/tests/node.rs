@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::support::{cluster, endpoint, ip, routes, settings, vip};
-use crate::model::{Mode, Reason};
+use super::support::{both, cluster, endpoint, ip, routes, settings, vip, with_nodes};
+use crate::model::{Family, Mode, Reason};
 use crate::plan::node::desired_node;
 use crate::plan::{LabelRoute, Nexthop, RouteKey, RouteTarget, RuleAction, Sysctl};
 
@@ -82,6 +82,30 @@ fn mpls_pushes_the_pods_own_label_at_home_and_its_address_label_abroad() {
     assert_eq!(ways, ["encap mpls 100 via 10.244.1.2 dev veth2", "encap mpls 66051 via 10.0.0.2 dev eth0"]);
     let swap = LabelRoute::Swap { out: 100, via: ip("10.244.1.2"), dev: "veth2".into() };
     assert_eq!(desired.labels.into_iter().collect::<Vec<_>>(), [(65_794, swap)]);
+}
+
+#[test]
+fn mpls_takes_the_neighbour_of_the_vips_family_if_there_is_one() {
+    let both_families = |n, node| {
+        let mut endpoint = endpoint(n, node);
+        endpoint.addresses = both(endpoint.addresses.of(Family::V4).unwrap());
+        endpoint
+    };
+    let endpoints = vec![both_families(2, "n1"), both_families(3, "n2")];
+    let vips = vec![vip("2001:db8::10", Mode::Mpls, endpoints)];
+    let cluster = with_nodes(cluster(vips), &Family::ALL);
+    let mut facts = routes(&cluster);
+    let vias = |facts: &_| -> Vec<String> {
+        let (desired, problems) = desired_node(&cluster, facts, &settings("n1"));
+        assert_eq!(problems, []);
+        let ways = desired.nexthops().into_iter().map(Nexthop::to_string);
+        ways.map(|way| way.split(' ').nth(4).unwrap_or_default().to_owned()).collect()
+    };
+    let six = |address: &str| both(ip(address)).of(Family::V6).unwrap();
+    assert_eq!(vias(&facts), [six("10.244.1.2").to_string(), six("10.0.0.2").to_string()]);
+    // Not if it lies behind a router.
+    facts.get_mut(&six("10.0.0.2")).unwrap().gateway = Some(ip("fe80::1"));
+    assert_eq!(vias(&facts)[1], "::ffff:10.0.0.2");
 }
 
 #[test]
