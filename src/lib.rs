@@ -3,7 +3,7 @@
 //! The modules form layers, and each may use only those to its left (`hack/check-layers` enforces it):
 //!
 //! ```text
-//! model ← state ← plan ← {kernel, netns, kube} ← reconcile ← agent ← main
+//! model ← state ← plan ← {kernel, netns, kube} ← reconcile ← metrics ← agent ← main
 //! ```
 //!
 //! `model`, `state` and `plan` are pure: they do no I/O and know neither the runtime nor netlink.
@@ -12,6 +12,7 @@ pub mod agent;
 pub mod cli;
 pub mod kernel;
 pub mod kube;
+pub mod metrics;
 pub mod model;
 pub mod netns;
 pub mod plan;

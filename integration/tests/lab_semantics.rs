@@ -141,8 +141,9 @@ async fn a_service_changes_its_mode_under_open_connections() -> Result<()> {
         for connections in &mut open {
             connections.probe_all().await.perfect().with_context(|| format!("in {mode}"))?;
         }
-        world.tcp(VIP, FLOWS).await?;
-        world.tcp(VIP6, FLOWS).await?;
+        // The open connections have the ports that new ones over TCP would take.
+        world.udp(VIP, FLOWS).await?;
+        world.udp(VIP6, FLOWS).await?;
     }
     Ok(())
 }

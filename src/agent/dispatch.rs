@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
-use crate::model::{Addresses, Cluster, Family, Node, ServiceRef};
+use crate::model::{Addresses, BucketCount, Cluster, Family, Node, ServiceRef};
 use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
@@ -136,6 +136,11 @@ impl Dispatcher {
         self.targets.remove(target);
     }
 
+    /// Number of buckets.
+    pub fn buckets(&self) -> BucketCount {
+        self.shared.settings.buckets
+    }
+
     /// Number of namespaces that have a goal.
     pub fn len(&self) -> usize {
         self.targets.len()
@@ -200,7 +205,7 @@ mod tests {
     use super::*;
     use crate::model::config::MplsLabels;
     use crate::model::names::LinkPrefix;
-    use crate::model::{BucketCount, Endpoint, MarkField, Mode, Vip};
+    use crate::model::{Endpoint, MarkField, Mode, Vip};
 
     fn settings() -> Settings {
         Settings {

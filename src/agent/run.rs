@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch as watched};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -13,8 +13,10 @@ use super::dispatch::{Dispatcher, NODE};
 use super::start::{preflight, state_settings};
 use super::status::Status;
 use crate::kube::{Reporter, client, watch};
+use crate::metrics::{Metrics, Ping, Server};
 use crate::model::config::Config;
 use crate::netns::Netns;
+use crate::reconcile::Places;
 use crate::reconcile::target::Shared;
 use crate::state::{Index, Resolved, Settings, resolve};
 
@@ -34,10 +36,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let settings = Arc::new(preflight(&node_netns, &config).await?);
     let client = client(config.kubeconfig.as_deref()).await.context("cannot talk to Kubernetes")?;
     let (reports, mut reported) = mpsc::unbounded_channel();
+    let (pings, mut pinged) = mpsc::channel::<Ping>(1);
+    let metrics = Arc::new(Metrics::default());
+    let (places, unready) = (Places::default(), watched::Sender::new(vec!["is starting".to_owned()]));
+    if let Some(address) = config.metrics_address {
+        let (metrics, places, unready) = (metrics.clone(), places.clone(), unready.subscribe());
+        Server { metrics, places, unready, ping: pings.clone() }.start(address, shutdown.clone()).await?;
+    }
     let shared = Shared {
         settings,
         resync: config.resync,
         permits: Arc::new(Semaphore::new(PARALLEL)),
+        places,
         reports,
         shutdown: shutdown.clone(),
     };
@@ -47,6 +57,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         dispatcher: Dispatcher::new(shared, node_netns, config.kernel.proc_root.clone()),
         status: Status::default(),
         reporter: Reporter::new(client.clone(), &config.node_name, shutdown.clone()),
+        metrics,
+        unready,
         last: None,
     };
     let mut changes = watch(client, &config.node_name, shutdown.clone());
@@ -61,11 +73,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                 }
             }
             Some(report) = reported.recv() => agent.reported(report),
+            // Who asks may have gone away.
+            Some(answer) = pinged.recv() => drop(answer.send(())),
             () = at(due) => {
                 due = None;
                 agent.resolve();
             }
         }
+        agent.tell_whether_ready();
     }
     info!("agent stopped, kernel state stays");
     Ok(())
@@ -84,6 +99,8 @@ struct Agent {
     dispatcher: Dispatcher,
     status: Status,
     reporter: Reporter,
+    metrics: Arc<Metrics>,
+    unready: watched::Sender<Vec<String>>,
     /// What was dispatched last.
     last: Option<Resolved>,
 }
@@ -103,12 +120,31 @@ impl Agent {
         let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
         let pods = self.dispatcher.dispatch(resolved);
         self.status.dispatched(&cluster.problems, services, pods);
-        self.reporter.report(self.status.problems());
+        let old = self.last.as_ref().map(|last| &last.cluster);
+        let (names, waiting) = (self.status.pod_names(), self.status.waiting());
+        self.metrics.dispatched(old, cluster, self.dispatcher.buckets(), &names, &waiting);
+        self.tell_problems();
+    }
+
+    fn tell_problems(&mut self) {
+        let problems = self.status.problems();
+        self.metrics.problems(&problems);
+        self.reporter.report(problems);
+    }
+
+    fn tell_whether_ready(&self) {
+        let now = self.status.unready(&self.index.missing());
+        self.unready.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
     }
 
     fn reported(&mut self, report: crate::reconcile::target::Report) {
         let ended = matches!(report.state, crate::reconcile::target::State::Gone) && report.target != NODE;
         let target = report.target.clone();
+        self.metrics.reported(&report);
         self.status.reported(&self.settings.node_name, report);
         self.status.announce();
         if ended {
@@ -118,6 +154,6 @@ impl Agent {
                 self.dispatcher.dispatch(&last);
             }
         }
-        self.reporter.report(self.status.problems());
+        self.tell_problems();
     }
 }

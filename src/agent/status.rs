@@ -24,6 +24,10 @@ pub struct Status {
     targets: BTreeMap<String, Vec<Problem>>,
     /// Steps of the first successful round of each target.
     first: BTreeMap<String, usize>,
+    /// Something was dispatched.
+    dispatched: bool,
+    /// The last error of targets that fail more often than is usual at a start.
+    failing: BTreeMap<String, String>,
     /// The first pass over all targets has been logged.
     announced: bool,
 }
@@ -36,6 +40,7 @@ impl Status {
         services: BTreeSet<ServiceRef>,
         pods: BTreeMap<String, PodGoal>,
     ) {
+        self.dispatched = true;
         self.cluster = problems.to_vec();
         self.services = services;
         self.pods = pods.into_iter().map(|(uid, goal)| (pod_target(&uid), goal)).collect();
@@ -43,6 +48,13 @@ impl Status {
 
     /// A target has reported.
     pub fn reported(&mut self, node: &str, report: Report) {
+        match &report.state {
+            State::Pending { failures, error } if *failures >= TRIES => {
+                self.failing.insert(report.target.clone(), error.clone());
+            }
+            State::Pending { .. } => {}
+            State::InSync { .. } | State::Gone => drop(self.failing.remove(&report.target)),
+        }
         let problems = match report.state {
             State::InSync { writes, problems } => {
                 self.first.entry(report.target.clone()).or_insert(writes);
@@ -74,6 +86,37 @@ impl Status {
         }
     }
 
+    /// The targets of this node that have not been as asked for yet.
+    pub fn waiting(&self) -> BTreeSet<String> {
+        let targets = self.pods.keys().map(String::as_str).chain(self.dispatched.then_some(NODE));
+        targets.filter(|target| !self.first.contains_key(*target)).map(ToOwned::to_owned).collect()
+    }
+
+    /// `namespace/name` of the pods that serve a VIP, by target.
+    pub fn pod_names(&self) -> BTreeMap<String, String> {
+        self.pods.iter().map(|(target, goal)| (target.clone(), goal.name.clone())).collect()
+    }
+
+    /// Why this node is not ready to carry VIP packets, a line each; `missing` are the kinds of objects that the API server
+    /// has not listed yet.
+    ///
+    /// The node itself must be as asked for now. A pod must have been once, or fail so persistently that its Service's
+    /// owner has been told: one broken pod does not make a node unready for all the others. An API server that went away
+    /// after its first answer does not count either: what is in the kernel works on.
+    pub fn unready(&self, missing: &[&str]) -> Vec<String> {
+        if !self.dispatched {
+            return vec![format!("the API server has not listed yet: {}", missing.join(", "))];
+        }
+        let node = self.failing.get(NODE).map(|error| format!("{NODE}: {error}"));
+        let waiting = self.waiting();
+        let waiting = waiting.iter().filter(|target| !self.failing.contains_key(*target));
+        let waiting = waiting.map(|target| match self.pods.get(target) {
+            Some(pod) => format!("pod {}: is being set up", pod.name),
+            None => format!("{target}: is being set up"),
+        });
+        node.into_iter().chain(waiting).collect()
+    }
+
     fn failure(&self, node: &str, target: &str, error: &str) -> Vec<Problem> {
         let problem = |service: &ServiceRef, reason, note: String| {
             let note = note.chars().take(crate::state::MAX_NOTE / 4).collect();
@@ -93,6 +136,8 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::plan::pod::PodInput;
 
@@ -116,11 +161,15 @@ mod tests {
     }
 
     fn pending(target: &str, failures: u32) -> Report {
-        Report { target: target.into(), state: State::Pending { failures, error: "no such thing".into() } }
+        Report {
+            target: target.into(),
+            took: Duration::ZERO,
+            state: State::Pending { failures, error: "no such thing".into() },
+        }
     }
 
     fn in_sync(target: &str) -> Report {
-        Report { target: target.into(), state: State::InSync { writes: 3, problems: Vec::new() } }
+        Report { target: target.into(), took: Duration::ZERO, state: State::InSync { writes: 3, problems: Vec::new() } }
     }
 
     #[test]
@@ -141,7 +190,7 @@ mod tests {
         let mut status = status();
         status.reported("n1", in_sync("pod uid-1"));
         status.reported("n1", pending("pod uid-1", TRIES));
-        status.reported("n1", Report { target: "pod uid-1".into(), state: State::Gone });
+        status.reported("n1", Report { target: "pod uid-1".into(), took: Duration::ZERO, state: State::Gone });
         assert!(status.problems().is_empty() && status.targets.is_empty() && status.first.is_empty());
     }
 
@@ -170,7 +219,37 @@ mod tests {
     fn a_long_error_does_not_exceed_what_an_event_takes() {
         let mut status = status();
         let error = "ü".repeat(5000);
-        status.reported("n1", Report { target: NODE.into(), state: State::Pending { failures: TRIES, error } });
+        status.reported(
+            "n1",
+            Report { target: NODE.into(), took: Duration::ZERO, state: State::Pending { failures: TRIES, error } },
+        );
         assert!(status.problems().iter().all(|p| p.note.len() <= crate::state::MAX_NOTE));
+    }
+
+    #[test]
+    fn a_node_is_ready_when_everything_has_been_in_place_once() {
+        let none = Status::default();
+        assert_eq!(none.unready(&["Services", "pods"]), ["the API server has not listed yet: Services, pods"]);
+        let mut status = status();
+        assert_eq!(status.unready(&[]), ["node: is being set up", "pod default/echo-1: is being set up"]);
+        status.reported("n1", in_sync(NODE));
+        status.reported("n1", pending("pod uid-1", 1));
+        assert_eq!(status.unready(&[]), ["pod default/echo-1: is being set up"]);
+        status.reported("n1", in_sync("pod uid-1"));
+        assert!(status.unready(&[]).is_empty());
+        status.reported("n1", pending("pod uid-1", TRIES));
+        assert!(status.unready(&[]).is_empty(), "it was in place");
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_set_up_does_not_make_the_node_unready_and_a_node_that_cannot_does() {
+        let mut status = status();
+        status.reported("n1", in_sync(NODE));
+        status.reported("n1", pending("pod uid-1", TRIES));
+        assert!(status.unready(&[]).is_empty());
+        status.reported("n1", pending(NODE, TRIES));
+        assert_eq!(status.unready(&[]), ["node: no such thing"]);
+        status.reported("n1", in_sync(NODE));
+        assert!(status.unready(&[]).is_empty());
     }
 }

@@ -22,6 +22,9 @@ pub struct AgentArgs {
     /// What is the agent's in the kernel.
     #[command(flatten)]
     pub kernel: KernelArgs,
+    /// How to be watched.
+    #[command(flatten)]
+    pub observability: ObservabilityArgs,
     /// How to log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -165,6 +168,18 @@ pub struct KernelArgs {
     /// Print the ip and nft commands instead of changing anything
     #[arg(long, env = "TUNNEL_ROUTER_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
+}
+
+/// How to be watched.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Observability")]
+pub struct ObservabilityArgs {
+    /// Where /metrics, /healthz and /readyz are served, as ADDRESS:PORT, or off
+    ///
+    /// The agent runs in the node's network namespace, and /metrics asks for no credentials: think twice before you let other
+    /// machines in.
+    #[arg(long, value_name = "ADDRESS", env = "TUNNEL_ROUTER_METRICS_ADDRESS", default_value = "127.0.0.1:9469")]
+    pub metrics_address: String,
 }
 
 /// How to log.

@@ -9,7 +9,9 @@ mod validate;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use args::{AgentArgs, CleanupArgs, EncapsulationArgs, HashArgs, KernelArgs, KubernetesArgs, LogArgs};
+pub use args::{
+    AgentArgs, CleanupArgs, EncapsulationArgs, HashArgs, KernelArgs, KubernetesArgs, LogArgs, ObservabilityArgs,
+};
 pub use validate::{ConfigErrors, Host, Invalid, agent_config, cleanup_config, env_of};
 
 /// Delivers packets for a Service's external address, as plain IP packets, into the pods of the Service.

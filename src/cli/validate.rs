@@ -4,6 +4,7 @@
 //! needs another that is wrong itself, it takes that one's default, so that the reader sees no consequential errors.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -78,6 +79,7 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
     let vxlan_port = check.value("vxlan-port", &encapsulation.vxlan_port, port);
     let hash_seed = check.value("hash-seed", &args.hash.hash_seed, |text| number(text).ok_or(NUMBER));
     let kernel = kernel_objects(&mut check, &args.kernel);
+    let metrics_address = check.value("metrics-address", &args.observability.metrics_address, listen_address);
     let log = log_config(&mut check, &args.log);
     check.finish(|| {
         Some(Config {
@@ -93,6 +95,7 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
             hash_seed: hash_seed?,
             kernel: kernel?,
             dry_run: args.kernel.dry_run,
+            metrics_address: metrics_address?,
             log: log?,
         })
     })
@@ -116,6 +119,15 @@ pub fn cleanup_config(args: &CleanupArgs) -> Result<CleanupConfig, ConfigErrors>
     })
 }
 
+/// `off` and nothing at all are `None`.
+fn listen_address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
+    match text {
+        "" | "off" => Ok(None),
+        address => address.parse().map(Some).map_err(|_| LISTEN),
+    }
+}
+
+const LISTEN: &str = "must be an IP address and a port, such as 127.0.0.1:9469 or [::1]:9469, or off";
 const NUMBER: &str = "must be a number from 0 to 4294967295, decimal or 0x hexadecimal";
 const DURATION: &str = "must be seconds, or a number with s, m or h, from 1s to 24h";
 

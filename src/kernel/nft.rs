@@ -30,7 +30,7 @@ pub(super) fn run(script: &str) -> Result<(), KernelError> {
 ///
 /// # Errors
 /// As [`run`], and [`KernelError::Malformed`] for JSON that is none.
-pub(super) fn list() -> Result<Option<ObservedTable>, KernelError> {
+pub fn list() -> Result<Option<ObservedTable>, KernelError> {
     let output = spawn(&["-j", "-n", "list", "table", "inet", NFT_TABLE], "")?;
     if output.status.success() {
         return decode(&output.stdout).map(Some);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Addresses, Family, Mode};
+use super::{Addresses, BucketCount, BucketMap, Family, Mode, assign};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +59,14 @@ pub struct Vip {
     pub tracked: bool,
     /// All endpoints, eligible or not, sorted by pod UID, each once.
     pub endpoints: Vec<Endpoint>,
+}
+
+impl Vip {
+    /// Bucket → endpoint for all eligible endpoints: the same on every node.
+    pub fn bucket_map(&self, buckets: BucketCount) -> BucketMap {
+        let eligible = self.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str().into()).collect();
+        assign(&BucketMap::empty(buckets), &eligible, buckets)
+    }
 }
 
 /// A node of the cluster, as the data path sees it.

@@ -4,6 +4,7 @@
 //! than one number (blocks of tables, priorities and labels that must not run into somebody else's) are here, with the
 //! reason for each limit.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub kernel: KernelObjects,
     /// Print the commands instead of changing the kernel.
     pub dry_run: bool,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
     /// How to log.
     pub log: LogConfig,
 }

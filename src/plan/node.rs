@@ -213,7 +213,7 @@ impl Build {
 fn buckets(vip: &Vip, ways: &BTreeMap<&str, (Nexthop, u32)>, settings: &Settings) -> BucketMap {
     let eligible: BTreeSet<EndpointId> =
         vip.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str().into()).collect();
-    let map = assign(&BucketMap::empty(settings.buckets), &eligible, settings.buckets);
+    let map = vip.bucket_map(settings.buckets);
     let reachable: BTreeSet<EndpointId> = ways.keys().map(|uid| EndpointId::from(*uid)).collect();
     if reachable == eligible { map } else { assign(&map, &reachable, settings.buckets) }
 }

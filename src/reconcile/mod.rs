@@ -7,6 +7,8 @@
 
 pub mod backoff;
 pub mod once;
+mod places;
 pub mod target;
 
 pub use once::{Goal, Memory, Outcome, ReconcileError, clear, reconcile};
+pub use places::Places;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use super::Places;
 use super::backoff::Backoff;
 use super::once::{Goal, Memory, Outcome, ReconcileError, reconcile};
 use crate::kernel::Monitor;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub resync: Duration,
     /// How many namespaces are worked on at once.
     pub permits: Arc<Semaphore>,
+    /// Where the namespaces that were found are shown.
+    pub places: Places,
     /// Where reports go.
     pub reports: mpsc::UnboundedSender<Report>,
     /// Ends the loop; what is in the kernel stays.
@@ -38,6 +41,8 @@ pub struct Shared {
 pub struct Report {
     /// Name of the target.
     pub target: String,
+    /// How long the round took.
+    pub took: Duration,
     /// State after the round.
     pub state: State,
 }
@@ -73,8 +78,8 @@ const CONTESTED_AFTER: u32 = 8;
 /// Runs the loop until its goal is [`Goal::Nothing`] and reached, or until shutdown.
 pub async fn run(name: String, locate: Locate, goal: watch::Receiver<Goal>, shared: Shared) {
     let span = info_span!("target", name = %name);
-    let target =
-        Target { name, locate, goal, shared, memory: Memory::default(), backoff: Backoff::default(), rewrites: 0 };
+    let (memory, backoff, started) = (Memory::default(), Backoff::default(), Instant::now());
+    let target = Target { name, locate, goal, shared, memory, backoff, started, rewrites: 0 };
     target.run().instrument(span).await;
 }
 
@@ -85,6 +90,8 @@ struct Target {
     shared: Shared,
     memory: Memory,
     backoff: Backoff,
+    /// When the present round began.
+    started: Instant,
     /// Rounds in a row that had to write although the goal had not changed.
     rewrites: u32,
 }
@@ -103,19 +110,20 @@ impl Target {
     async fn run(mut self) {
         let mut place: Option<(Netns, Monitor)> = None;
         loop {
+            self.started = Instant::now();
             let goal = self.goal.borrow_and_update().clone();
             let next = match self.round(&mut place, &goal).await {
                 Ok(Some(wait)) => wait,
                 Ok(None) => return,
                 Err(error) => {
-                    place = None;
+                    self.lose(&mut place);
                     self.failed(&error)
                 }
             };
             match self.wait(place.as_mut().map(|(_, monitor)| monitor), next).await {
                 Wake::Shutdown => return,
                 Wake::Goal => self.rewrites = 0,
-                Wake::Deaf => place = None,
+                Wake::Deaf => self.lose(&mut place),
                 Wake::Kernel | Wake::Time => {}
             }
         }
@@ -129,6 +137,7 @@ impl Target {
                 Ok(netns) => {
                     // Listening starts before looking, so that nothing is missed in between.
                     let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str())?;
+                    self.shared.places.found(&self.name, &netns);
                     *place = Some((netns, monitor));
                 }
                 Err(error) if *goal == Goal::Nothing => {
@@ -210,14 +219,20 @@ impl Target {
         wait
     }
 
+    fn lose(&self, place: &mut Option<(Netns, Monitor)>) {
+        self.shared.places.lost(&self.name);
+        *place = None;
+    }
+
     fn gone(&self) -> Option<Duration> {
+        self.shared.places.lost(&self.name);
         self.report(State::Gone);
         None
     }
 
     fn report(&self, state: State) {
         // The receiver is gone only while the agent shuts down.
-        let _ = self.shared.reports.send(Report { target: self.name.clone(), state });
+        let _ = self.shared.reports.send(Report { target: self.name.clone(), took: self.started.elapsed(), state });
     }
 }
 

@@ -4,10 +4,12 @@
 //! rule's text), because nft prints a rule differently from version to version but never touches its comment. Tables are
 //! changed incrementally, never deleted and made anew: that would lose counters and let packets through in between.
 
+mod accounting;
 mod family;
 pub mod node;
 pub mod pod;
 pub mod script;
 mod table;
 
+pub use accounting::{received, sent};
 pub use table::{BaseChain, Chain, Counter, ObservedChain, ObservedSet, ObservedTable, Rule, Set, SetType, Table};

@@ -7,6 +7,7 @@
 //!                      begin with, and connection tracking turns the reply round
 //! output (raw)         replies from a VIP are untracked
 //! mss                  SYN and SYN-ACK from a VIP announce what fits through the tunnel
+//! account (last)       what is answered is counted, when every packet has the source that the client sees
 //! ```
 //!
 //! The sets of IPv6 have the same names with a 6 behind them. `vips` counts what is received, `sent` what is answered;
@@ -15,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::accounting::SENT;
 use super::family::{addresses, ip, named};
 use super::node::{about, base};
 use super::script::VIPS;
@@ -54,6 +56,8 @@ pub struct Tunnels {
 const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 const DSTNAT: i32 = -100;
+/// Behind the translation of sources.
+const LAST: i32 = 300;
 
 impl PodTable {
     /// The table as data.
@@ -65,6 +69,7 @@ impl PodTable {
             ("wildcard_udp".to_owned(), self.wildcard_udp()),
             ("output".to_owned(), self.output()),
             ("mss".to_owned(), self.mss()),
+            ("account".to_owned(), self.account()),
         ]);
         Table { sets: self.sets(), chains }
     }
@@ -78,7 +83,7 @@ impl PodTable {
         for family in self.families() {
             let vips = addresses(&self.vips, family);
             sets.insert(named(VIPS, family), vips.clone().counted());
-            sets.insert(named("sent", family), vips.clone().counted());
+            sets.insert(named(SENT, family), vips.clone().counted());
             sets.insert(named("served", family), vips);
         }
         for family in self.outer_families() {
@@ -145,9 +150,14 @@ impl PodTable {
 
     fn output(&self) -> Chain {
         let reply = |family| {
-            Rule::new("replies from a VIP", format!("{} saddr @{} notrack", ip(family), named("sent", family)))
+            Rule::new("replies from a VIP", format!("{} saddr @{} notrack", ip(family), named("served", family)))
         };
         base("filter", "output", RAW, self.families().into_iter().map(reply).collect())
+    }
+
+    fn account(&self) -> Chain {
+        let count = |family| Rule::new("answers", format!("{} saddr @{}", ip(family), named(SENT, family)));
+        base("filter", "postrouting", LAST, self.families().into_iter().map(count).collect())
     }
 
     fn mss(&self) -> Chain {

@@ -8,14 +8,16 @@ add set inet kube_service_tunnel served6 { type ipv6_addr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
 add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
 add chain inet kube_service_tunnel about
+add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
 add chain inet kube_service_tunnel output { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel prerouting { type filter hook prerouting priority -300; policy accept; }
 add chain inet kube_service_tunnel vip
 add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
+add rule inet kube_service_tunnel account ip6 saddr @sent6 comment "answers #4348ff54"
 add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1396 comment "clients send what fits #445966b0"
-add rule inet kube_service_tunnel output ip6 saddr @sent6 notrack comment "replies from a VIP #36ca6e3a"
+add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip6 daddr fd00:244:1::2 meta l4proto gre ip6 saddr != @nodes6 drop comment "GRE only from nodes #fcdcd8da"

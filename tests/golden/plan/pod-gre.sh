@@ -12,14 +12,16 @@ add set inet kube_service_tunnel served { type ipv4_addr; }
 add element inet kube_service_tunnel served { 192.0.2.10, 192.0.2.11 }
 add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
 add chain inet kube_service_tunnel about
+add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
 add chain inet kube_service_tunnel output { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel prerouting { type filter hook prerouting priority -300; policy accept; }
 add chain inet kube_service_tunnel vip
 add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
+add rule inet kube_service_tunnel account ip saddr @sent comment "answers #a1355300"
 add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1436 comment "clients send what fits #1b6bf001"
-add rule inet kube_service_tunnel output ip saddr @sent notrack comment "replies from a VIP #a606074e"
+add rule inet kube_service_tunnel output ip saddr @served notrack comment "replies from a VIP #365310ad"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip daddr 10.244.1.2 meta l4proto gre ip saddr != @nodes drop comment "GRE only from nodes #fb8786bd"

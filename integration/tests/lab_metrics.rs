@@ -1,0 +1,154 @@
+//! What the agents' pages say is what went over the wire, and goes on being said whatever happens to agents and VIPs.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use integration::lab::LabSpec;
+use integration::netns::Netns;
+use integration::world::World;
+use integration::world::dual::dual_world;
+use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6};
+use tunnel_router::model::Mode;
+
+const NODES: [&str; 4] = ["ing1", "ing2", "wrk1", "wrk2"];
+const FLOWS: usize = 60;
+const PATIENCE: Duration = Duration::from_secs(90);
+const THIRD: &str = "192.0.2.30";
+
+/// Status and body of a page of the agent in a namespace.
+fn get(netns: &Netns, page: &str) -> Result<(u16, String)> {
+    let answer = netns.run_io("ask the agent", || {
+        let mut stream = TcpStream::connect("127.0.0.1:9469")?;
+        write!(stream, "GET {page} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((status, body.to_owned()))
+}
+
+/// The samples of a page by name and labels; every line must be one, or a comment.
+fn parse(page: &str) -> Result<BTreeMap<String, f64>> {
+    let mut samples = BTreeMap::new();
+    let mut described = String::new();
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ") {
+            described = name.split(' ').next().unwrap_or_default().to_owned();
+        }
+        if line.starts_with("# ") {
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').with_context(|| format!("no sample: {line:?}"))?;
+        ensure!(name.starts_with(&described), "{name} follows the description of {described}");
+        ensure!(samples.insert(name.to_owned(), value.parse()?).is_none(), "{name} twice");
+    }
+    Ok(samples)
+}
+
+/// The samples of all nodes whose name begins so and whose labels contain this, added up.
+fn total(world: &World, name: &str, label: &str) -> Result<f64> {
+    let mut sum = 0.0;
+    for node in NODES {
+        let (status, page) = get(world.lab.node(node)?.netns(), "/metrics")?;
+        ensure!(status == 200, "{node}: {status} {page}");
+        let samples = parse(&page).with_context(|| format!("{node}:\n{page}"))?;
+        let prefix = format!("tunnel_router_{name}{{");
+        let wanted = samples.iter().filter(|(key, _)| key.starts_with(&prefix) && key.contains(label));
+        sum += wanted.map(|(_, value)| value).sum::<f64>();
+    }
+    Ok(sum)
+}
+
+fn of_vip(vip: &str) -> String {
+    format!("vip=\"{vip}\"")
+}
+
+/// Packets at ingress, out of the tunnels, and back.
+fn packets(world: &World, vip: &str) -> Result<[f64; 3]> {
+    let names = ["vip_received_packets_total", "pod_vip_received_packets_total", "pod_vip_sent_packets_total"];
+    let mut counts = [0.0; 3];
+    for (count, name) in counts.iter_mut().zip(names) {
+        *count = total(world, name, &of_vip(vip))?;
+    }
+    Ok(counts)
+}
+
+/// Looks again and again until it holds.
+async fn eventually(what: &str, holds: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = holds() {
+        ensure!(Instant::now() < deadline, "{what}: never: {error:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+async fn ready(world: &World, node: &str) -> Result<()> {
+    let netns = world.lab.node(node)?.netns();
+    let look = || {
+        let (status, body) = get(netns, "/readyz")?;
+        ensure!(status == 200, "{status}: {body}");
+        Ok(())
+    };
+    eventually(&format!("{node} is ready"), look).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_counted_is_what_was_sent_and_no_restart_or_change_loses_it() -> Result<()> {
+    let mut world = dual_world(Mode::Vxlan, LabSpec::default(), 1500).await?;
+    for node in NODES {
+        ready(&world, node).await?;
+        ensure!(get(world.lab.node(node)?.netns(), "/healthz")? == (200, "ok\n".to_owned()), "{node}");
+    }
+    #[allow(clippy::cast_precision_loss, reason = "small")]
+    let flows = FLOWS as f64;
+    for vip in [VIP, VIP6] {
+        ensure!(packets(&world, vip)? == [0.0; 3], "{vip}: {:?}", packets(&world, vip)?);
+        // One datagram each way.
+        world.udp(vip, FLOWS).await?;
+        ensure!(packets(&world, vip)? == [flows; 3], "{vip}: {:?}", packets(&world, vip)?);
+    }
+    // The client's data, an IP header (20 bytes) and a UDP header (8) each.
+    let bytes = total(&world, "vip_received_bytes_total", &of_vip(VIP))?;
+    ensure!(bytes > 28.0 * flows && bytes == total(&world, "pod_vip_received_bytes_total", &of_vip(VIP))?, "{bytes}");
+    ensure!(
+        total(&world, "vip_endpoints", "eligible=\"true\"")? == 2.0 * 5.0 * 4.0,
+        "five pods, as each of four nodes sees it"
+    );
+    ensure!(total(&world, "pending", "")? == 0.0 && total(&world, "build_info", "version=")? == 4.0);
+    ensure!(total(&world, "reconciles_total", "target=\"node\",result=\"changed\"")? >= 4.0);
+
+    // Another VIP comes and goes, an endpoint goes, every agent is replaced.
+    world.annotate(SERVICE, ANNOTATION, Some(&format!("{VIP},{VIP6},{THIRD}")))?;
+    world.converged().await?;
+    world.route(THIRD).await?;
+    world.udp(THIRD, FLOWS).await?;
+    ensure!(packets(&world, THIRD)?[0] >= flows, "{:?}", packets(&world, THIRD)?);
+    world.annotate(SERVICE, ANNOTATION, Some(&format!("{VIP},{VIP6}")))?;
+    world.converged().await?;
+    world.remove_pod("echo-2").await?;
+    world.converged().await?;
+    let forgotten = || {
+        let left = total(&world, "vip_endpoints", &of_vip(THIRD))?;
+        ensure!(left == 0.0, "{left}");
+        Ok(())
+    };
+    eventually("the third VIP is forgotten", forgotten).await?;
+    ensure!(packets(&world, THIRD)? == [0.0; 3]);
+    ensure!(total(&world, "vip_buckets_moved_total", &of_vip(VIP))? > 0.0, "its buckets went elsewhere");
+    ensure!(packets(&world, VIP)?[0] == flows, "{:?}", packets(&world, VIP)?);
+    world.kill_agents().await?;
+    world.start_agents()?;
+    for node in NODES {
+        ready(&world, node).await?;
+    }
+    ensure!(packets(&world, VIP)?[0] == flows, "{:?}", packets(&world, VIP)?);
+    world.udp(VIP, FLOWS).await?;
+    ensure!(packets(&world, VIP)?[0] == 2.0 * flows, "{:?}", packets(&world, VIP)?);
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! Everything that is measured, and its text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::accounting::Counts;
+use super::labels::{BuildLabels, EndpointLabels, PodVipLabels, ProblemLabels, RoundLabels, TargetLabels, VipLabels};
+use crate::model::{BucketCount, Cluster, Problem, ServiceRef, Vip};
+use crate::plan::nft::Counter as Counted;
+use crate::reconcile::target::{Report, State};
+
+/// Upper bounds in seconds: a round that has nothing to do takes some milliseconds, a first one up to a second.
+const ROUND: [f64; 11] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0];
+
+type Histograms = Family<TargetLabels, Histogram, fn() -> Histogram>;
+
+/// Packets and bytes that only grow.
+#[derive(Debug, Clone)]
+struct Traffic<L: Clone + std::hash::Hash + Eq> {
+    packets: Family<L, Counter>,
+    bytes: Family<L, Counter>,
+}
+
+impl<L: Clone + std::hash::Hash + Eq> Default for Traffic<L> {
+    fn default() -> Self {
+        Traffic { packets: Family::default(), bytes: Family::default() }
+    }
+}
+
+impl<L: Clone + std::hash::Hash + Eq> Traffic<L> {
+    fn replace(&self, counts: impl Iterator<Item = (L, Counted)>) {
+        self.packets.clear();
+        self.bytes.clear();
+        for (labels, counted) in counts {
+            store(&self.packets, &labels, counted.packets);
+            store(&self.bytes, &labels, counted.bytes);
+        }
+    }
+}
+
+fn store<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L, value: u64) {
+    family.get_or_create(labels).inner().store(value, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Names for what is counted by number and address.
+#[derive(Debug, Default)]
+struct Names {
+    services: BTreeMap<IpAddr, ServiceRef>,
+    /// `(namespace, name)` by target.
+    pods: BTreeMap<String, (String, String)>,
+}
+
+/// All metrics of one agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    rounds: Family<RoundLabels, Counter>,
+    durations: Histograms,
+    pending: Family<TargetLabels, Gauge>,
+    endpoints: Family<EndpointLabels, Gauge>,
+    moved: Family<VipLabels, Counter>,
+    problems: Family<ProblemLabels, Gauge>,
+    unread: Family<TargetLabels, Counter>,
+    ingress: Traffic<VipLabels>,
+    pod_received: Traffic<PodVipLabels>,
+    pod_sent: Traffic<PodVipLabels>,
+    names: Mutex<Names>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("tunnel_router"),
+            rounds: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(ROUND)),
+            pending: Family::default(),
+            endpoints: Family::default(),
+            moved: Family::default(),
+            problems: Family::default(),
+            unread: Family::default(),
+            ingress: Traffic::default(),
+            pod_received: Traffic::default(),
+            pod_sent: Traffic::default(),
+            names: Mutex::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        r.register("build_info", "The version of the agent", build);
+        r.register("reconciles", "Comparisons of a namespace with what it must be", self.rounds.clone());
+        let duration = "Time for one such comparison and what it led to";
+        r.register_with_unit("reconcile_duration", duration, Unit::Seconds, self.durations.clone());
+        r.register("pending", "1 while a namespace is not as it must be", self.pending.clone());
+        r.register("vip_endpoints", "Endpoints of a VIP in the whole cluster", self.endpoints.clone());
+        r.register("vip_buckets_moved", "Buckets of a VIP that went from one endpoint to another", self.moved.clone());
+        r.register("problems", "What the owner of a Service has been told by Event", self.problems.clone());
+        r.register("counter_read_errors", "Namespaces whose counters could not be read", self.unread.clone());
+        let packets = "Packets to a VIP that this node took in, from elsewhere or from itself";
+        r.register("vip_received_packets", packets, self.ingress.packets.clone());
+        r.register("vip_received_bytes", "Their bytes, IP headers included", self.ingress.bytes.clone());
+        let packets = "Packets to a VIP that came out of the tunnel in a pod of this node";
+        r.register("pod_vip_received_packets", packets, self.pod_received.packets.clone());
+        r.register("pod_vip_received_bytes", "Their bytes, IP headers included", self.pod_received.bytes.clone());
+        r.register("pod_vip_sent_packets", "Packets that a pod sent from a VIP", self.pod_sent.packets.clone());
+        r.register("pod_vip_sent_bytes", "Their bytes, IP headers included", self.pod_sent.bytes.clone());
+    }
+
+    /// A new state of the cluster was dispatched: the pods of this node that serve a VIP are `pods`, `namespace/name` by
+    /// target, and `waiting` are the targets that have not been in sync yet.
+    pub fn dispatched(
+        &self,
+        old: Option<&Cluster>,
+        new: &Cluster,
+        buckets: BucketCount,
+        pods: &BTreeMap<String, String>,
+        waiting: &BTreeSet<String>,
+    ) {
+        self.endpoints.clear();
+        for vip in new.vips.values() {
+            self.count_endpoints(vip);
+            let labels = VipLabels::new(vip.address, &vip.service);
+            let before = old.and_then(|old| old.vips.get(&vip.address)).filter(|old| old.service == vip.service);
+            let moves = before.map_or(0, |before| moved(before, vip, buckets));
+            self.moved.get_or_create(&labels).inc_by(moves);
+        }
+        for vip in old.into_iter().flat_map(|old| old.vips.values()) {
+            if new.vips.get(&vip.address).is_none_or(|now| now.service != vip.service) {
+                self.moved.remove(&VipLabels::new(vip.address, &vip.service));
+            }
+        }
+        let mut names = self.names();
+        names.services = new.vips.values().map(|vip| (vip.address, vip.service.clone())).collect();
+        let split = |name: &String| {
+            let (namespace, name) = name.split_once('/').unwrap_or_default();
+            (namespace.to_owned(), name.to_owned())
+        };
+        // The names of those that have lost their last VIP are kept until their target ends.
+        names.pods.extend(pods.iter().map(|(target, name)| (target.clone(), split(name))));
+        for target in waiting {
+            if let Some(labels) = target_labels(&names, target) {
+                self.pending.get_or_create(&labels).set(1);
+            }
+        }
+    }
+
+    fn count_endpoints(&self, vip: &Vip) {
+        let VipLabels { vip: address, namespace, service } = VipLabels::new(vip.address, &vip.service);
+        for (eligible, label) in [(true, "true"), (false, "false")] {
+            let count = vip.endpoints.iter().filter(|e| e.eligible == eligible).count();
+            let labels = EndpointLabels {
+                vip: address.clone(),
+                namespace: namespace.clone(),
+                service: service.clone(),
+                eligible: label,
+            };
+            self.endpoints.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A target has done a round.
+    pub fn reported(&self, report: &Report) {
+        let mut names = self.names();
+        let Some(labels) = target_labels(&names, &report.target) else { return };
+        let (result, pending) = match &report.state {
+            State::InSync { writes: 0, .. } => ("in_sync", 0),
+            State::InSync { .. } => ("changed", 0),
+            State::Pending { .. } => ("failed", 1),
+            State::Gone => {
+                names.pods.remove(&report.target);
+                self.forget(&labels);
+                return;
+            }
+        };
+        self.rounds.get_or_create(&RoundLabels { target: labels.target.clone(), result }).inc();
+        self.durations.get_or_create(&labels).observe(report.took.as_secs_f64());
+        self.pending.get_or_create(&labels).set(pending);
+    }
+
+    fn forget(&self, labels: &TargetLabels) {
+        for result in ["in_sync", "changed", "failed"] {
+            self.rounds.remove(&RoundLabels { target: labels.target.clone(), result });
+        }
+        self.durations.remove(labels);
+        self.pending.remove(labels);
+        self.unread.remove(labels);
+    }
+
+    /// What is being told to users.
+    pub fn problems(&self, problems: &BTreeSet<Problem>) {
+        self.problems.clear();
+        for problem in problems {
+            self.problems.get_or_create(&problem.into()).inc();
+        }
+    }
+
+    /// The page, with what the kernel has counted, by target, and whose counters could not be read.
+    ///
+    /// # Errors
+    /// A value that cannot be written, which none of ours is.
+    pub(super) fn text(&self, counts: &BTreeMap<String, Counts>, unread: &[String]) -> Result<String, fmt::Error> {
+        // Held to the end, so that of two requests at once each is answered with what it has read.
+        let names = self.names();
+        let owned =
+            |(vip, counted): (&IpAddr, &Counted)| Some((VipLabels::new(*vip, names.services.get(vip)?), *counted));
+        self.ingress.replace(counts.get(NODE).into_iter().flat_map(|c| &c.received).filter_map(owned));
+        let of_pods = |part: fn(&Counts) -> &BTreeMap<IpAddr, Counted>| -> Vec<(PodVipLabels, Counted)> {
+            let named = counts.iter().filter_map(|(target, counts)| Some((names.pods.get(target)?, counts)));
+            let all =
+                named.flat_map(|(pod, counts)| part(counts).iter().map(move |(vip, counted)| (pod, vip, counted)));
+            all.map(|(pod, vip, counted)| (pod_labels(*vip, pod), *counted)).collect()
+        };
+        self.pod_received.replace(of_pods(|counts| &counts.received).into_iter());
+        self.pod_sent.replace(of_pods(|counts| &counts.sent).into_iter());
+        for labels in unread.iter().filter_map(|target| target_labels(&names, target)) {
+            self.unread.get_or_create(&labels).inc();
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(as_prometheus_text(&text))
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The node's own target.
+const NODE: &str = "node";
+
+fn target_labels(names: &Names, target: &str) -> Option<TargetLabels> {
+    let target = match names.pods.get(target) {
+        Some((namespace, name)) => format!("pod {namespace}/{name}"),
+        None if target == NODE => NODE.to_owned(),
+        // A pod that served nothing when we started and was looked at once.
+        None => return None,
+    };
+    Some(TargetLabels { target })
+}
+
+fn pod_labels(vip: IpAddr, (namespace, pod): &(String, String)) -> PodVipLabels {
+    PodVipLabels { vip: vip.to_string(), namespace: namespace.clone(), pod: pod.clone() }
+}
+
+/// Buckets that had an owner and have another now, or none.
+fn moved(before: &Vip, after: &Vip, buckets: BucketCount) -> u64 {
+    if before.endpoints == after.endpoints {
+        return 0;
+    }
+    let (before, after) = (before.bucket_map(buckets), after.bucket_map(buckets));
+    let pairs = before.owners().iter().zip(after.owners());
+    pairs.map(|(before, after)| u64::from(before.is_some() && before != after)).sum()
+}
+
+/// The text format 0.0.4, which everything that scrapes understands: it describes a counter by the name of its samples, and
+/// knows neither units nor an end.
+fn as_prometheus_text(open_metrics: &str) -> String {
+    let counters: BTreeSet<&str> =
+        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let mut words = line.splitn(4, ' ');
+        let name = words.nth(2).filter(|name| line.starts_with("# ") && counters.contains(name));
+        match name {
+            Some(name) => text.push_str(&line.replacen(name, &format!("{name}_total"), 1)),
+            None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -1,0 +1,114 @@
+use std::time::Duration;
+
+use super::*;
+use crate::model::{Addresses, Endpoint, Mode, Reason};
+
+fn service(name: &str) -> ServiceRef {
+    ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
+}
+
+fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
+    let endpoint = |n: &u8| Endpoint {
+        pod_uid: format!("uid-{n}"),
+        namespace: "default".into(),
+        pod: format!("echo-{n}"),
+        node: "n1".into(),
+        addresses: Addresses::from(IpAddr::from([10, 244, 1, *n])),
+        eligible: true,
+    };
+    let vip = Vip {
+        address: IpAddr::from([192, 0, 2, 10]),
+        service: service(service_name),
+        mode: Mode::Gre,
+        client_ip_affinity: false,
+        tracked: false,
+        endpoints: pods.iter().map(endpoint).collect(),
+    };
+    Cluster { vips: BTreeMap::from([(vip.address, vip)]), ..Cluster::default() }
+}
+
+fn names() -> BTreeMap<String, String> {
+    BTreeMap::from([("pod uid-1".to_owned(), "default/echo-1".to_owned())])
+}
+
+fn dispatched(metrics: &Metrics, old: Option<&Cluster>, new: &Cluster) {
+    metrics.dispatched(old, new, BucketCount::DEFAULT, &names(), &BTreeSet::from([NODE.to_owned()]));
+}
+
+fn report(target: &str, state: State) -> Report {
+    Report { target: target.to_owned(), took: Duration::from_millis(7), state }
+}
+
+fn counts() -> BTreeMap<String, Counts> {
+    let counted =
+        |packets| BTreeMap::from([(IpAddr::from([192, 0, 2, 10]), Counted { packets, bytes: 100 * packets })]);
+    let of_node = Counts { received: counted(5), sent: BTreeMap::new() };
+    let of_pod = Counts { received: counted(3), sent: counted(2) };
+    let unknown = Counts { received: counted(1), sent: BTreeMap::new() };
+    [(NODE, of_node), ("pod uid-1", of_pod), ("pod uid-7", unknown)].map(|(target, c)| (target.to_owned(), c)).into()
+}
+
+/// The value of each sample by its name and labels.
+fn samples(metrics: &Metrics) -> BTreeMap<String, f64> {
+    let text = metrics.text(&counts(), &[]).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+#[test]
+fn the_page_is_what_prometheus_reads() {
+    let metrics = Metrics::default();
+    dispatched(&metrics, None, &cluster("echo", &[1, 2]));
+    metrics.reported(&report(NODE, State::InSync { writes: 9, problems: Vec::new() }));
+    metrics.problems(&BTreeSet::from([Problem {
+        service: service("echo"),
+        reason: Reason::EndpointFailed,
+        note: "a \"note\"".into(),
+    }]));
+    let text = metrics.text(&counts(), &["pod uid-1".to_owned()]).unwrap();
+    insta::assert_snapshot!(text.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+}
+
+#[test]
+fn buckets_that_change_hands_are_counted_and_those_of_another_owner_are_not() {
+    let metrics = Metrics::default();
+    let (one, two) = (cluster("echo", &[1]), cluster("echo", &[1, 2]));
+    let moved = |metrics: &Metrics, service: &str| {
+        let labels = format!("{{vip=\"192.0.2.10\",namespace=\"default\",service=\"{service}\"}}");
+        samples(metrics).get(&format!("tunnel_router_vip_buckets_moved_total{labels}")).copied()
+    };
+    dispatched(&metrics, None, &one);
+    assert_eq!(moved(&metrics, "echo"), Some(0.0));
+    dispatched(&metrics, Some(&one), &two);
+    assert_eq!(moved(&metrics, "echo"), Some(32.0), "half of 64");
+    dispatched(&metrics, Some(&two), &one);
+    assert_eq!(moved(&metrics, "echo"), Some(64.0));
+    let other = cluster("other", &[1]);
+    dispatched(&metrics, Some(&one), &other);
+    assert_eq!((moved(&metrics, "echo"), moved(&metrics, "other")), (None, Some(0.0)));
+}
+
+#[test]
+fn a_target_that_ends_takes_its_series_along() {
+    let metrics = Metrics::default();
+    dispatched(&metrics, None, &cluster("echo", &[1]));
+    let of_the_pod = |metrics: &Metrics| samples(metrics).keys().filter(|name| name.contains("echo-1")).count();
+    metrics.reported(&report("pod uid-1", State::Pending { failures: 1, error: "no".into() }));
+    assert!(of_the_pod(&metrics) > 4);
+    let pending = "tunnel_router_pending{target=\"pod default/echo-1\"}";
+    assert_eq!(samples(&metrics).get(pending), Some(&1.0));
+    metrics.reported(&report("pod uid-1", State::InSync { writes: 0, problems: Vec::new() }));
+    assert_eq!(samples(&metrics).get(pending), Some(&0.0));
+    metrics.reported(&report("pod uid-1", State::Gone));
+    assert_eq!(of_the_pod(&metrics), 0);
+}
+
+#[test]
+fn a_pod_that_never_served_anything_is_not_shown() {
+    let metrics = Metrics::default();
+    metrics.reported(&report("pod uid-9", State::InSync { writes: 0, problems: Vec::new() }));
+    assert!(samples(&metrics).keys().all(|name| !name.contains("uid-9")));
+}
