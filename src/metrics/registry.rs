@@ -273,15 +273,29 @@ fn as_prometheus_text(open_metrics: &str) -> String {
     let counters: BTreeSet<&str> =
         open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     let mut text = String::with_capacity(open_metrics.len());
+    // For people: series in order, which the registry keeps in none. Those of a histogram have theirs.
+    let mut series: Vec<&str> = Vec::new();
+    let flush = |series: &mut Vec<&str>, text: &mut String| {
+        if !series.iter().any(|line| line.contains("_bucket{")) {
+            series.sort_unstable();
+        }
+        series.drain(..).for_each(|line| text.extend([line, "\n"]));
+    };
     for line in open_metrics.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
         let mut words = line.splitn(4, ' ');
         let name = words.nth(2).filter(|name| line.starts_with("# ") && counters.contains(name));
+        if !line.starts_with("# ") {
+            series.push(line);
+            continue;
+        }
+        flush(&mut series, &mut text);
         match name {
             Some(name) => text.push_str(&line.replacen(name, &format!("{name}_total"), 1)),
             None => text.push_str(line),
         }
         text.push('\n');
     }
+    flush(&mut series, &mut text);
     text
 }
 

@@ -74,7 +74,12 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     if local.iter().any(|(_, mode)| *mode == Mode::Mpls) {
         build.label_swaps(&local, &Context { cluster, routes, settings });
     }
+    let gre6 = settings.link(Mode::Gre, Family::V6).is_some_and(|name| build.desired.links.contains_key(&name));
     let mut table = node_table(cluster, ingress.then_some(&build.gateways), devices, settings);
+    if let Some(ingress) = &mut table.ingress {
+        let used = gre6 && ingress.endpoints.iter().any(IpAddr::is_ipv6);
+        ingress.gre6_source = me.and_then(|node| node.tunnel_addresses().v6).filter(|_| used);
+    }
     table.unbucketed = (!ingress && !bare.is_empty()).then(|| settings.mark.previous());
     build.desired.nft = Some(table.table());
     (build.desired, build.problems)
@@ -246,6 +251,7 @@ fn node_table(
         mark: settings.mark,
         seed: settings.hash_seed,
         vxlan_port: settings.vxlan_port,
+        gre6_source: None,
     });
     NodeTable {
         node: settings.node_name.clone(),

@@ -7,6 +7,7 @@
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
 //! own_error          our own ICMP errors about a packet to a VIP come from the VIP
+//! outer_source       GRE over IPv6 comes from the node's own address
 //! forward            to a VIP but not through our encapsulation: reject
 //! postrouting        through a tunnel device: clear the mark, or the outer packet would walk the rules again
 //! ```
@@ -15,7 +16,7 @@
 //! what lets packets in, and counts them; `served` holds the same addresses for all other look-ups, which must not count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::family::{addresses, ip, named, of_family};
 use super::script::VIPS;
@@ -64,6 +65,8 @@ pub struct Ingress {
     pub seed: u32,
     /// UDP port of the VXLAN tunnels.
     pub vxlan_port: u16,
+    /// Source of GRE packets over IPv6, if there are any.
+    pub gre6_source: Option<Ipv6Addr>,
 }
 
 /// Priorities are numbers because `nft -j` shows numbers. Raw (-300) comes after reassembly (-400) and before connection
@@ -91,6 +94,9 @@ impl NodeTable {
             }
             chain("output".to_owned(), self.output(ingress));
             chain("own_error".to_owned(), self.own_error());
+            if let Some(source) = ingress.gre6_source {
+                chain("outer_source".to_owned(), outer_source(source));
+            }
             chain("forward".to_owned(), self.forward());
             chain("postrouting".to_owned(), self.postrouting());
         }
@@ -236,6 +242,13 @@ impl Ingress {
     fn outer_families(&self) -> BTreeSet<Family> {
         families(&self.endpoints)
     }
+}
+
+/// `ip6gre` ignores the source that a nexthop gives it (`__gre6_xmit`, net/ipv6/ip6_gre.c, Linux 6.12) and takes what
+/// address selection prefers, which pods need not know as a node's. In the output hook, so that it is our own only.
+fn outer_source(source: Ipv6Addr) -> Chain {
+    let text = format!("ip6 daddr @endpoints6 meta l4proto gre ip6 saddr set {source}");
+    base("filter", "output", RAW, vec![Rule::new("outer packets come from the node", text)])
 }
 
 pub(super) fn base(kind: &'static str, hook: &'static str, priority: i32, rules: Vec<Rule>) -> Chain {

@@ -16,6 +16,7 @@ add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
 add chain inet kube_service_tunnel from_endpoint
 add chain inet kube_service_tunnel icmp_error
+add chain inet kube_service_tunnel outer_source { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel output { type route hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel own_error { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel postrouting { type filter hook postrouting priority -150; policy accept; }
@@ -26,6 +27,7 @@ add rule inet kube_service_tunnel forward ip daddr @served oifname != "kst-*" rt
 add rule inet kube_service_tunnel from_endpoint ip6 saddr @nodes6 drop comment "a pod is no node #498db90e"
 add rule inet kube_service_tunnel icmp_error @th,136,8 { 6, 17, 132 } meta mark set jhash @th,192,32 . @th,160,32 . @th,240,16 . @th,224,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #f1b1ae52"
 add rule inet kube_service_tunnel icmp_error meta mark set jhash @th,192,32 . @th,160,32 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #b06c1a16"
+add rule inet kube_service_tunnel outer_source ip6 daddr @endpoints6 meta l4proto gre ip6 saddr set fd00::1 comment "outer packets come from the node #c8fb72b2"
 add rule inet kube_service_tunnel output ip daddr @vips goto vip comment "VIP traffic of this node #7b1f08dd"
 add rule inet kube_service_tunnel output meta l4proto gre ip6 daddr @endpoints6 notrack comment "outer GRE packets need no entry #6c7c8b4a"
 add rule inet kube_service_tunnel output udp dport 4790 ip6 daddr @endpoints6 notrack comment "outer VXLAN packets need no entry #523e5345"

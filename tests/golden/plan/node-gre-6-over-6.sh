@@ -16,6 +16,7 @@ add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
 add chain inet kube_service_tunnel from_endpoint
 add chain inet kube_service_tunnel icmp_error6
+add chain inet kube_service_tunnel outer_source { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel output { type route hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel own_error { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel postrouting { type filter hook postrouting priority -150; policy accept; }
@@ -26,6 +27,7 @@ add rule inet kube_service_tunnel forward ip6 daddr @served6 oifname != "kst-*" 
 add rule inet kube_service_tunnel from_endpoint ip6 saddr @nodes6 drop comment "a pod is no node #498db90e"
 add rule inet kube_service_tunnel icmp_error6 @th,112,8 { 6, 17, 132 } meta mark set jhash @th,256,128 . @th,128,128 . @th,400,16 . @th,384,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #1e137224"
 add rule inet kube_service_tunnel icmp_error6 meta mark set jhash @th,256,128 . @th,128,128 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #2017bd19"
+add rule inet kube_service_tunnel outer_source ip6 daddr @endpoints6 meta l4proto gre ip6 saddr set fd00::1 comment "outer packets come from the node #c8fb72b2"
 add rule inet kube_service_tunnel output ip6 daddr @vips6 goto vip6 comment "VIP traffic of this node #4ac959e7"
 add rule inet kube_service_tunnel output meta l4proto gre ip6 daddr @endpoints6 notrack comment "outer GRE packets need no entry #6c7c8b4a"
 add rule inet kube_service_tunnel output udp dport 4790 ip6 daddr @endpoints6 notrack comment "outer VXLAN packets need no entry #523e5345"
