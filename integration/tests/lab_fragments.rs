@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use integration::lab::LabSpec;
+use integration::traffic::RawSender;
+use integration::traffic::packet::{Ipv4, Ipv6};
 use integration::world::World;
-use integration::world::echo::{VIP, echo_world};
+use integration::world::dual::dual_world;
+use integration::world::echo::{VIP, VIP6, echo_at, echo_world};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use tunnel_router::model::Mode;
@@ -42,6 +46,43 @@ async fn fragments_reach_the_pod_of_their_flow(mode: Mode) -> Result<()> {
     Ok(())
 }
 
+/// Eight kilobytes in fragments that arrive in the wrong order, the last one first.
+fn send_backwards(raw: &RawSender, from: SocketAddr, to: SocketAddr) -> Result<()> {
+    let data = vec![b'x'; 8192];
+    match (from, to) {
+        (SocketAddr::V4(from), SocketAddr::V4(to)) => {
+            let fragments = Ipv4::udp(from, to, &data).fragments(from.port(), 1400);
+            fragments.iter().rev().try_for_each(|fragment| raw.send(fragment))
+        }
+        (SocketAddr::V6(from), SocketAddr::V6(to)) => {
+            let fragments = Ipv6::udp(from, to, &data).fragments(from.port().into(), 1400);
+            fragments.iter().rev().try_for_each(|fragment| raw.send(fragment))
+        }
+        _ => bail!("{from} and {to} are of different families"),
+    }
+}
+
+async fn fragments_out_of_order_reach_the_pod_of_their_flow(mode: Mode) -> Result<()> {
+    let world = dual_world(mode, LabSpec::default(), 1500).await?;
+    let raw = RawSender::open(world.lab.client())?;
+    for (vip, address) in [(VIP, "198.51.100.2"), (VIP6, "2001:db8:51::2")] {
+        let vip = echo_at(vip)?;
+        for port in 31_000..31_000 + FLOWS {
+            let from = SocketAddr::new(address.parse()?, port);
+            let socket = world.lab.client().udp_socket(from)?;
+            let small = ask(&socket, vip, 10).await?;
+            send_backwards(&raw, from, vip)?;
+            let mut answer = vec![0; 65536];
+            let received = timeout(Duration::from_secs(30), socket.recv_from(&mut answer)).await;
+            let (length, by) = received.with_context(|| format!("{from}: no answer\n{}", world.logs()))??;
+            let text = String::from_utf8_lossy(&answer[..length]).into_owned();
+            ensure!(by == vip && text.matches('X').count() == 8192, "{from}: {length} bytes from {by}");
+            ensure!(text.starts_with(&format!("{small} ")), "{from}: {small}, then {:.20}", text);
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fragments_reach_the_pod_of_their_flow_over_gre() -> Result<()> {
     fragments_reach_the_pod_of_their_flow(Mode::Gre).await
@@ -55,4 +96,19 @@ async fn fragments_reach_the_pod_of_their_flow_over_mpls() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fragments_reach_the_pod_of_their_flow_over_vxlan() -> Result<()> {
     fragments_reach_the_pod_of_their_flow(Mode::Vxlan).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_out_of_order_reach_the_pod_of_their_flow_over_gre() -> Result<()> {
+    fragments_out_of_order_reach_the_pod_of_their_flow(Mode::Gre).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_out_of_order_reach_the_pod_of_their_flow_over_mpls() -> Result<()> {
+    fragments_out_of_order_reach_the_pod_of_their_flow(Mode::Mpls).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_out_of_order_reach_the_pod_of_their_flow_over_vxlan() -> Result<()> {
+    fragments_out_of_order_reach_the_pod_of_their_flow(Mode::Vxlan).await
 }

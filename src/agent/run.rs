@@ -13,7 +13,7 @@ use super::dispatch::{Dispatcher, NODE};
 use super::start::{preflight, state_settings};
 use super::status::Status;
 use crate::kube::{Reporter, client, watch};
-use crate::metrics::{Metrics, Ping, Server};
+use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
 use crate::netns::Netns;
 use crate::reconcile::Places;
@@ -41,7 +41,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let (places, unready) = (Places::default(), watched::Sender::new(vec!["is starting".to_owned()]));
     if let Some(address) = config.metrics_address {
         let (metrics, places, unready) = (metrics.clone(), places.clone(), unready.subscribe());
-        Server { metrics, places, unready, ping: pings.clone() }.start(address, shutdown.clone()).await?;
+        Server { metrics, places, unready, ping: pings.clone(), reader: Reader::default() }
+            .start(address, shutdown.clone())
+            .await?;
     }
     let shared = Shared {
         settings,
@@ -132,7 +134,7 @@ impl Agent {
         self.reporter.report(problems);
     }
 
-    fn tell_whether_ready(&self) {
+    fn tell_whether_ready(&mut self) {
         let now = self.status.unready(&self.index.missing());
         self.unready.send_if_modified(|before| {
             let changed = *before != now;

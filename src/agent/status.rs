@@ -28,6 +28,8 @@ pub struct Status {
     dispatched: bool,
     /// The last error of targets that fail more often than is usual at a start.
     failing: BTreeMap<String, String>,
+    /// There was nothing to say against this node's readiness once.
+    was_ready: bool,
     /// The first pass over all targets has been logged.
     announced: bool,
 }
@@ -100,21 +102,24 @@ impl Status {
     /// Why this node is not ready to carry VIP packets, a line each; `missing` are the kinds of objects that the API server
     /// has not listed yet.
     ///
-    /// The node itself must be as asked for now. A pod must have been once, or fail so persistently that its Service's
-    /// owner has been told: one broken pod does not make a node unready for all the others. An API server that went away
-    /// after its first answer does not count either: what is in the kernel works on.
-    pub fn unready(&self, missing: &[&str]) -> Vec<String> {
+    /// The node itself must be as asked for now. Of the pods, those that are found at the start must have been once, or fail
+    /// so persistently that their Services' owners have been told: neither a broken pod nor one that comes later makes a
+    /// node unready for all the others. An API server that went away after its first answer does not count either: what is
+    /// in the kernel works on.
+    pub fn unready(&mut self, missing: &[&str]) -> Vec<String> {
         if !self.dispatched {
             return vec![format!("the API server has not listed yet: {}", missing.join(", "))];
         }
         let node = self.failing.get(NODE).map(|error| format!("{NODE}: {error}"));
         let waiting = self.waiting();
-        let waiting = waiting.iter().filter(|target| !self.failing.contains_key(*target));
-        let waiting = waiting.map(|target| match self.pods.get(target) {
+        let counts = |target: &&String| !self.failing.contains_key(*target) && !self.was_ready;
+        let waiting = waiting.iter().filter(counts).map(|target| match self.pods.get(target) {
             Some(pod) => format!("pod {}: is being set up", pod.name),
             None => format!("{target}: is being set up"),
         });
-        node.into_iter().chain(waiting).collect()
+        let reasons: Vec<String> = node.into_iter().chain(waiting).collect();
+        self.was_ready |= reasons.is_empty();
+        reasons
     }
 
     fn failure(&self, node: &str, target: &str, error: &str) -> Vec<Problem> {
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_node_is_ready_when_everything_has_been_in_place_once() {
-        let none = Status::default();
+        let mut none = Status::default();
         assert_eq!(none.unready(&["Services", "pods"]), ["the API server has not listed yet: Services, pods"]);
         let mut status = status();
         assert_eq!(status.unready(&[]), ["node: is being set up", "pod default/echo-1: is being set up"]);
@@ -239,6 +244,8 @@ mod tests {
         assert!(status.unready(&[]).is_empty());
         status.reported("n1", pending("pod uid-1", TRIES));
         assert!(status.unready(&[]).is_empty(), "it was in place");
+        status.reported("n1", Report { target: "pod uid-1".into(), took: Duration::ZERO, state: State::Gone });
+        assert!(status.unready(&[]).is_empty(), "a pod that comes later");
     }
 
     #[test]

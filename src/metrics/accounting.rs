@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tracing::debug;
 
 use crate::kernel::{self, KernelError};
@@ -16,8 +18,8 @@ use crate::plan::nft::{Counter, received, sent};
 
 /// Namespaces that are read at the same time.
 const PARALLEL: usize = 4;
-/// For each namespace; Prometheus waits 10 s for everything.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// For everything; Prometheus waits 10 s.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one namespace has counted, by VIP.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,30 +30,41 @@ pub struct Counts {
     pub sent: BTreeMap<IpAddr, Counter>,
 }
 
-/// The counts of every namespace that could be read, by target, and the names of the others.
-pub async fn read(places: Vec<(String, Netns)>) -> (BTreeMap<String, Counts>, Vec<String>) {
-    let reads = places.into_iter().map(|(target, netns)| async move { (target, read_one(netns).await) });
-    let all: Vec<(String, Option<Counts>)> = stream::iter(reads).buffer_unordered(PARALLEL).collect().await;
-    let mut counts = BTreeMap::new();
-    let mut unread = Vec::new();
-    for (target, read) in all {
-        match read {
-            Some(read) => drop(counts.insert(target, read)),
-            None => unread.push(target),
-        }
+/// Reads counters, a few namespaces at a time: what hangs keeps its place, so that it cannot use up the threads that
+/// reconciling needs.
+#[derive(Debug, Clone)]
+pub struct Reader(Arc<Semaphore>);
+
+impl Default for Reader {
+    fn default() -> Self {
+        Reader(Arc::new(Semaphore::new(PARALLEL)))
     }
-    (counts, unread)
 }
 
-async fn read_one(netns: Netns) -> Option<Counts> {
-    let work = spawn_blocking(move || netns.run(kernel::our_table).map_err(KernelError::from).and_then(|table| table));
-    match timeout(PATIENCE, work).await {
-        Ok(Ok(Ok(None))) => Some(Counts::default()),
-        Ok(Ok(Ok(Some(table)))) => Some(Counts { received: received(&table), sent: sent(&table) }),
-        Ok(Ok(Err(error))) => {
-            debug!(%error, "cannot read counters");
-            None
+impl Reader {
+    /// The counts of every namespace that could be read in time, by target, and the names of the others.
+    pub async fn read(&self, places: Vec<(String, Netns)>) -> (BTreeMap<String, Counts>, Vec<String>) {
+        let targets: Vec<String> = places.iter().map(|(target, _)| target.clone()).collect();
+        let reads = places.into_iter().map(|(target, netns)| async move { Some((target, self.one(netns).await?)) });
+        let in_time = stream::iter(reads).buffer_unordered(PARALLEL).take_until(sleep(PATIENCE));
+        let counts: BTreeMap<String, Counts> = in_time.filter_map(|read| async { read }).collect().await;
+        let unread = targets.into_iter().filter(|target| !counts.contains_key(target)).collect();
+        (counts, unread)
+    }
+
+    async fn one(&self, netns: Netns) -> Option<Counts> {
+        let permit = self.0.clone().acquire_owned().await.ok()?;
+        let work = move || {
+            let _permit = permit;
+            netns.run(kernel::our_table).map_err(KernelError::from).and_then(|table| table)
+        };
+        match spawn_blocking(work).await.ok()? {
+            Ok(None) => Some(Counts::default()),
+            Ok(Some(table)) => Some(Counts { received: received(&table), sent: sent(&table) }),
+            Err(error) => {
+                debug!(%error, "cannot read counters");
+                None
+            }
         }
-        Ok(Err(_)) | Err(_) => None,
     }
 }

@@ -12,5 +12,6 @@ mod labels;
 mod registry;
 mod server;
 
+pub use accounting::Reader;
 pub use registry::Metrics;
 pub use server::{Ping, Server};

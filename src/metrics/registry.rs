@@ -41,14 +41,11 @@ impl<L: Clone + std::hash::Hash + Eq> Traffic<L> {
         self.packets.clear();
         self.bytes.clear();
         for (labels, counted) in counts {
-            store(&self.packets, &labels, counted.packets);
-            store(&self.bytes, &labels, counted.bytes);
+            // A pod and its successor of the same name may be there at once.
+            self.packets.get_or_create(&labels).inc_by(counted.packets);
+            self.bytes.get_or_create(&labels).inc_by(counted.bytes);
         }
     }
-}
-
-fn store<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L, value: u64) {
-    family.get_or_create(labels).inner().store(value, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// Names for what is counted by number and address.
@@ -131,6 +128,8 @@ impl Metrics {
         pods: &BTreeMap<String, String>,
         waiting: &BTreeSet<String>,
     ) {
+        // Held to the end, here and elsewhere, so that nobody reads what is half written.
+        let mut names = self.names();
         self.endpoints.clear();
         for vip in new.vips.values() {
             self.count_endpoints(vip);
@@ -144,7 +143,6 @@ impl Metrics {
                 self.moved.remove(&VipLabels::new(vip.address, &vip.service));
             }
         }
-        let mut names = self.names();
         names.services = new.vips.values().map(|vip| (vip.address, vip.service.clone())).collect();
         let split = |name: &String| {
             let (namespace, name) = name.split_once('/').unwrap_or_default();
@@ -182,8 +180,10 @@ impl Metrics {
             State::InSync { .. } => ("changed", 0),
             State::Pending { .. } => ("failed", 1),
             State::Gone => {
-                names.pods.remove(&report.target);
-                self.forget(&labels);
+                let ended = names.pods.remove(&report.target);
+                if !names.pods.values().any(|pod| Some(pod) == ended.as_ref()) {
+                    self.forget(&labels);
+                }
                 return;
             }
         };
@@ -203,6 +203,7 @@ impl Metrics {
 
     /// What is being told to users.
     pub fn problems(&self, problems: &BTreeSet<Problem>) {
+        let _held = self.names();
         self.problems.clear();
         for problem in problems {
             self.problems.get_or_create(&problem.into()).inc();
@@ -214,7 +215,7 @@ impl Metrics {
     /// # Errors
     /// A value that cannot be written, which none of ours is.
     pub(super) fn text(&self, counts: &BTreeMap<String, Counts>, unread: &[String]) -> Result<String, fmt::Error> {
-        // Held to the end, so that of two requests at once each is answered with what it has read.
+        // Of two requests at once each is answered with what it has read.
         let names = self.names();
         let owned =
             |(vip, counted): (&IpAddr, &Counted)| Some((VipLabels::new(*vip, names.services.get(vip)?), *counted));

@@ -107,6 +107,22 @@ fn a_target_that_ends_takes_its_series_along() {
 }
 
 #[test]
+fn a_pod_keeps_its_series_when_its_predecessor_of_the_same_name_ends() {
+    let metrics = Metrics::default();
+    dispatched(&metrics, None, &cluster("echo", &[1]));
+    let successor = BTreeMap::from([("pod uid-7".to_owned(), "default/echo-1".to_owned())]);
+    metrics.dispatched(None, &cluster("echo", &[7]), BucketCount::DEFAULT, &successor, &BTreeSet::new());
+    metrics.reported(&report("pod uid-7", State::InSync { writes: 1, problems: Vec::new() }));
+    let of_pod =
+        "tunnel_router_pod_vip_received_packets_total{vip=\"192.0.2.10\",namespace=\"default\",pod=\"echo-1\"}";
+    assert_eq!(samples(&metrics)[of_pod], 3.0 + 1.0, "both count");
+    metrics.reported(&report("pod uid-1", State::Gone));
+    let rounds = "tunnel_router_reconciles_total{target=\"pod default/echo-1\",result=\"changed\"}";
+    assert_eq!(samples(&metrics)[rounds], 1.0);
+    assert_eq!(samples(&metrics)[of_pod], 1.0);
+}
+
+#[test]
 fn a_pod_that_never_served_anything_is_not_shown() {
     let metrics = Metrics::default();
     metrics.reported(&report("pod uid-9", State::InSync { writes: 0, problems: Vec::new() }));

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Metrics, accounting};
+use super::Metrics;
+use super::accounting::Reader;
 use crate::reconcile::Places;
 
 /// The kubelet's own default is 1 s per probe; a busy machine gets a little more from whoever asks by hand.
@@ -37,6 +38,8 @@ pub struct Server {
     pub unready: watch::Receiver<Vec<String>>,
     /// To the main loop.
     pub ping: mpsc::Sender<Ping>,
+    /// Reads the counters.
+    pub reader: Reader,
 }
 
 impl Server {
@@ -66,7 +69,7 @@ impl Server {
 }
 
 async fn metrics(State(server): State<Server>) -> Response {
-    let (counts, unread) = accounting::read(server.places.all()).await;
+    let (counts, unread) = server.reader.read(server.places.all()).await;
     match server.metrics.text(&counts, &unread) {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -37,6 +37,18 @@ impl Ipv4 {
         Self::new(*source.ip(), *destination.ip(), UDP, udp(source.into(), destination.into(), data))
     }
 
+    /// This packet in fragments whose payloads have at most `size` bytes, a multiple of 8.
+    pub fn fragments(&self, id: u16, size: usize) -> Vec<Ipv4> {
+        let size = (size / 8 * 8).max(8);
+        let count = self.payload.chunks(size).len();
+        let fragment = |(n, piece): (usize, &[u8])| {
+            let more = if n + 1 < count { 0x2000 } else { 0 };
+            let offset = u16::try_from(n * size / 8).unwrap_or(u16::MAX);
+            Self { id, fragment: offset | more, payload: piece.to_vec(), ..self.clone() }
+        };
+        self.payload.chunks(size).enumerate().map(fragment).collect()
+    }
+
     /// This packet inside a GRE packet between the given ends.
     pub fn in_gre<A: Ends>(&self, source: A, destination: A) -> A::Packet {
         tunnel::in_gre((ETHERTYPE_IPV4, self.to_bytes()), source, destination)
