@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -151,4 +151,20 @@ async fn what_is_counted_is_what_was_sent_and_no_restart_or_change_loses_it() ->
     world.udp(VIP, FLOWS).await?;
     ensure!(packets(&world, VIP)?[0] == 2.0 * flows, "{:?}", packets(&world, VIP)?);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_address_is_taken_works_on_and_listens_when_it_is_free() -> Result<()> {
+    let mut world = dual_world(Mode::Vxlan, LabSpec::default(), 1500).await?;
+    world.kill_agent("ing1").await?;
+    let ing1 = world.lab.node("ing1")?.netns();
+    let taken = ing1.run_io("take the address", || TcpListener::bind("127.0.0.1:9469"))?;
+    world.start_agent("ing1")?;
+    world.logged("ing1", "or give another --metrics-address, or off").await?;
+    world.annotate(SERVICE, ANNOTATION, Some(THIRD))?;
+    world.converged().await?;
+    world.lab.route_vip(THIRD.parse()?, &["ing1"]).await?;
+    world.udp(THIRD, FLOWS).await?;
+    drop(taken);
+    ready(&world, "ing1").await
 }

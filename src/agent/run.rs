@@ -41,9 +41,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let (places, unready) = (Places::default(), watched::Sender::new(vec!["is starting".to_owned()]));
     if let Some(address) = config.metrics_address {
         let (metrics, places, unready) = (metrics.clone(), places.clone(), unready.subscribe());
-        Server { metrics, places, unready, ping: pings.clone(), reader: Reader::default() }
-            .start(address, shutdown.clone())
-            .await?;
+        let server = Server { metrics, places, unready, ping: pings.clone(), reader: Reader::default() };
+        tokio::spawn(server.run(address, shutdown.clone()));
     }
     let shared = Shared {
         settings,

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -12,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,6 +21,9 @@ use crate::reconcile::Places;
 
 /// The kubelet's own default is 1 s per probe; a busy machine gets a little more from whoever asks by hand.
 const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(2);
+const CANNOT_LISTEN: &str = "cannot serve /metrics, /healthz and /readyz, trying again: free the address (`ss -ltnp` shows who \
+                             has it), or give another --metrics-address, or off";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A question to the main loop, which answers as long as it runs.
@@ -43,28 +45,32 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to listen and serves until `shutdown`.
-    ///
-    /// # Errors
-    /// The address cannot be listened on.
-    pub async fn start(self, address: SocketAddr, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let remedy = || {
-            format!("cannot listen on {address}: give another --metrics-address, or off; `ss -ltnp` shows who has it")
-        };
-        let listener = TcpListener::bind(address).await.with_context(remedy)?;
+    /// Listens and serves until `shutdown`. An address that cannot be listened on is tried again: packets matter more than
+    /// pages about them.
+    pub async fn run(self, address: SocketAddr, shutdown: CancellationToken) {
         let pages = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .with_state(self);
+        let listening = async {
+            let mut told = false;
+            loop {
+                match TcpListener::bind(address).await {
+                    Ok(listener) => return listener,
+                    Err(error) if !told => warn!(%address, %error, "{CANNOT_LISTEN}"),
+                    Err(_) => {}
+                }
+                told = true;
+                sleep(RETRY).await;
+            }
+        };
+        let Some(listener) = shutdown.run_until_cancelled(listening).await else { return };
         info!(%address, "serving /metrics, /healthz and /readyz");
         let served = axum::serve(listener, pages).with_graceful_shutdown(shutdown.cancelled_owned());
-        tokio::spawn(async move {
-            if let Err(error) = served.await {
-                warn!(%error, "/metrics is served no more");
-            }
-        });
-        Ok(())
+        if let Err(error) = served.await {
+            warn!(%error, "/metrics is served no more");
+        }
     }
 }
 
