@@ -12,7 +12,7 @@ use tunnel_router::model::Mode;
 
 const FLOWS: usize = 40;
 
-async fn dual_world(mode: Mode, families: Families) -> Result<World> {
+async fn world_of(mode: Mode, families: Families) -> Result<World> {
     load_modules();
     let lab = LabSpec { families, ..LabSpec::default() };
     let mut world = echo_pods_in(WorldSpec { lab, ..WorldSpec::new(mode) }).await?;
@@ -21,12 +21,7 @@ async fn dual_world(mode: Mode, families: Families) -> Result<World> {
         let netns = world.lab.node(node)?.netns();
         World::run_in(netns, "ip address add fd00:244::1/128 dev lo")?;
     }
-    world.start_agents()?;
-    world.annotate(SERVICE, ANNOTATION, Some(&format!("{VIP},{VIP6}")))?;
-    world.converged().await?;
-    for vip in [VIP, VIP6] {
-        world.route(vip).await?;
-    }
+    world.serve(&[VIP, VIP6]).await?;
     Ok(world)
 }
 
@@ -38,7 +33,7 @@ fn same(a: &Tally, b: &Tally, what: &str) -> Result<()> {
 }
 
 async fn both_families_are_served(mode: Mode, families: Families) -> Result<()> {
-    let mut world = dual_world(mode, families).await?;
+    let mut world = world_of(mode, families).await?;
     for vip in [VIP, VIP6] {
         let what = format!("{mode}, cluster {families:?}, {vip}");
         println!("{what}");

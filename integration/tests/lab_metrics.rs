@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::LabSpec;
 use integration::netns::Netns;
-use integration::world::World;
 use integration::world::dual::dual_world;
 use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6};
+use integration::world::{World, eventually};
 use tunnel_router::model::Mode;
 
 const NODES: [&str; 4] = ["ing1", "ing2", "wrk1", "wrk2"];
 const FLOWS: usize = 60;
-const PATIENCE: Duration = Duration::from_secs(90);
 const THIRD: &str = "192.0.2.30";
 
 /// Status and body of a page of the agent in a namespace.
@@ -76,16 +74,6 @@ fn packets(world: &World, vip: &str) -> Result<[f64; 3]> {
         *count = total(world, name, &of_vip(vip))?;
     }
     Ok(counts)
-}
-
-/// Looks again and again until it holds.
-async fn eventually(what: &str, holds: impl Fn() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = holds() {
-        ensure!(Instant::now() < deadline, "{what}: never: {error:#}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
 }
 
 async fn ready(world: &World, node: &str) -> Result<()> {

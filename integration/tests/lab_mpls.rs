@@ -1,18 +1,14 @@
 //! What only MPLS asks for: nodes on one link, and one label per pod of a node. Who does not fit is named, the others are served.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use integration::lab::{Families, LabSpec, PodSpec};
 use integration::world::echo::{ANNOTATION, VIP, load_modules, names};
 use integration::world::{World, WorldSpec};
 use serde_json::json;
-use tokio::time::timeout;
 use tunnel_router::model::Mode;
 
 const SERVICE: &str = "echo";
 const FLOWS: usize = 40;
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A pod on each worker, and the VIP routed to one ingress node.
 async fn world() -> Result<World> {
@@ -68,10 +64,9 @@ async fn of_two_pods_with_one_label_one_is_named_and_the_other_served() -> Resul
         "ports": [{ "name": "udp", "protocol": "UDP", "port": 12345 }],
     }))?;
     // Its own node complains as well, for nobody runs it.
-    let collision = |(_, note): &(String, String)| note.contains("also that of pod default/echo-1");
-    world.logged("ing1", "also that of pod default/echo-1").await?;
-    let looks = || world.events(SERVICE).into_iter().find(collision).map(|(_, note)| note);
-    let note = timeout(PATIENCE, world.api.store().wait_for(|_| looks())).await?.context("no Event")?;
+    let collision = "also that of pod default/echo-1";
+    world.logged("ing1", collision).await?;
+    let note = world.event_with(SERVICE, "EndpointFailed", collision).await?;
     ensure!(note.contains("default/twin") && note.contains("recreate one of them or use gre or vxlan"), "{note}");
     world.tcp_by(VIP, FLOWS, &names(&["echo-1", "echo-2"])).await
 }

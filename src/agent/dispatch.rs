@@ -14,13 +14,10 @@ use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
 use crate::reconcile::Goal;
-use crate::reconcile::target::{Locate, Shared, run};
+use crate::reconcile::target::{Locate, NODE, Shared, run};
 use crate::state::Resolved;
 
-/// Name of the target that is the node itself; pods have theirs from [`pod_target`].
-pub const NODE: &str = "node";
-
-/// Name of a pod's target.
+/// Name of a pod's target; the node itself is [`NODE`].
 pub fn pod_target(uid: &str) -> String {
     format!("pod {uid}")
 }
@@ -190,8 +187,9 @@ impl Dispatcher {
     }
 }
 
-fn send(goal: &watch::Sender<Goal>, new: Goal) {
-    goal.send_if_modified(|old| {
+/// Sends only what is new, so that nobody is woken for nothing.
+pub(super) fn send<T: PartialEq>(to: &watch::Sender<T>, new: T) {
+    to.send_if_modified(|old| {
         let changed = *old != new;
         if changed {
             *old = new;

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, watch as watched};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::dispatch::{Dispatcher, NODE};
+use super::dispatch::{Dispatcher, send};
 use super::start::{preflight, state_settings};
 use super::status::Status;
 use crate::kube::{Reporter, client, watch};
@@ -17,7 +17,7 @@ use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
 use crate::netns::Netns;
 use crate::reconcile::Places;
-use crate::reconcile::target::Shared;
+use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::{Index, Resolved, Settings, resolve};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
@@ -134,16 +134,11 @@ impl Agent {
     }
 
     fn tell_whether_ready(&mut self) {
-        let now = self.status.unready(&self.index.missing());
-        self.unready.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+        send(&self.unready, self.status.unready(&self.index.missing()));
     }
 
-    fn reported(&mut self, report: crate::reconcile::target::Report) {
-        let ended = matches!(report.state, crate::reconcile::target::State::Gone) && report.target != NODE;
+    fn reported(&mut self, report: Report) {
+        let ended = matches!(report.state, State::Gone) && report.target != NODE;
         let target = report.target.clone();
         self.metrics.reported(&report);
         self.status.reported(&self.settings.node_name, report);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::info;
 
-use super::dispatch::{NODE, PodGoal, pod_target};
+use super::dispatch::{PodGoal, pod_target};
 use crate::model::{Problem, Reason, ServiceRef};
-use crate::reconcile::target::{Report, State};
+use crate::reconcile::target::{NODE, Report, State};
 
 /// A failure is told to the user after this many tries: a pod that is just starting needs one or two (about 3 s).
 const TRIES: u32 = 4;
@@ -50,22 +50,21 @@ impl Status {
 
     /// A target has reported.
     pub fn reported(&mut self, node: &str, report: Report) {
-        match &report.state {
-            State::Pending { failures, error } if *failures >= TRIES => {
-                self.failing.insert(report.target.clone(), error.clone());
-            }
-            State::Pending { .. } => {}
-            State::InSync { .. } | State::Gone => drop(self.failing.remove(&report.target)),
-        }
         let problems = match report.state {
             State::InSync { writes, problems } => {
                 self.first.entry(report.target.clone()).or_insert(writes);
+                self.failing.remove(&report.target);
                 problems
             }
             State::Pending { failures, .. } if failures < TRIES => return,
-            State::Pending { error, .. } => self.failure(node, &report.target, &error),
+            State::Pending { error, .. } => {
+                let problems = self.failure(node, &report.target, &error);
+                self.failing.insert(report.target.clone(), error);
+                problems
+            }
             State::Gone => {
                 self.first.remove(&report.target);
+                self.failing.remove(&report.target);
                 self.targets.remove(&report.target);
                 return;
             }

@@ -22,8 +22,7 @@ const COMPLAINT: usize = 2000;
 /// # Errors
 /// [`KernelError::NftSpawn`], or [`KernelError::Nft`] with what `nft` said.
 pub(super) fn run(script: &str) -> Result<(), KernelError> {
-    let output = spawn(&["-f", "-"], script)?;
-    if output.status.success() { Ok(()) } else { Err(KernelError::Nft(complaint(&output))) }
+    succeed(&["-f", "-"], script).map(drop)
 }
 
 /// Our table; `None` if there is none.
@@ -31,13 +30,12 @@ pub(super) fn run(script: &str) -> Result<(), KernelError> {
 /// # Errors
 /// As [`run`], and [`KernelError::Malformed`] for JSON that is none.
 pub fn list() -> Result<Option<ObservedTable>, KernelError> {
-    let output = spawn(&["-j", "-n", "list", "table", "inet", NFT_TABLE], "")?;
-    if output.status.success() {
-        return decode(&output.stdout).map(Some);
+    match succeed(&["-j", "-n", "list", "table", "inet", NFT_TABLE], "") {
+        Ok(json) => decode(&json).map(Some),
+        // ENOENT in the C locale; there is no machine-readable form of it.
+        Err(KernelError::Nft(complaint)) if complaint.contains("No such file or directory") => Ok(None),
+        Err(error) => Err(error),
     }
-    let complaint = complaint(&output);
-    // ENOENT in the C locale; there is no machine-readable form of it.
-    if complaint.contains("No such file or directory") { Ok(None) } else { Err(KernelError::Nft(complaint)) }
 }
 
 /// All chains of all tables, without their rules, as `nft -j list chains` has them.
@@ -45,11 +43,7 @@ pub fn list() -> Result<Option<ObservedTable>, KernelError> {
 /// # Errors
 /// As [`list`].
 pub(super) fn chains() -> Result<Value, KernelError> {
-    let output = spawn(&["-j", "list", "chains"], "")?;
-    if !output.status.success() {
-        return Err(KernelError::Nft(complaint(&output)));
-    }
-    serde_json::from_slice(&output.stdout).map_err(|e| KernelError::Malformed(format!("nft -j: {e}")))
+    parse(&succeed(&["-j", "list", "chains"], "")?)
 }
 
 /// One chain as text.
@@ -57,9 +51,8 @@ pub(super) fn chains() -> Result<Value, KernelError> {
 /// # Errors
 /// [`KernelError::NftSpawn`], or [`KernelError::Nft`] with what `nft` said.
 pub(super) fn chain(family: &str, table: &str, name: &str) -> Result<String, KernelError> {
-    let output = spawn(&["list", "chain", family, table, name], "")?;
-    let text = || String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(text()) } else { Err(KernelError::Nft(complaint(&output))) }
+    let text = succeed(&["list", "chain", family, table, name], "")?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The version as `nft --version` prints it, `(1, 0, 6)`.
@@ -72,6 +65,16 @@ pub(super) fn version() -> Result<(u32, u32, u32), KernelError> {
         (Some(major), Some(minor), Some(patch)) => Ok((major, minor, patch)),
         _ => Err(KernelError::Malformed(format!("nft --version said {:?}", text.trim()))),
     }
+}
+
+/// Standard output of a run that succeeds; else [`KernelError::Nft`] with the complaint.
+fn succeed(arguments: &[&str], input: &str) -> Result<Vec<u8>, KernelError> {
+    let output = spawn(arguments, input)?;
+    if output.status.success() { Ok(output.stdout) } else { Err(KernelError::Nft(complaint(&output))) }
+}
+
+fn parse(json: &[u8]) -> Result<Value, KernelError> {
+    serde_json::from_slice(json).map_err(|e| KernelError::Malformed(format!("nft -j: {e}")))
 }
 
 fn spawn(arguments: &[&str], input: &str) -> Result<Output, KernelError> {
@@ -98,7 +101,7 @@ fn complaint(output: &Output) -> String {
 
 /// Reads `{"nftables": [{"set": {…}}, {"chain": {…}}, {"rule": {…}}, …]}`, as nft has printed it since 0.9.
 fn decode(json: &[u8]) -> Result<ObservedTable, KernelError> {
-    let root: Value = serde_json::from_slice(json).map_err(|e| KernelError::Malformed(format!("nft -j: {e}")))?;
+    let root = parse(json)?;
     let mut table = ObservedTable::default();
     let mut rules: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for object in root["nftables"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {

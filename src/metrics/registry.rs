@@ -16,7 +16,7 @@ use super::accounting::Counts;
 use super::labels::{BuildLabels, EndpointLabels, PodVipLabels, ProblemLabels, RoundLabels, TargetLabels, VipLabels};
 use crate::model::{BucketCount, Cluster, Problem, ServiceRef, Vip};
 use crate::plan::nft::Counter as Counted;
-use crate::reconcile::target::{Report, State};
+use crate::reconcile::target::{NODE, Report, State};
 
 /// Upper bounds in seconds: a round that has nothing to do takes some milliseconds, a first one up to a second.
 const ROUND: [f64; 11] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0];
@@ -241,9 +241,6 @@ impl Metrics {
     }
 }
 
-/// The node's own target.
-const NODE: &str = "node";
-
 fn target_labels(names: &Names, target: &str) -> Option<TargetLabels> {
     let target = match names.pods.get(target) {
         Some((namespace, name)) => format!("pod {namespace}/{name}"),
@@ -283,14 +280,12 @@ fn as_prometheus_text(open_metrics: &str) -> String {
         series.drain(..).for_each(|line| text.extend([line, "\n"]));
     };
     for line in open_metrics.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
-        let mut words = line.splitn(4, ' ');
-        let name = words.nth(2).filter(|name| line.starts_with("# ") && counters.contains(name));
         if !line.starts_with("# ") {
             series.push(line);
             continue;
         }
         flush(&mut series, &mut text);
-        match name {
+        match line.split(' ').nth(2).filter(|name| counters.contains(name)) {
             Some(name) => text.push_str(&line.replacen(name, &format!("{name}_total"), 1)),
             None => text.push_str(line),
         }

@@ -80,14 +80,16 @@ impl Context<'_> {
 
     /// The first of the addresses that a route leads to.
     pub(super) fn first_route(&self, addresses: impl Iterator<Item = IpAddr>) -> Option<(IpAddr, &RouteFact)> {
-        let mut routed = addresses.filter_map(|address| Some((address, self.routes.get(&address)?)));
-        routed.next()
+        self.routed(addresses).next()
     }
 
     /// The first of the addresses that is a neighbour.
     pub(super) fn on_link(&self, addresses: impl Iterator<Item = IpAddr>) -> Option<(IpAddr, &RouteFact)> {
-        let mut routed = addresses.filter_map(|address| Some((address, self.routes.get(&address)?)));
-        routed.find(|(_, fact)| fact.gateway.is_none())
+        self.routed(addresses).find(|(_, fact)| fact.gateway.is_none())
+    }
+
+    fn routed(&self, addresses: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = (IpAddr, &RouteFact)> {
+        addresses.filter_map(|address| Some((address, self.routes.get(&address)?)))
     }
 }
 

@@ -120,7 +120,10 @@ fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Des
         Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
         Goal::Node(cluster) => {
             let (desired, mut problems) = desired_node(cluster, &routes(cluster, observed)?, settings);
-            problems.extend(surroundings::problems(cluster, &looked_around(), settings));
+            // Without a VIP nobody has to be told, and nft need not be started.
+            if !cluster.vips.is_empty() {
+                problems.extend(surroundings::problems(cluster, &looked_around(), settings));
+            }
             (desired, problems)
         }
     })

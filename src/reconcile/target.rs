@@ -68,6 +68,9 @@ pub enum State {
     Gone,
 }
 
+/// Name of the target that is the node itself.
+pub const NODE: &str = "node";
+
 /// Wakes come in bursts: a round waits this long for the burst to end.
 const SETTLE: Duration = Duration::from_millis(30);
 

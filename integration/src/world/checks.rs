@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::World;
 use super::converge::PATIENCE;
@@ -41,13 +41,20 @@ impl World {
     /// Waits until the log of a node's agent has this text.
     pub async fn logged(&self, node: &str, text: &str) -> Result<()> {
         let agent = self.agents.get(node).with_context(|| format!("no agent runs on {node}"))?;
-        let deadline = Instant::now() + PATIENCE;
-        while !agent.log().contains(text) {
-            if Instant::now() > deadline {
-                bail!("the agent of {node} never says {text:?}:\n{}", agent.tail(30));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
+        let says = || {
+            ensure!(agent.log().contains(text), "not in its log:\n{}", agent.tail(30));
+            Ok(())
+        };
+        eventually(&format!("the agent of {node} says {text:?}"), says).await
     }
+}
+
+/// Looks again and again until it holds; gives up with the last error when that takes longer than anything may.
+pub async fn eventually(what: &str, holds: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = holds() {
+        ensure!(Instant::now() < deadline, "{what}: never: {error:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tunnel_router::model::Mode;
 
-use super::echo::{ANNOTATION, SERVICE, VIP, VIP6, five_pods, load_modules};
+use super::echo::{SERVICE, VIP, VIP6, five_pods, load_modules};
 use super::{World, WorldSpec};
 use crate::lab::LabSpec;
 
@@ -18,11 +18,6 @@ pub async fn dual_world(mode: Mode, lab: LabSpec, pod_mtu: u32) -> Result<World>
     });
     world.add_pods(pods.collect()).await?;
     world.add_dual_service(SERVICE, "echo", &[])?;
-    world.start_agents()?;
-    world.annotate(SERVICE, ANNOTATION, Some(&format!("{VIP},{VIP6}")))?;
-    world.converged().await?;
-    for vip in [VIP, VIP6] {
-        world.route(vip).await?;
-    }
+    world.serve(&[VIP, VIP6]).await?;
     Ok(world)
 }

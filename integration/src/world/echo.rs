@@ -64,22 +64,14 @@ pub async fn echo_pods_in(spec: WorldSpec) -> Result<World> {
 /// [`echo_pods`] with running agents, and [`VIP`] routed to all ingress nodes.
 pub async fn echo_world(mode: Mode) -> Result<World> {
     let mut world = echo_pods(mode).await?;
-    world.start_agents()?;
-    world.annotate(SERVICE, ANNOTATION, Some(VIP))?;
-    world.converged().await?;
-    world.route(VIP).await?;
+    world.serve(&[VIP]).await?;
     Ok(world)
 }
 
 /// [`echo_pods_in`] with running agents, and these VIPs in one annotation, routed to all ingress nodes.
 pub async fn echo_world_in(spec: WorldSpec, vips: &[&str]) -> Result<World> {
     let mut world = echo_pods_in(spec).await?;
-    world.start_agents()?;
-    world.annotate(SERVICE, ANNOTATION, Some(&vips.join(",")))?;
-    for vip in vips {
-        world.route(vip).await?;
-    }
-    world.converged().await?;
+    world.serve(vips).await?;
     Ok(world)
 }
 
@@ -104,6 +96,17 @@ pub fn names<'a>(pods: &[&'a str]) -> BTreeSet<&'a str> {
 }
 
 impl World {
+    /// Starts the agents, gives the Service these VIPs in one annotation, and routes them to all ingress nodes.
+    pub async fn serve(&mut self, vips: &[&str]) -> Result<()> {
+        self.start_agents()?;
+        self.annotate(SERVICE, ANNOTATION, Some(&vips.join(",")))?;
+        self.converged().await?;
+        for vip in vips {
+            self.route(vip).await?;
+        }
+        Ok(())
+    }
+
     /// The client, with the same sources each time.
     pub fn client(&self) -> Client {
         let sources = Sources::fixed(self.lab.client_addresses(), FIRST_PORT);

@@ -24,6 +24,7 @@ use crate::apiserver::{ApiServer, Options, Ranges, kubeconfig};
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, router_program};
+pub use checks::eventually;
 pub use witness::Witness;
 
 /// Port of the API server inside the lab.
@@ -204,7 +205,13 @@ impl World {
 
     /// Waits for an Event with this reason about a Service and returns its note.
     pub async fn event(&self, service: &str, reason: &str) -> Result<String> {
-        let look = || self.events(service).into_iter().find(|(r, _)| r == reason).map(|(_, note)| note);
+        self.event_with(service, reason, "").await
+    }
+
+    /// The same for an Event whose note has this text.
+    pub async fn event_with(&self, service: &str, reason: &str, text: &str) -> Result<String> {
+        let wanted = |(r, note): &(String, String)| r == reason && note.contains(text);
+        let look = || self.events(service).into_iter().find(wanted).map(|(_, note)| note);
         let found = tokio::time::timeout(converge::PATIENCE, self.api.store().wait_for(|_| look())).await;
         found.ok().flatten().with_context(|| {
             format!("no Event {reason} about {service}; there are {:?}\n{}", self.events(service), self.logs())

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::tunnel::{self, Ends, UdpEnds};
-use super::{ETHERTYPE_IPV4, UDP, checksum, udp, udp_parts};
+use super::{ETHERTYPE_IPV4, Piece, UDP, checksum, pieces, udp, udp_parts};
 
 /// An IPv4 packet without options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +39,11 @@ impl Ipv4 {
 
     /// This packet in fragments whose payloads have at most `size` bytes, a multiple of 8.
     pub fn fragments(&self, id: u16, size: usize) -> Vec<Ipv4> {
-        let size = (size / 8 * 8).max(8);
-        let count = self.payload.chunks(size).len();
-        let fragment = |(n, piece): (usize, &[u8])| {
-            let more = if n + 1 < count { 0x2000 } else { 0 };
-            let offset = u16::try_from(n * size / 8).unwrap_or(u16::MAX);
-            Self { id, fragment: offset | more, payload: piece.to_vec(), ..self.clone() }
+        let fragment = |Piece { offset, more, data }: Piece<'_>| {
+            let fragment = (offset / 8) | if more { 0x2000 } else { 0 };
+            Self { id, fragment, payload: data.to_vec(), ..self.clone() }
         };
-        self.payload.chunks(size).enumerate().map(fragment).collect()
+        pieces(&self.payload, size).map(fragment).collect()
     }
 
     /// This packet inside a GRE packet between the given ends.

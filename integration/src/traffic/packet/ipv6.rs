@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use super::tunnel::{self, Ends, UdpEnds};
-use super::{ETHERTYPE_IPV6, FRAGMENT, UDP, udp, udp_parts};
+use super::{ETHERTYPE_IPV6, FRAGMENT, Piece, UDP, pieces, udp, udp_parts};
 
 /// An IPv6 packet. Extension headers are part of the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,16 +37,13 @@ impl Ipv6 {
 
     /// This packet in fragments whose payloads have at most `size` bytes, a multiple of 8.
     pub fn fragments(&self, id: u32, size: usize) -> Vec<Ipv6> {
-        let size = (size / 8 * 8).max(8);
-        let count = self.payload.chunks(size).len();
-        let fragment = |(n, piece): (usize, &[u8])| {
-            let more = u16::from(n + 1 < count);
+        let fragment = |Piece { offset, more, data }: Piece<'_>| {
             // The offset counts units of 8 bytes, above three bits of flags.
-            let offset = u16::try_from(n * size).unwrap_or(u16::MAX) | more;
+            let offset = offset | u16::from(more);
             let header = [&[self.next_header, 0][..], &offset.to_be_bytes(), &id.to_be_bytes()].concat();
-            Self { next_header: FRAGMENT, payload: [&header, piece].concat(), ..self.clone() }
+            Self { next_header: FRAGMENT, payload: [&header, data].concat(), ..self.clone() }
         };
-        self.payload.chunks(size).enumerate().map(fragment).collect()
+        pieces(&self.payload, size).map(fragment).collect()
     }
 
     /// This packet inside a GRE packet between the given ends.

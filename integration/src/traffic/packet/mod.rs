@@ -131,3 +131,23 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     // Folded after each word, so it fits.
     !u16::try_from(folded).unwrap_or(u16::MAX)
 }
+
+/// What one fragment carries.
+struct Piece<'a> {
+    /// Where it begins, in bytes: a multiple of 8.
+    offset: u16,
+    /// Others follow.
+    more: bool,
+    data: &'a [u8],
+}
+
+/// A payload in pieces of at most `size` bytes, rounded down to a multiple of 8.
+fn pieces(payload: &[u8], size: usize) -> impl Iterator<Item = Piece<'_>> {
+    let size = (size / 8 * 8).max(8);
+    let last = payload.chunks(size).len().saturating_sub(1);
+    payload.chunks(size).enumerate().map(move |(n, data)| Piece {
+        offset: u16::try_from(n * size).unwrap_or(u16::MAX),
+        more: n < last,
+        data,
+    })
+}
