@@ -19,7 +19,7 @@ use crate::plan::{Plan, RuleSpec, Step};
 use super::error::KernelError;
 use super::netlink::Netlink;
 use super::wire::Request;
-use super::{address, label, link, nexthop, nft, remedy, route, rule, sysctl};
+use super::{address, label, link, neighbour, nexthop, nft, remedy, route, rule, sysctl};
 
 /// The step that failed.
 #[derive(Debug)]
@@ -133,6 +133,8 @@ fn request(step: &Step, devices: &mut Devices) -> Result<Request, KernelError> {
         Step::DelLink(name) => link::del(name),
         Step::AddAddress(a) => address::add(a.address, devices.index(&a.dev)?),
         Step::DelAddress(a) => address::del(a.address, devices.index(&a.dev)?),
+        Step::AddNeighbour(n) => neighbour::add(n, devices.index(&n.dev)?),
+        Step::DelNeighbour(n) => neighbour::del(n, devices.index(&n.dev)?),
         Step::ReplaceNexthop(id, spec) => nexthop::replace(*id, spec, devices.index(spec.dev())?),
         Step::DelNexthop(id) => nexthop::del(*id),
         Step::ReplaceRoute(key, target) => {
@@ -158,6 +160,7 @@ fn is_deletion(step: &Step) -> bool {
         step,
         Step::DelLink(_)
             | Step::DelAddress(_)
+            | Step::DelNeighbour(_)
             | Step::DelNexthop(_)
             | Step::DelRoute(_)
             | Step::DelLabel(_)

@@ -91,7 +91,11 @@ impl Probe {
                 modules: &["vxlan"],
                 steps: || vec![Step::AddLink(PROBE.to_owned(), LinkKind::VxlanGpe { port: 4790 })],
             },
-            Mode::Mpls => Probe { what: "mode mpls", modules: &["mpls_router", "mpls_iptunnel"], steps: mpls_steps },
+            Mode::Mpls => Probe {
+                what: "mode mpls",
+                modules: &["mpls_router", "mpls_iptunnel", "nft_meta_bridge"],
+                steps: mpls_steps,
+            },
         }
     }
 
@@ -123,8 +127,24 @@ fn mpls_steps() -> Vec<Step> {
         Step::LinkUp(LO.to_owned()),
         Step::ReplaceLabel(100, LabelRoute::Pop { dev: LO.to_owned() }),
         Step::ReplaceNexthop(1, nexthop),
+        Step::Nft(FRAMES_PROBE.to_owned()),
     ]
 }
+
+/// The same for the tables below IP.
+const FRAMES_PROBE: &str = "table netdev kube_service_tunnel {
+    set node_macs { type ether_addr; size 16; flags dynamic; }
+    chain from_lo { type filter hook ingress device \"lo\" priority 0;
+        arp saddr ip 192.0.2.1 add @node_macs { ether saddr }
+        meta protocol 0x8847 ether saddr != @node_macs counter drop
+    }
+}
+table bridge kube_service_tunnel {
+    chain forward { type filter hook forward priority -200;
+        meta ibrname \"cni0\" ether type 0x8847 @nh,0,20 100 counter drop
+    }
+}
+";
 
 /// Every expression that our tables use, in as few rules as possible.
 const NFT_PROBE: &str = "table inet kube_service_tunnel {

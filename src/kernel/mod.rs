@@ -18,6 +18,7 @@ mod features;
 mod label;
 mod link;
 mod monitor;
+mod neighbour;
 mod netlink;
 mod nexthop;
 mod nft;

@@ -26,7 +26,7 @@ use super::error::KernelError;
 use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
 use super::netlink::{Netlink, failed};
 use super::wire::{attribute, messages, rtm, text, u8_at, u32_at};
-use super::{address, link, nexthop, route, rule};
+use super::{address, link, nexthop, nft, route, rule};
 
 /// `RTNLGRP_*`: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, MPLS_ROUTE, NEXTHOP
 /// (include/uapi/linux/rtnetlink.h).
@@ -211,12 +211,11 @@ impl Filter {
 fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
     const SUBSYSTEM: u16 = 10;
     const NEWGEN: u16 = 15;
-    const NFPROTO_INET: u8 = 1;
     const NFGENMSG: usize = 4;
     const TABLE: u16 = 1;
     let nftables = kind >> 8 == SUBSYSTEM && kind & 0xff != NEWGEN;
     let ours = nftables
-        && u8_at(payload, 0) == Some(NFPROTO_INET)
+        && u8_at(payload, 0).and_then(nft::family_of).is_some()
         && attribute(payload, NFGENMSG, TABLE).is_some_and(|name| text(name) == NFT_TABLE);
     ours.then_some(Change::Nft)
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::ops::RangeInclusive;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER, protocols::NETLINK_ROUTE};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
@@ -33,7 +33,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// The kernel answers under the RTNL lock, which others may hold for seconds; not to answer at all is a bug.
 const TIMEOUT_SECONDS: i64 = 60;
 
-/// An rtnetlink socket in the network namespace that the thread was in when it was opened.
+/// A socket of rtnetlink or nfnetlink in the network namespace that the thread was in when it was opened.
 pub(super) struct Netlink {
     socket: Socket,
     sequence: u32,
@@ -43,12 +43,24 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a socket in the namespace of the calling thread.
+    /// Opens a socket for links, addresses and routes in the namespace of the calling thread.
     ///
     /// # Errors
     /// [`KernelError::Socket`]
     pub fn route() -> Result<Self, KernelError> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
+        Netlink::open(NETLINK_ROUTE)
+    }
+
+    /// The same for nftables.
+    ///
+    /// # Errors
+    /// [`KernelError::Socket`]
+    pub fn netfilter() -> Result<Self, KernelError> {
+        Netlink::open(NETLINK_NETFILTER)
+    }
+
+    fn open(protocol: isize) -> Result<Self, KernelError> {
+        let mut socket = Socket::new(protocol).map_err(failed("open"))?;
         socket.bind(&SocketAddr::new(0, 0)).map_err(failed("bind"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
         // Without these three the answers are longer, or poorer; old kernels lack them.

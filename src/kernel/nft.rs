@@ -10,9 +10,11 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::plan::NFT_TABLE;
-use crate::plan::nft::{Counter, ObservedChain, ObservedSet, ObservedTable};
+use crate::plan::nft::{Counter, ObservedChain, ObservedSet, ObservedTable, TableFamily};
 
 use super::error::KernelError;
+use super::netlink::Netlink;
+use super::wire::{Request, attribute, text, u8_at};
 
 /// Bytes of `nft`'s complaint that are kept: it repeats the script.
 const COMPLAINT: usize = 2000;
@@ -25,12 +27,52 @@ pub(super) fn run(script: &str) -> Result<(), KernelError> {
     succeed(&["-f", "-"], script).map(drop)
 }
 
-/// Our table; `None` if there is none.
+/// Our table of family inet; `None` if there is none.
 ///
 /// # Errors
 /// As [`run`], and [`KernelError::Malformed`] for JSON that is none.
 pub fn list() -> Result<Option<ObservedTable>, KernelError> {
-    match succeed(&["-j", "-n", "list", "table", "inet", NFT_TABLE], "") {
+    list_family(TableFamily::Inet)
+}
+
+/// Our tables of all families.
+///
+/// # Errors
+/// As [`list`], and the errors of a netlink socket.
+pub(super) fn list_all() -> Result<BTreeMap<TableFamily, ObservedTable>, KernelError> {
+    let mut tables = BTreeMap::new();
+    for family in existing()? {
+        // It may have gone meanwhile.
+        tables.extend(list_family(family)?.map(|table| (family, table)));
+    }
+    Ok(tables)
+}
+
+/// `enum nf_inet_hooks`' families (include/uapi/linux/netfilter.h).
+pub(super) fn family_of(number: u8) -> Option<TableFamily> {
+    match number {
+        1 => Some(TableFamily::Inet),
+        5 => Some(TableFamily::Netdev),
+        7 => Some(TableFamily::Bridge),
+        _ => None,
+    }
+}
+
+/// The families in which there is a table of ours: starting `nft` to be told that there is none is dear.
+fn existing() -> Result<Vec<TableFamily>, KernelError> {
+    const GETTABLE: u16 = (10 << 8) | 1;
+    const NFGENMSG: usize = 4;
+    const NAME: u16 = 1;
+    let request = Request { kind: GETTABLE, flags: 0, payload: vec![0; NFGENMSG] };
+    Netlink::netfilter()?.dump("nft tables", &request, |families: &mut Vec<_>, _, payload| {
+        if attribute(payload, NFGENMSG, NAME).is_some_and(|name| text(name) == NFT_TABLE) {
+            families.extend(u8_at(payload, 0).and_then(family_of));
+        }
+    })
+}
+
+fn list_family(family: TableFamily) -> Result<Option<ObservedTable>, KernelError> {
+    match succeed(&["-j", "-n", "list", "table", &family.to_string(), NFT_TABLE], "") {
         Ok(json) => decode(&json).map(Some),
         // ENOENT in the C locale; there is no machine-readable form of it.
         Err(KernelError::Nft(complaint)) if complaint.contains("No such file or directory") => Ok(None),

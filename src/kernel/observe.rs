@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::nft::ObservedTable;
+use crate::plan::nft::{ObservedTable, TableFamily};
 use crate::plan::{Observed, Sysctl};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
-use super::{address, label, link, nexthop, nft, route, rule, sysctl};
+use super::{address, label, link, neighbour, nexthop, nft, route, rule, sysctl};
 
 /// Name of the nft map that remembers the old values of the sysctls of one kind, without the kind.
 const SAVED: &str = "saved_";
@@ -35,9 +35,26 @@ pub fn observe<'a>(
     let (routes, foreign_routes) = route::dump(&mut netlink, &names).map_err(reading("routes"))?;
     let (labels, foreign_labels) = label::dump(&mut netlink, &names).map_err(reading("MPLS routes"))?;
     let rules = rule::dump(&mut netlink).map_err(reading("rules"))?;
-    let nft = nft::list().map_err(reading("nft table"))?;
+    let mpls = label::available();
+    let neighbours =
+        if mpls { neighbour::dump(&mut netlink, &names).map_err(reading("neighbours"))? } else { BTreeMap::new() };
+    let mut frames = nft::list_all().map_err(reading("nft tables"))?;
+    let nft = frames.remove(&TableFamily::Inet);
     let sysctls = read_sysctls(wanted_sysctls.cloned().chain(remembered(nft.as_ref())))?;
-    Ok(Observed { links, addresses, nexthops, routes, foreign_routes, labels, foreign_labels, rules, sysctls, nft })
+    Ok(Observed {
+        links,
+        addresses,
+        nexthops,
+        routes,
+        foreign_routes,
+        labels,
+        foreign_labels,
+        rules,
+        sysctls,
+        neighbours,
+        nft,
+        frames,
+    })
 }
 
 fn reading(what: &'static str) -> impl Fn(KernelError) -> KernelError {

@@ -18,6 +18,7 @@ pub(super) mod rtm {
     pub const DELADDR: u16 = 21;
     pub const NEWROUTE: u16 = 24;
     pub const DELROUTE: u16 = 25;
+    pub const NEWNEIGH: u16 = 28;
     pub const NEWRULE: u16 = 32;
     pub const DELRULE: u16 = 33;
     pub const NEWNEXTHOP: u16 = 104;

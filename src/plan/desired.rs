@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::nft::Table;
-use super::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, RuleSpec, Sysctl, SysctlWant};
+use super::nft::{Table, TableFamily};
+use super::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, RouteTarget, RuleSpec, Sysctl, SysctlWant};
 
 /// The complete desired state of one netns; `Desired::default()` means "nothing of ours".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +20,12 @@ pub struct Desired {
     pub rules: BTreeSet<RuleSpec>,
     /// Sysctls that must have a value while we are here, and get their old value back afterwards.
     pub sysctls: BTreeMap<Sysctl, SysctlWant>,
+    /// Neighbours whose MAC addresses the kernel is to keep known.
+    pub neighbours: BTreeSet<Neighbour>,
     /// Our nft table.
     pub nft: Option<Table>,
+    /// Our tables below IP.
+    pub frames: BTreeMap<TableFamily, Table>,
 }
 
 impl Desired {

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::nft::TableFamily;
 use super::nft::script::{Scripts, scripts};
 use super::observed::ObservedRoute;
 use super::saved::{add_maps, diff_sysctls};
 use super::step::RouteWrite;
 use crate::model::Family;
 
-use super::{Address, Desired, Nexthop, Observed, Plan, RouteTarget, Step, Sysctl};
+use super::{Address, Desired, Neighbour, Nexthop, Observed, Plan, RouteTarget, Step, Sysctl};
 
 /// First id of our nexthop objects. Ours are recognised by their protocol; the block only keeps ids readable and away from
 /// the small numbers that routing daemons use.
@@ -35,6 +36,7 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(sysctls.set);
     plan.steps.append(&mut links.up);
     plan.steps.extend(missing_addresses(desired, observed));
+    plan.steps.extend(missing_neighbours(desired, observed));
     plan.steps.extend(changed_labels(desired, observed));
     plan.steps.extend(nexthops.make);
     plan.steps.extend(changed_routes(desired, observed, &nexthops.ids));
@@ -44,6 +46,7 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(surplus_routes(desired, observed));
     plan.steps.extend(nexthops.remove);
     plan.steps.extend(surplus_labels(desired, observed));
+    plan.steps.extend(surplus_neighbours(desired, observed));
     plan.steps.extend(surplus_addresses(desired, observed));
     plan.steps.append(&mut links.remove);
     plan.steps.extend(sysctls.restore);
@@ -56,7 +59,14 @@ fn diff_nft(desired: &Desired, observed: &Observed, keep: &BTreeMap<Sysctl, u32>
         add_maps(&mut table, keep);
         table
     });
-    scripts(table.as_ref(), observed.nft.as_ref())
+    let mut out = scripts(TableFamily::Inet, table.as_ref(), observed.nft.as_ref());
+    for family in [TableFamily::Netdev, TableFamily::Bridge] {
+        let frames = scripts(family, desired.frames.get(&family), observed.frames.get(&family));
+        out.prepare.push_str(&frames.prepare);
+        out.enable.push_str(&frames.enable);
+        out.finish.push_str(&frames.finish);
+    }
+    out
 }
 
 /// Two transactions with nothing in between become one.
@@ -110,6 +120,7 @@ fn without_links(observed: &Observed, gone: &BTreeSet<String>) -> Observed {
     }
     out.links.retain(|name, _| !gone.contains(name));
     out.addresses.retain(|(a, _, _)| !gone.contains(&a.dev));
+    out.neighbours.retain(|n, _| !gone.contains(&n.dev));
     out.sysctls.retain(|key, _| key.dev().is_none_or(|d| !gone.contains(d)));
     out.nexthops.retain(|_, nh| nh.spec.as_ref().is_none_or(|s| !gone.contains(s.dev())));
     let ids: BTreeSet<u32> = out.nexthops.keys().copied().collect();
@@ -125,6 +136,16 @@ fn missing_addresses(desired: &Desired, observed: &Observed) -> Vec<Step> {
 fn surplus_addresses(desired: &Desired, observed: &Observed) -> Vec<Step> {
     let ours = observed.addresses.iter().filter(|(a, length, ours)| *ours && *length == Family::of(a.address).bits());
     ours.map(|(a, _, _)| a).filter(|a| !desired.addresses.contains(a)).cloned().map(Step::DelAddress).collect()
+}
+
+fn missing_neighbours(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let there = |n: &&Neighbour| observed.neighbours.get(*n).is_some_and(|old| old.ours);
+    desired.neighbours.iter().filter(|n| !there(n)).cloned().map(Step::AddNeighbour).collect()
+}
+
+fn surplus_neighbours(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let ours = observed.neighbours.iter().filter(|(_, old)| old.ours).map(|(n, _)| n);
+    ours.filter(|n| !desired.neighbours.contains(n)).cloned().map(Step::DelNeighbour).collect()
 }
 
 fn changed_labels(desired: &Desired, observed: &Observed) -> Vec<Step> {

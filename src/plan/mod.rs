@@ -24,7 +24,7 @@ pub mod surroundings;
 pub mod tree;
 
 pub use desired::Desired;
-pub use net::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, Sysctl, SysctlWant};
+pub use net::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Sysctl, SysctlWant};
 pub use observed::Observed;
 pub use rule::{RuleAction, RuleSpec};
 pub use settings::Settings;
@@ -33,7 +33,7 @@ pub use tree::rule_tree;
 
 pub use crate::model::names::ROUTE_PROTOCOL as PROTOCOL;
 
-/// The nft table, family `inet`, in the node and in every pod we configure.
+/// The nft table: of family `inet` in the node and in every pod we configure, of `netdev` and `bridge` where MPLS needs them.
 pub const NFT_TABLE: &str = "kube_service_tunnel";
 
 #[cfg(test)]

@@ -6,10 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::nft::TableFamily;
+use super::nft::frames::{BridgeTable, FrameTable};
 use super::nft::node::{Ingress, NodeTable};
 use super::reach::{Reach, reach};
 use super::tree::{rule_tree, sources_rule, sources_table, table};
-use super::{Desired, LabelRoute, LinkKind, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant};
+use super::{
+    Desired, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant,
+};
 use crate::model::{BucketMap, Cluster, Endpoint, EndpointId, Family, Mode, Problem, Reason, Vip, assign};
 
 /// How the kernel of this node would send a packet to some address.
@@ -23,6 +27,10 @@ pub struct RouteFact {
     pub mtu: u32,
     /// The device has no IPv4 address of its own, as Calico's have none.
     pub bare: bool,
+    /// The device is a bridge.
+    pub bridge: bool,
+    /// The MAC address behind an on-link address, where it is known and MPLS makes it of interest.
+    pub mac: Option<Mac>,
 }
 
 /// Facts about the addresses in [`addresses_of_interest`]; what has no route is missing.
@@ -207,9 +215,31 @@ impl Build {
         }
         let others = ctx.cluster.nodes.values().filter(|n| n.name != *node_name);
         let addresses = others.flat_map(|n| n.tunnel_addresses().iter());
-        let facts = addresses.filter_map(|a| ctx.routes.get(&a));
-        for fact in facts.filter(|f| f.gateway.is_none()) {
+        let known = addresses.filter_map(|a| Some((a, ctx.routes.get(&a)?)));
+        let neighbours: Vec<(IpAddr, &RouteFact)> = known.filter(|(_, fact)| fact.gateway.is_none()).collect();
+        for (address, fact) in &neighbours {
             self.desired.sysctls.insert(Sysctl::MplsInput(fact.dev.clone()), SysctlWant::Exactly(1));
+            self.desired.neighbours.insert(Neighbour { dev: fact.dev.clone(), address: *address });
+        }
+        self.frames(&neighbours, local, ctx);
+    }
+
+    /// Who may send frames with a label, to this node and from pod to pod.
+    fn frames(&mut self, nodes: &[(IpAddr, &RouteFact)], local: &BTreeSet<(&Endpoint, Mode)>, ctx: &Context<'_>) {
+        let guard = FrameTable {
+            node: ctx.settings.node_name.clone(),
+            devices: nodes.iter().map(|(_, fact)| fact.dev.clone()).collect(),
+            nodes: nodes.iter().map(|(address, _)| *address).collect(),
+            known: nodes.iter().filter_map(|(_, fact)| fact.mac).collect(),
+            complete: nodes.iter().all(|(_, fact)| fact.mac.is_some()),
+        };
+        self.desired.frames.insert(TableFamily::Netdev, guard.table());
+        let addresses = local.iter().flat_map(|(endpoint, _)| endpoint.addresses.iter());
+        let facts = addresses.filter_map(|address| ctx.routes.get(&address));
+        let bridges: BTreeSet<String> = facts.filter(|f| f.bridge).map(|f| f.dev.clone()).collect();
+        if !bridges.is_empty() {
+            let (node, label) = (ctx.settings.node_name.clone(), ctx.settings.labels.pop());
+            self.desired.frames.insert(TableFamily::Bridge, BridgeTable { node, bridges, label }.table());
         }
     }
 }

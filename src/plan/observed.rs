@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::nft::ObservedTable;
-use super::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, RuleSpec, Sysctl};
+use super::nft::{ObservedTable, TableFamily};
+use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleSpec, Sysctl};
 
 /// A link of the namespace, ours or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,15 @@ pub struct ObservedNexthop {
     pub ours: bool,
 }
 
+/// What the kernel knows of a neighbour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ObservedNeighbour {
+    /// Its MAC address, if it is known and was not found to be out of date.
+    pub mac: Option<Mac>,
+    /// Carries our protocol number, and the kernel keeps it known.
+    pub ours: bool,
+}
+
 /// The state of one netns, as read back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -84,8 +93,12 @@ pub struct Observed {
     pub rules: Vec<ObservedRule>,
     /// Current values of the sysctls that were asked for; those that do not exist are left out.
     pub sysctls: BTreeMap<Sysctl, u32>,
+    /// Neighbours, where MPLS makes them of interest.
+    pub neighbours: BTreeMap<Neighbour, ObservedNeighbour>,
     /// Our nft table.
     pub nft: Option<ObservedTable>,
+    /// Our tables below IP.
+    pub frames: BTreeMap<TableFamily, ObservedTable>,
 }
 
 impl Observed {

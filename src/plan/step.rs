@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::net::{Address, LabelRoute, LinkKind, Nexthop, RouteKey, Sysctl, host};
+use super::net::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, Sysctl, host};
 use super::rule::RuleSpec;
 use crate::model::Family;
 
@@ -38,6 +38,10 @@ pub enum Step {
     AddAddress(Address),
     /// Remove a VIP from a device.
     DelAddress(Address),
+    /// Have the kernel find a neighbour's MAC address and keep it known.
+    AddNeighbour(Neighbour),
+    /// Forget a neighbour; who needs it finds it again.
+    DelNeighbour(Neighbour),
     /// Create or replace a nexthop object.
     ReplaceNexthop(u32, Nexthop),
     /// Delete a nexthop object.
@@ -68,6 +72,8 @@ impl fmt::Display for Step {
             Step::DelLink(name) => write!(f, "ip link del {name}"),
             Step::AddAddress(a) => write!(f, "ip address add {a}"),
             Step::DelAddress(a) => write!(f, "ip address del {} dev {}", host(a.address), a.dev),
+            Step::AddNeighbour(n) => write!(f, "ip neighbour replace {n} managed protocol {proto}"),
+            Step::DelNeighbour(n) => write!(f, "ip neighbour del {n}"),
             Step::ReplaceNexthop(id, nh) => {
                 write!(f, "ip {}nexthop replace id {id} {nh} protocol {proto}", option(nh.family()))
             }

@@ -17,7 +17,7 @@ use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node};
 use crate::plan::pod::{NoPodDevice, PodInput, desired_pod};
 use crate::plan::saved::saved;
 use crate::plan::surroundings::{self, Surroundings};
-use crate::plan::{Desired, Observed, Plan, Settings, Sysctl};
+use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Sysctl};
 
 /// What one namespace is to become.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +144,10 @@ fn routes(cluster: &Cluster, observed: &Observed) -> Result<Routes, KernelError>
     let known = addresses.into_iter().zip(facts).filter_map(|(address, fact)| {
         let fact = fact.ok()?;
         let bare = !observed.addresses.iter().any(|(a, _, ours)| a.dev == fact.dev && a.address.is_ipv4() && !ours);
-        Some((address, RouteFact { dev: fact.dev, gateway: fact.gateway, mtu: fact.mtu, bare }))
+        let bridge = observed.links.get(&fact.dev).is_some_and(|link| link.kind_name.as_deref() == Some("bridge"));
+        let neighbour = Neighbour { dev: fact.dev.clone(), address };
+        let mac = observed.neighbours.get(&neighbour).and_then(|known| known.mac);
+        Some((address, RouteFact { dev: fact.dev, gateway: fact.gateway, mtu: fact.mtu, bare, bridge, mac }))
     });
     Ok(known.collect())
 }

@@ -1,4 +1,5 @@
-//! Our nft table, in the node (`node`) and in a pod (`pod`): every rule that the product writes stands in these two files.
+//! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`): every rule that the product writes stands in these
+//! three files.
 //!
 //! A [`Table`] is data. It is compared with what `nft -j list table` shows by the tag in each rule's comment (a hash of the
 //! rule's text), because nft prints a rule differently from version to version but never touches its comment. Tables are
@@ -6,10 +7,14 @@
 
 mod accounting;
 mod family;
+pub mod frames;
 pub mod node;
 pub mod pod;
 pub mod script;
 mod table;
 
 pub use accounting::{received, sent};
-pub use table::{BaseChain, Chain, Counter, ObservedChain, ObservedSet, ObservedTable, Rule, Set, SetType, Table};
+pub use table::{
+    BaseChain, Chain, Counter, Learning, ObservedChain, ObservedSet, ObservedTable, Rule, Set, SetType, Table,
+    TableFamily,
+};

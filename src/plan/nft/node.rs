@@ -252,7 +252,7 @@ fn outer_source(source: Ipv6Addr) -> Chain {
 }
 
 pub(super) fn base(kind: &'static str, hook: &'static str, priority: i32, rules: Vec<Rule>) -> Chain {
-    Chain { base: Some(BaseChain { kind, hook, priority }), rules }
+    Chain { base: Some(BaseChain { kind, hook, device: None, priority }), rules }
 }
 
 /// The families of the addresses.
@@ -279,6 +279,11 @@ fn unbucketed(mark: u32) -> Rule {
 pub(super) fn about(node: &str) -> Chain {
     // Any ct expression makes the kernel reassemble fragments at priority -400 (nf_ct_netns_get), before we hash.
     Chain { base: None, rules: vec![Rule::new(owner_tag(node), "ct state untracked return")] }
+}
+
+/// The same for a table below IP, where there are no connections.
+pub(super) fn about_frames(node: &str) -> Chain {
+    Chain { base: None, rules: vec![Rule::new(owner_tag(node), "return")] }
 }
 
 /// How the owner of a table is written into it, so that a clean-up knows whose it is. Long names are cut: a comment holds

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::family::named;
-use super::{Chain, ObservedChain, ObservedSet, ObservedTable, Set, SetType, Table};
+use super::{Chain, Learning, ObservedChain, ObservedSet, ObservedTable, Set, SetType, Table, TableFamily};
 use crate::model::Family;
 use crate::plan::NFT_TABLE;
 
@@ -29,13 +29,14 @@ pub struct Scripts {
     pub finish: String,
 }
 
-/// What has to be run so that `observed` becomes `desired`.
-pub fn scripts(desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scripts {
+/// What has to be run so that our table of a family, `observed`, becomes `desired`.
+pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scripts {
     let mut out = Scripts::default();
+    let of = &format!("{family} {NFT_TABLE}");
     let Some(desired) = desired else {
         if let Some(observed) = observed {
-            withdraw_unknown(&mut out.prepare, &BTreeMap::new(), observed);
-            out.finish = format!("delete table inet {NFT_TABLE}\n");
+            withdraw_unknown(&mut out.prepare, of, &BTreeMap::new(), observed);
+            out.finish = format!("delete table {of}\n");
         }
         return out;
     };
@@ -44,18 +45,18 @@ pub fn scripts(desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scr
         Some(observed) if set_types_fit(desired, observed) => observed,
         Some(_) => {
             // A set cannot change its type: only a table made anew in the same transaction can.
-            writeln_to(&mut out.prepare, format_args!("delete table inet {NFT_TABLE}"));
+            writeln_to(&mut out.prepare, format_args!("delete table {of}"));
             &empty
         }
         None => &empty,
     };
     if std::ptr::eq(kept, &empty) {
-        writeln_to(&mut out.prepare, format_args!("add table inet {NFT_TABLE}"));
+        writeln_to(&mut out.prepare, format_args!("add table {of}"));
     }
-    withdraw_unknown(&mut out.prepare, &desired.sets, kept);
-    diff_sets(&mut out, &desired.sets, kept);
-    diff_chains(&mut out, &desired.chains, kept);
-    drop_unknown_sets(&mut out.finish, &desired.sets, kept);
+    withdraw_unknown(&mut out.prepare, of, &desired.sets, kept);
+    diff_sets(&mut out, of, &desired.sets, kept);
+    diff_chains(&mut out, of, &desired.chains, kept);
+    drop_unknown_sets(&mut out.finish, of, &desired.sets, kept);
     out
 }
 
@@ -65,39 +66,43 @@ fn set_types_fit(desired: &Table, observed: &ObservedTable) -> bool {
 }
 
 /// The switch of a family that has no VIP any more.
-fn withdraw_unknown(script: &mut String, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn withdraw_unknown(script: &mut String, of: &str, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     for (name, set) in observed.sets.iter().filter(|(name, _)| is_switch(name) && !desired.contains_key(*name)) {
-        elements(script, "delete", name, &set.elements, true);
+        elements(script, of, "delete", name, &set.elements, true);
     }
 }
 
-fn diff_sets(out: &mut Scripts, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn diff_sets(out: &mut Scripts, of: &str, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     let none = BTreeSet::new();
     for (name, set) in desired {
         let old = observed.sets.get(name).map(|o| &o.elements);
         if old.is_none() {
             let (keyword, kind) = (set.kind.keyword(), set.kind.declaration());
             let counter = if set.counted { " counter;" } else { "" };
-            writeln_to(&mut out.prepare, format_args!("add {keyword} inet {NFT_TABLE} {name} {{ {kind};{counter} }}"));
+            let dynamic = if set.learning == Learning::No { "" } else { " size 65535; flags dynamic;" };
+            writeln_to(&mut out.prepare, format_args!("add {keyword} {of} {name} {{ {kind};{counter}{dynamic} }}"));
         }
         let old = old.unwrap_or(&none);
-        let plain = matches!(set.kind, SetType::Address(_) | SetType::Quoted(_));
+        let plain = matches!(set.kind, SetType::Address(_) | SetType::Quoted(_) | SetType::Ether);
         let added = set.elements.difference(old).cloned().collect();
-        let removed: BTreeSet<String> = old.difference(&set.elements).cloned().collect();
+        let removed: BTreeSet<String> = match set.learning {
+            Learning::Keep => BTreeSet::new(),
+            Learning::No | Learning::Replace => old.difference(&set.elements).cloned().collect(),
+        };
         if is_switch(name) {
-            elements(&mut out.prepare, "delete", name, &removed, plain);
-            elements(&mut out.enable, "add", name, &added, plain);
+            elements(&mut out.prepare, of, "delete", name, &removed, plain);
+            elements(&mut out.enable, of, "add", name, &added, plain);
         } else if set.kind == SetType::IfnameToMark {
             // A map's value cannot be changed in place, and both sides of the change must be one transaction.
             let keys = removed.iter().map(|e| key(e).to_owned()).collect();
             let changed: BTreeSet<&str> = added.iter().map(|e| key(e)).collect();
             let target =
                 if removed.iter().any(|e| changed.contains(key(e))) { &mut out.prepare } else { &mut out.finish };
-            elements(target, "delete", name, &keys, plain);
-            elements(&mut out.prepare, "add", name, &added, plain);
+            elements(target, of, "delete", name, &keys, plain);
+            elements(&mut out.prepare, of, "add", name, &added, plain);
         } else {
-            elements(&mut out.prepare, "add", name, &added, plain);
-            elements(&mut out.finish, "delete", name, &removed, plain);
+            elements(&mut out.prepare, of, "add", name, &added, plain);
+            elements(&mut out.finish, of, "delete", name, &removed, plain);
         }
     }
 }
@@ -106,41 +111,41 @@ fn key(element: &str) -> &str {
     element.split(" : ").next().unwrap_or(element)
 }
 
-fn diff_chains(out: &mut Scripts, desired: &BTreeMap<String, Chain>, observed: &ObservedTable) {
+fn diff_chains(out: &mut Scripts, of: &str, desired: &BTreeMap<String, Chain>, observed: &ObservedTable) {
     let mut fill = Vec::new();
     for (name, chain) in desired {
         let old = observed.chains.get(name);
         if old.is_some_and(|o| !same_hook(chain, o)) {
-            writeln_to(&mut out.prepare, format_args!("flush chain inet {NFT_TABLE} {name}"));
-            writeln_to(&mut out.prepare, format_args!("delete chain inet {NFT_TABLE} {name}"));
+            writeln_to(&mut out.prepare, format_args!("flush chain {of} {name}"));
+            writeln_to(&mut out.prepare, format_args!("delete chain {of} {name}"));
         }
         if old.is_none_or(|o| !same_hook(chain, o)) {
-            writeln_to(&mut out.prepare, format_args!("add chain inet {NFT_TABLE} {name}{}", hook(chain)));
+            writeln_to(&mut out.prepare, format_args!("add chain {of} {name}{}", hook(chain)));
         } else if old.is_some_and(|o| same_rules(chain, o)) {
             continue;
         } else {
-            writeln_to(&mut out.prepare, format_args!("flush chain inet {NFT_TABLE} {name}"));
+            writeln_to(&mut out.prepare, format_args!("flush chain {of} {name}"));
         }
         fill.push((name, chain));
     }
     // All chains exist before the first rule jumps to one.
     for (name, chain) in fill {
         for rule in &chain.rules {
-            writeln_to(&mut out.prepare, format_args!("add rule inet {NFT_TABLE} {name} {rule}"));
+            writeln_to(&mut out.prepare, format_args!("add rule {of} {name} {rule}"));
         }
     }
     let surplus = || observed.chains.keys().filter(|name| !desired.contains_key(*name));
     // A chain that another still jumps to cannot be deleted.
     for verb in ["flush", "delete"] {
-        surplus().for_each(|name| writeln_to(&mut out.finish, format_args!("{verb} chain inet {NFT_TABLE} {name}")));
+        surplus().for_each(|name| writeln_to(&mut out.finish, format_args!("{verb} chain {of} {name}")));
     }
 }
 
-fn drop_unknown_sets(script: &mut String, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn drop_unknown_sets(script: &mut String, of: &str, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     for (name, set) in &observed.sets {
         if !desired.contains_key(name) {
             let keyword = if set.kind.contains(':') { "map" } else { "set" };
-            writeln_to(script, format_args!("delete {keyword} inet {NFT_TABLE} {name}"));
+            writeln_to(script, format_args!("delete {keyword} {of} {name}"));
         }
     }
 }
@@ -162,16 +167,17 @@ fn same_rules(chain: &Chain, observed: &ObservedChain) -> bool {
 
 fn hook(chain: &Chain) -> String {
     chain.base.as_ref().map_or_else(String::new, |b| {
-        format!(" {{ type {} hook {} priority {}; policy accept; }}", b.kind, b.hook, b.priority)
+        let device = b.device.as_ref().map_or_else(String::new, |dev| format!(" device \"{dev}\""));
+        format!(" {{ type {} hook {}{device} priority {}; policy accept; }}", b.kind, b.hook, b.priority)
     })
 }
 
-fn elements(script: &mut String, verb: &str, set: &str, elements: &BTreeSet<String>, plain: bool) {
+fn elements(script: &mut String, of: &str, verb: &str, set: &str, elements: &BTreeSet<String>, plain: bool) {
     if elements.is_empty() {
         return;
     }
     let list: Vec<String> = elements.iter().map(|e| if plain { e.clone() } else { quoted(e) }).collect();
-    writeln_to(script, format_args!("{verb} element inet {NFT_TABLE} {set} {{ {} }}", list.join(", ")));
+    writeln_to(script, format_args!("{verb} element {of} {set} {{ {} }}", list.join(", ")));
 }
 
 /// Device names are quoted (one may start with a digit or hold a dot), addresses and numbers are plain.

@@ -6,6 +6,27 @@ use std::fmt;
 use crate::model::Family;
 use crate::plan::icmp::quoted_set_type;
 
+/// The family of a table: which packets its chains see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TableFamily {
+    /// IPv4 and IPv6 packets.
+    Inet,
+    /// Frames as they come in by a device.
+    Netdev,
+    /// Frames that a bridge passes on.
+    Bridge,
+}
+
+impl fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TableFamily::Inet => "inet",
+            TableFamily::Netdev => "netdev",
+            TableFamily::Bridge => "bridge",
+        })
+    }
+}
+
 /// The type of the keys of a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetType {
@@ -13,6 +34,8 @@ pub enum SetType {
     Address(Family),
     /// The destination that an ICMP error quotes, as an integer; see `plan::icmp`.
     Quoted(Family),
+    /// `ether_addr`
+    Ether,
     /// `ifname`
     Ifname,
     /// `ifname : mark`, a map used to remember numbers by device.
@@ -26,6 +49,7 @@ impl SetType {
             SetType::Address(Family::V4) => "ipv4_addr",
             SetType::Address(Family::V6) => "ipv6_addr",
             SetType::Quoted(_) => "integer",
+            SetType::Ether => "ether_addr",
             SetType::Ifname => "ifname",
             SetType::IfnameToMark => "ifname : mark",
         }
@@ -42,10 +66,21 @@ impl SetType {
     /// The nft keyword of the object: `set` or `map`.
     pub fn keyword(self) -> &'static str {
         match self {
-            SetType::Address(_) | SetType::Quoted(_) | SetType::Ifname => "set",
+            SetType::Address(_) | SetType::Quoted(_) | SetType::Ether | SetType::Ifname => "set",
             SetType::IfnameToMark => "map",
         }
     }
+}
+
+/// Who else adds elements to a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learning {
+    /// Nobody.
+    No,
+    /// Rules do; what is not wanted is removed all the same.
+    Replace,
+    /// Rules do, and nothing is removed for now.
+    Keep,
 }
 
 /// A named set or map.
@@ -55,6 +90,8 @@ pub struct Set {
     pub kind: SetType,
     /// Whether each element counts the packets that match it.
     pub counted: bool,
+    /// Whether rules add elements.
+    pub learning: Learning,
     /// Elements as nft takes them, unquoted: `192.0.2.10`, `eth0`; for a map `eth0 : 1` with the number in decimal.
     pub elements: BTreeSet<String>,
 }
@@ -62,12 +99,22 @@ pub struct Set {
 impl Set {
     /// A set that does not count.
     pub fn new<T: ToString>(kind: SetType, elements: impl IntoIterator<Item = T>) -> Set {
-        Set { kind, counted: false, elements: elements.into_iter().map(|e| e.to_string()).collect() }
+        Set {
+            kind,
+            counted: false,
+            learning: Learning::No,
+            elements: elements.into_iter().map(|e| e.to_string()).collect(),
+        }
     }
 
     /// The same set, counting.
     pub fn counted(self) -> Set {
         Set { counted: true, ..self }
+    }
+
+    /// The same set, to which rules add elements too.
+    pub fn learning(self, learning: Learning) -> Set {
+        Set { learning, ..self }
     }
 }
 
@@ -78,6 +125,8 @@ pub struct BaseChain {
     pub kind: &'static str,
     /// `prerouting`, `forward`, `output`, …
     pub hook: &'static str,
+    /// The device, for the hook `ingress`; the chain's name must say it too, because `nft -j` of 1.0.6 does not show it.
+    pub device: Option<String>,
     /// Priority as a number; lower is earlier.
     pub priority: i32,
 }

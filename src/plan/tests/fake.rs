@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Family;
-use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable};
-use crate::plan::observed::{ObservedLink, ObservedNexthop, ObservedRoute, ObservedRule};
+use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable, TableFamily};
+use crate::plan::observed::{ObservedLink, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRule};
 use crate::plan::step::RouteWrite;
 
 use super::support::both;
 use crate::plan::{Address, NFT_TABLE, Observed, Plan, RuleAction, Step, Sysctl};
 
+type References = BTreeMap<String, BTreeSet<String>>;
+
 /// One namespace.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FakeKernel {
     pub observed: Observed,
-    /// What the rules of each chain refer to: `@set`, `goto chain`, `jump chain`.
-    references: BTreeMap<String, BTreeSet<String>>,
+    /// What the rules of each chain refer to, by family: `@set`, `goto chain`, `jump chain`.
+    references: BTreeMap<TableFamily, References>,
 }
 
 impl FakeKernel {
@@ -77,6 +79,11 @@ impl FakeKernel {
                 o.addresses.push((a.clone(), Family::of(a.address).bits(), true));
             }
             Step::DelAddress(a) => o.addresses.retain(|(b, _, ours)| a != b || !ours),
+            Step::AddNeighbour(n) => {
+                assert!(o.links.get(&n.dev).is_some_and(|l| l.up), "device {} is down", n.dev);
+                o.neighbours.entry(n.clone()).or_insert(ObservedNeighbour { mac: None, ours: true }).ours = true;
+            }
+            Step::DelNeighbour(n) => assert!(o.neighbours.remove(n).is_some(), "no neighbour {n}"),
             Step::ReplaceNexthop(id, nh) => {
                 assert!(o.links.get(nh.dev()).is_some_and(|l| l.up), "device {} is down", nh.dev());
                 assert!(o.nexthops.get(id).is_none_or(|old| old.ours), "nexthop {id} is not ours");
@@ -118,7 +125,7 @@ impl FakeKernel {
                 o.rules.retain(|r| !(r.ours && r.spec == Some(*spec)));
                 assert_eq!(before, o.rules.len() + 1, "no rule {spec}");
             }
-            Step::Nft(script) => nft(&mut o.nft, &mut self.references, script),
+            Step::Nft(script) => nft(o, &mut self.references, script),
         }
         self.observed.rules.sort_by_key(|r| (r.priority, r.spec));
         self.observed.addresses.sort();
@@ -136,10 +143,17 @@ impl FakeKernel {
 }
 
 /// Interprets exactly the commands that `nft::script` writes; anything else is an error of the test.
-fn nft(table: &mut Option<ObservedTable>, references: &mut BTreeMap<String, BTreeSet<String>>, script: &str) {
+fn nft(observed: &mut Observed, references: &mut BTreeMap<TableFamily, References>, script: &str) {
     for line in script.lines() {
-        let (command, rest) =
-            line.split_once(&format!(" inet {NFT_TABLE}")).unwrap_or_else(|| panic!("not our table: {line}"));
+        let families = [TableFamily::Inet, TableFamily::Netdev, TableFamily::Bridge];
+        let of = |family| line.split_once(&format!(" {family} {NFT_TABLE}")).map(|parts| (family, parts));
+        let found = families.into_iter().find_map(of);
+        let (family, (command, rest)) = found.unwrap_or_else(|| panic!("not our table: {line}"));
+        let references = references.entry(family).or_default();
+        let table = &mut match family {
+            TableFamily::Inet => observed.nft.take(),
+            other => observed.frames.remove(&other),
+        };
         let rest = rest.trim();
         let (name, body) = rest.split_once(' ').unwrap_or((rest, ""));
         match command {
@@ -153,11 +167,16 @@ fn nft(table: &mut Option<ObservedTable>, references: &mut BTreeMap<String, BTre
                 nft_object(table.as_mut().expect("table exists"), command, name, body);
             }
         }
+        match family {
+            TableFamily::Inet => observed.nft = table.take(),
+            other => observed.frames.extend(table.take().map(|table| (other, table))),
+        }
     }
+    references.retain(|_, chains| !chains.is_empty());
 }
 
 /// Refuses what the kernel refuses with EBUSY or ENOENT.
-fn refer(references: &mut BTreeMap<String, BTreeSet<String>>, command: &str, name: &str, body: &str) {
+fn refer(references: &mut References, command: &str, name: &str, body: &str) {
     match command {
         "add rule" => {
             let words: Vec<&str> = body.split_whitespace().collect();

@@ -88,13 +88,13 @@ pub fn with_nodes(mut cluster: Cluster, families: &[Family]) -> Cluster {
 
 /// Routes as node `n1` has them: own pods on `veth<n>`, everything else through eth0; in both families.
 pub fn routes(cluster: &Cluster) -> Routes {
-    let uplink = |gateway| RouteFact { dev: "eth0".into(), gateway, mtu: 1500, bare: false };
+    let uplink = |gateway| RouteFact { dev: "eth0".into(), gateway, mtu: 1500, bare: false, bridge: false, mac: None };
     let mut out = BTreeMap::new();
     for endpoint in cluster.vips.values().flat_map(|v| &v.endpoints) {
         let n = endpoint.pod_uid.trim_start_matches("uid-");
         for address in endpoint.addresses.iter() {
             let fact = match endpoint.node.as_str() {
-                "n1" => RouteFact { dev: format!("veth{n}"), gateway: None, mtu: 1500, bare: true },
+                "n1" => RouteFact { dev: format!("veth{n}"), bare: true, ..uplink(None) },
                 other => uplink(both(IpAddr::from([10, 0, 0, node_number(other)])).of(Family::of(address))),
             };
             out.insert(address, fact);

@@ -44,9 +44,21 @@ add rule inet kube_service_tunnel vip notrack comment "a flow may come back thro
 add rule inet kube_service_tunnel vip icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 goto icmp_error comment "errors about a flow #ce790f2b"
 add rule inet kube_service_tunnel vip meta l4proto { tcp, udp, sctp } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #84eb383c"
 add rule inet kube_service_tunnel vip meta mark set jhash ip saddr . ip daddr mod 16 seed 0x6b737401 offset 128 return comment "any other protocol #10dcad88"
+add table netdev kube_service_tunnel
+add set netdev kube_service_tunnel node_macs { type ether_addr; size 65535; flags dynamic; }
+add set netdev kube_service_tunnel nodes6 { type ipv6_addr; }
+add element netdev kube_service_tunnel nodes6 { fd00::2 }
+add chain netdev kube_service_tunnel about
+add chain netdev kube_service_tunnel frames
+add chain netdev kube_service_tunnel from_eth0 { type filter hook ingress device "eth0" priority 0; policy accept; }
+add rule netdev kube_service_tunnel about return comment "owner node=n1 #85ee37bf"
+add rule netdev kube_service_tunnel frames ip6 hoplimit 255 ip6 saddr @nodes6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } add @node_macs { ether saddr } comment "a node says where it is #a2318c9a"
+add rule netdev kube_service_tunnel frames meta protocol 0x8847 ether saddr != @node_macs counter drop comment "MPLS only from nodes #3366e145"
+add rule netdev kube_service_tunnel from_eth0 meta protocol { ip6, 0x8847 } jump frames comment "frames that say who a node is, or need to be one's #f8fc593c"
 EOF
 sysctl -w net/mpls/conf/eth0/input=1
 sysctl -w net/mpls/platform_labels=131072
+ip neighbour replace fd00::2 dev eth0 managed protocol 107
 ip -f mpls route replace 65538 as 100 via inet6 fd00:244:1::2 dev veth2 protocol 107
 ip -6 nexthop replace id 1795162112 encap mpls 100 via fd00:244:1::2 dev veth2 protocol 107
 ip -6 nexthop replace id 1795162113 encap mpls 65539 via fd00::2 dev eth0 protocol 107

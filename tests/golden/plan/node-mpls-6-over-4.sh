@@ -44,9 +44,21 @@ add rule inet kube_service_tunnel vip6 notrack comment "a flow may come back thr
 add rule inet kube_service_tunnel vip6 icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } goto icmp_error6 comment "errors about a flow #8bbba670"
 add rule inet kube_service_tunnel vip6 meta l4proto { tcp, udp, sctp } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #2ac82f76"
 add rule inet kube_service_tunnel vip6 meta mark set jhash ip6 saddr . ip6 daddr mod 16 seed 0x6b737401 offset 128 return comment "any other protocol #5ab0db06"
+add table netdev kube_service_tunnel
+add set netdev kube_service_tunnel node_macs { type ether_addr; size 65535; flags dynamic; }
+add set netdev kube_service_tunnel nodes { type ipv4_addr; }
+add element netdev kube_service_tunnel nodes { 10.0.0.2 }
+add chain netdev kube_service_tunnel about
+add chain netdev kube_service_tunnel frames
+add chain netdev kube_service_tunnel from_eth0 { type filter hook ingress device "eth0" priority 0; policy accept; }
+add rule netdev kube_service_tunnel about return comment "owner node=n1 #85ee37bf"
+add rule netdev kube_service_tunnel frames arp saddr ip @nodes add @node_macs { ether saddr } comment "a node says where it is #351e5912"
+add rule netdev kube_service_tunnel frames meta protocol 0x8847 ether saddr != @node_macs counter drop comment "MPLS only from nodes #3366e145"
+add rule netdev kube_service_tunnel from_eth0 meta protocol { arp, 0x8847 } jump frames comment "frames that say who a node is, or need to be one's #898a05a4"
 EOF
 sysctl -w net/mpls/conf/eth0/input=1
 sysctl -w net/mpls/platform_labels=131072
+ip neighbour replace 10.0.0.2 dev eth0 managed protocol 107
 ip -f mpls route replace 65794 as 100 via inet 10.244.1.2 dev veth2 protocol 107
 ip -6 nexthop replace id 1795162112 encap mpls 100 via ::ffff:10.244.1.2 dev veth2 onlink protocol 107
 ip -6 nexthop replace id 1795162113 encap mpls 66051 via ::ffff:10.0.0.2 dev eth0 onlink protocol 107

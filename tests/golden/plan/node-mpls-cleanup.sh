@@ -47,8 +47,10 @@ ip route del 192.0.2.10/32 table 10032 protocol 107
 ip nexthop del id 1795162112
 ip nexthop del id 1795162113
 ip -f mpls route del 65794
+ip neighbour del 10.0.0.2 dev eth0
 sysctl -w net/mpls/conf/eth0/input=0
 sysctl -w net/mpls/platform_labels=0
 nft -f - <<'EOF'
 delete table inet kube_service_tunnel
+delete table netdev kube_service_tunnel
 EOF
