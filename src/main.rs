@@ -6,12 +6,14 @@ use nix::unistd::gethostname;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tunnel_router::agent::{cleanup, dry_run, run};
-use tunnel_router::cli::{Cli, Command, Host, agent_config, cleanup_config};
-use tunnel_router::model::config::{CleanupConfig, Config, LogConfig, LogFormat};
+use tunnel_router::cli::{Cli, Command, Host, agent_config, cleanup_config, controller_config};
+use tunnel_router::controller;
+use tunnel_router::model::config::{CleanupConfig, Config, ControllerConfig, LogConfig, LogFormat};
 
 fn main() -> ExitCode {
     let result = match Cli::parse() {
         Command::Agent(args) => agent_config(&args, &host()).map_err(Into::into).and_then(agent),
+        Command::Controller(args) => controller_config(&args, &host()).map_err(Into::into).and_then(control),
         Command::Cleanup(args) => cleanup_config(&args).map_err(Into::into).and_then(|config| clean_up(&config)),
         Command::Version => {
             println!("tunnel-router {}", env!("CARGO_PKG_VERSION"));
@@ -45,6 +47,16 @@ fn agent(config: Config) -> anyhow::Result<()> {
     // A round that is under way may finish or not: what it leaves is what the next start finds.
     runtime.shutdown_background();
     result
+}
+
+fn control(config: ControllerConfig) -> anyhow::Result<()> {
+    init_logging(&config.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(cancel_on_signal(shutdown.clone())?);
+        controller::run(config, shutdown).await
+    })
 }
 
 /// A future that waits for SIGTERM or SIGINT; the handlers are in place when this returns.

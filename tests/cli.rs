@@ -213,7 +213,7 @@ fn the_version_is_a_subcommand_and_a_flag() {
 #[test]
 fn every_flag_has_a_variable_and_help_and_stands_under_a_heading() {
     let cli = Cli::command();
-    for name in ["agent", "cleanup"] {
+    for name in ["agent", "controller", "cleanup"] {
         for arg in cli.find_subcommand(name).unwrap().get_arguments() {
             let flag = arg.get_long().unwrap();
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), env_of(flag), "{flag}");
@@ -273,7 +273,7 @@ fn the_help_reads_as_reviewed() {
     let mut cli = Cli::command().term_width(100);
     cli.build();
     assert_golden("help.txt", &cli.render_long_help().to_string());
-    for name in ["agent", "cleanup"] {
+    for name in ["agent", "controller", "cleanup"] {
         let help = cli.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         assert_golden(&format!("help-{name}.txt"), &help);
     }

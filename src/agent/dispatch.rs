@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
-use crate::model::{Addresses, BucketCount, Cluster, Family, Node, ServiceRef};
+use crate::model::{Addresses, Cluster, Family, Flows, Node, ServiceRef};
 use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
@@ -133,9 +133,9 @@ impl Dispatcher {
         self.targets.remove(target);
     }
 
-    /// Number of buckets.
-    pub fn buckets(&self) -> BucketCount {
-        self.shared.settings.buckets
+    /// How flows become buckets where no stored map says it.
+    pub fn flows(&self) -> Flows {
+        self.shared.settings.flows()
     }
 
     /// Number of namespaces that have a goal.
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::model::config::MplsLabels;
     use crate::model::names::LinkPrefix;
-    use crate::model::{Endpoint, MarkField, Mode, Vip};
+    use crate::model::{BucketCount, Endpoint, MarkField, Mode, Vip};
 
     fn settings() -> Settings {
         Settings {
@@ -236,6 +236,7 @@ mod tests {
             client_ip_affinity: false,
             tracked: false,
             endpoints: nodes.iter().enumerate().map(endpoint).collect(),
+            shared: None,
         }
     }
 

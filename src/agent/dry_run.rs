@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::dispatch::{pod_goals, underlay};
+use super::run::scope;
 use super::start::{plan_settings, state_settings};
 use crate::kube::{client, watch};
 use crate::model::config::Config;
@@ -19,7 +20,7 @@ use crate::state::{Index, Resolved, resolve};
 pub async fn dry_run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = client(config.kubeconfig.as_deref()).await?;
     let mut index = Index::new(config.annotation.as_str());
-    let mut changes = watch(client, &config.node_name, shutdown.clone());
+    let mut changes = watch(client, scope(&config), shutdown.clone());
     let snapshot = loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),

@@ -12,7 +12,7 @@ use tracing::info;
 use super::dispatch::{Dispatcher, send};
 use super::start::{preflight, state_settings};
 use super::status::Status;
-use crate::kube::{Reporter, client, watch};
+use crate::kube::{Reporter, Scope, client, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
 use crate::netns::Netns;
@@ -62,7 +62,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         unready,
         last: None,
     };
-    let mut changes = watch(client, &config.node_name, shutdown.clone());
+    let mut changes = watch(client, scope(&config), shutdown.clone());
     info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due: Option<tokio::time::Instant> = None;
     loop {
@@ -85,6 +85,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     }
     info!("agent stopped, kernel state stays");
     Ok(())
+}
+
+/// What the agent of a node watches.
+pub(super) fn scope(config: &Config) -> Scope<'_> {
+    Scope { node: Some(&config.node_name), namespace: &config.namespace }
 }
 
 async fn at(time: Option<tokio::time::Instant>) {
@@ -123,7 +128,7 @@ impl Agent {
         self.status.dispatched(&cluster.problems, services, pods);
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
-        self.metrics.dispatched(old, cluster, self.dispatcher.buckets(), &names, &waiting);
+        self.metrics.dispatched(old, cluster, self.dispatcher.flows(), &names, &waiting);
         self.tell_problems();
     }
 

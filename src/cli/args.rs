@@ -46,6 +46,60 @@ pub struct CleanupArgs {
     pub log: LogArgs,
 }
 
+/// Flags of `controller`.
+#[derive(Debug, Clone, Args)]
+pub struct ControllerArgs {
+    /// Where the API is, and what is ours there.
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// How flows become buckets.
+    #[command(flatten)]
+    pub hash: HashArgs,
+    /// Number of buckets of the Services that have no bucket map yet: 16, 32, 64 or 128
+    ///
+    /// A map keeps the number that it was made with. 128 need a --mark-field of 9 bits on every node.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "TUNNEL_ROUTER_BUCKETS",
+        default_value = "64",
+        help_heading = "Flow hashing"
+    )]
+    pub buckets: String,
+    /// How to be watched.
+    #[command(flatten)]
+    pub observability: ObservabilityArgs,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Where the API is, and what is ours there.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct ApiArgs {
+    /// Path of a kubeconfig file [default: the pod's service account]
+    #[arg(long, value_name = "PATH", env = "TUNNEL_ROUTER_KUBECONFIG")]
+    pub kubeconfig: Option<String>,
+
+    /// Namespace of the bucket maps that the controller writes and all nodes follow
+    #[arg(long, value_name = "NAMESPACE", env = "TUNNEL_ROUTER_NAMESPACE", default_value = "kube-service-tunnel")]
+    pub namespace: String,
+
+    /// Annotation that gives a Service its external address (VIP)
+    ///
+    /// A qualified name of Kubernetes. The annotation <KEY>-mode sets the encapsulation of one Service.
+    #[arg(long, value_name = "KEY", env = "TUNNEL_ROUTER_TUNNEL_ANNOTATION", default_value = "cmd.nu/tunnel")]
+    pub annotation: String,
+
+    /// Networks that VIPs must lie in, separated by commas [default: anywhere]
+    ///
+    /// Whoever may annotate a Service can take any address in these networks. Addresses of nodes and pods, cluster IPs,
+    /// loopback, link-local and multicast addresses are refused in any case.
+    #[arg(long, value_name = "CIDR,…", env = "TUNNEL_ROUTER_VIP_CIDRS")]
+    pub vip_cidrs: Option<String>,
+}
+
 /// Where Services and nodes come from.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Kubernetes")]
@@ -57,26 +111,13 @@ pub struct KubernetesArgs {
     #[arg(long, value_name = "NAME", env = "TUNNEL_ROUTER_NODE_NAME")]
     pub node_name: Option<String>,
 
-    /// Path of a kubeconfig file [default: the pod's service account]
-    #[arg(long, value_name = "PATH", env = "TUNNEL_ROUTER_KUBECONFIG")]
-    pub kubeconfig: Option<String>,
-
-    /// Annotation that gives a Service its external address (VIP)
-    ///
-    /// A qualified name of Kubernetes. The annotation <KEY>-mode sets the encapsulation of one Service.
-    #[arg(long, value_name = "KEY", env = "TUNNEL_ROUTER_TUNNEL_ANNOTATION", default_value = "cmd.nu/tunnel")]
-    pub annotation: String,
+    /// Where the API is, and what is ours there.
+    #[command(flatten)]
+    pub api: ApiArgs,
 
     /// Label selector of the nodes that take packets in, such as node=tunnel [default: every node]
     #[arg(long, value_name = "SELECTOR", env = "TUNNEL_ROUTER_INGRESS_NODES")]
     pub ingress_nodes: Option<String>,
-
-    /// Networks that VIPs must lie in, separated by commas [default: anywhere]
-    ///
-    /// Whoever may annotate a Service can take any address in these networks. Addresses of nodes and pods, cluster IPs,
-    /// loopback, link-local and multicast addresses are refused in any case.
-    #[arg(long, value_name = "CIDR,…", env = "TUNNEL_ROUTER_VIP_CIDRS")]
-    pub vip_cidrs: Option<String>,
 
     /// Interval at which everything is compared with the kernel, even if nothing changed
     ///
@@ -118,8 +159,8 @@ pub struct EncapsulationArgs {
 pub struct HashArgs {
     /// Seed of the flow hash, 32 bits, decimal or 0x hexadecimal; the same on all nodes
     ///
-    /// Never random: all nodes must send a flow to the same pod, also after a restart. Another seed moves almost every
-    /// flow.
+    /// Never random: all nodes must send a flow to the same pod, also after a restart. A stored bucket map keeps the seed
+    /// that it was made with; where there is none, another seed moves almost every flow.
     #[arg(long, value_name = "SEED", env = "TUNNEL_ROUTER_HASH_SEED", default_value = "0x6b737431")]
     pub hash_seed: String,
 }
@@ -131,7 +172,8 @@ pub struct KernelArgs {
     /// Number of buckets that flows are hashed into: 16, 32, 64 or 128; the same on all nodes
     ///
     /// Loads of two pods differ by at most one bucket, and a Service with more pods than buckets leaves some of them without
-    /// traffic. Another number moves almost every flow. 128 need a --mark-field of 9 bits.
+    /// traffic. A stored bucket map keeps the number that it was made with; where there is none, another number moves almost
+    /// every flow. 128 need a --mark-field of 9 bits.
     #[arg(long, value_name = "COUNT", env = "TUNNEL_ROUTER_BUCKETS", default_value = "64")]
     pub buckets: String,
 

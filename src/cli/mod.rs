@@ -1,4 +1,4 @@
-//! The command line: `tunnel-router agent|cleanup|version`.
+//! The command line: `tunnel-router agent|controller|cleanup|version`.
 //!
 //! `args` declares the flags and explains them, `validate` turns them into a [`Config`]. Values stay text until then, so
 //! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
@@ -10,9 +10,10 @@ mod validate;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use args::{
-    AgentArgs, CleanupArgs, EncapsulationArgs, HashArgs, KernelArgs, KubernetesArgs, LogArgs, ObservabilityArgs,
+    AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, EncapsulationArgs, HashArgs, KernelArgs, KubernetesArgs, LogArgs,
+    ObservabilityArgs,
 };
-pub use validate::{ConfigErrors, Host, Invalid, agent_config, cleanup_config, env_of};
+pub use validate::{ConfigErrors, Host, Invalid, agent_config, cleanup_config, controller_config, env_of};
 
 /// Delivers packets for a Service's external address, as plain IP packets, into the pods of the Service.
 #[derive(Debug, Clone, Parser)]
@@ -31,6 +32,11 @@ pub enum Command {
     /// Needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the node's network namespace, and the node's /proc. Kernel state stays when
     /// the agent exits, so that an upgrade interrupts nothing; `cleanup` removes it.
     Agent(Box<AgentArgs>),
+    /// Decide for all nodes which pod gets which share of the flows, and store it in the cluster
+    ///
+    /// Run two: one of them leads, elected by a Lease, and each does nothing but talk to the Kubernetes API. Agents follow
+    /// what is stored, also while no controller runs.
+    Controller(Box<ControllerArgs>),
     /// Remove everything that the agent made on this node and in its pods
     ///
     /// Give it the same values as the agent had: they say what is the agent's.

@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use super::args::{AgentArgs, CleanupArgs, EncapsulationArgs, KernelArgs, KubernetesArgs, LogArgs};
+use super::args::{
+    AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, EncapsulationArgs, KernelArgs, KubernetesArgs, LogArgs,
+};
 use super::parse::{duration, number};
 use crate::model::config::{
-    CleanupConfig, Config, KernelObjects, LogConfig, LogFormat, MplsLabels, check_priorities, check_tables,
+    CleanupConfig, Config, ControllerConfig, KernelObjects, LogConfig, LogFormat, MplsLabels, check_priorities,
+    check_tables,
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
-use crate::model::{BucketCount, MarkField, Mode};
+use crate::model::{BucketCount, Flows, MarkField, Mode};
 
 /// What the process knows about its host, for defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,8 +74,9 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
     let mut check = Check::default();
     let (kubernetes, encapsulation) = (&args.kubernetes, &args.encapsulation);
     let node_name = node_name(&mut check, kubernetes, host);
-    let annotation = check.value("annotation", &kubernetes.annotation, AnnotationKey::new);
-    let vip_cidrs = vip_cidrs(&mut check, kubernetes);
+    let namespace = check.value("namespace", &kubernetes.api.namespace, namespace);
+    let annotation = check.value("annotation", &kubernetes.api.annotation, AnnotationKey::new);
+    let vip_cidrs = vip_cidrs(&mut check, &kubernetes.api);
     let resync = check.value("resync", &kubernetes.resync, |text| duration(text).ok_or(DURATION));
     let mode = check.value("mode", &encapsulation.mode, str::parse::<Mode>);
     let mpls = mpls_labels(&mut check, encapsulation);
@@ -84,7 +88,8 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
     check.finish(|| {
         Some(Config {
             node_name: node_name?,
-            kubeconfig: kubernetes.kubeconfig.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from),
+            kubeconfig: kubeconfig(&kubernetes.api),
+            namespace: namespace?,
             annotation: annotation?,
             ingress_nodes: kubernetes.ingress_nodes.clone().filter(|selector| !selector.trim().is_empty()),
             vip_cidrs: vip_cidrs?,
@@ -119,12 +124,51 @@ pub fn cleanup_config(args: &CleanupArgs) -> Result<CleanupConfig, ConfigErrors>
     })
 }
 
+/// The configuration of the controller.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn controller_config(args: &ControllerArgs, host: &Host) -> Result<ControllerConfig, ConfigErrors> {
+    let mut check = Check::default();
+    let namespace = check.value("namespace", &args.api.namespace, namespace);
+    let annotation = check.value("annotation", &args.api.annotation, AnnotationKey::new);
+    let vip_cidrs = vip_cidrs(&mut check, &args.api);
+    let seed = check.value("hash-seed", &args.hash.hash_seed, |text| number(text).ok_or(NUMBER));
+    let buckets = check.number("buckets", &args.buckets, BucketCount::new);
+    let metrics_address = check.value("metrics-address", &args.observability.metrics_address, listen_address);
+    let log = log_config(&mut check, &args.log);
+    // Two processes of one host are two controllers.
+    let identity = format!("{}_{}", host.hostname.as_deref().unwrap_or("controller"), std::process::id());
+    check.finish(|| {
+        Some(ControllerConfig {
+            kubeconfig: kubeconfig(&args.api),
+            namespace: namespace?,
+            annotation: annotation?,
+            vip_cidrs: vip_cidrs?,
+            identity,
+            flows: Flows { buckets: buckets?, seed: seed? },
+            metrics_address: metrics_address?,
+            log: log?,
+        })
+    })
+}
+
+fn kubeconfig(args: &ApiArgs) -> Option<PathBuf> {
+    args.kubeconfig.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// `off` and nothing at all are `None`.
 fn listen_address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
     match text {
         "" | "off" => Ok(None),
         address => address.parse().map(Some).map_err(|_| LISTEN),
     }
+}
+
+/// A DNS label (RFC 1123).
+fn namespace(name: &str) -> Result<String, &'static str> {
+    let fits = is_dns_subdomain(name) && !name.contains('.') && name.len() <= 63;
+    fits.then(|| name.to_owned()).ok_or("must be the name of a namespace, such as kube-service-tunnel")
 }
 
 const LISTEN: &str = "must be an IP address and a port, such as 127.0.0.1:9469 or [::1]:9469, or off";
@@ -185,7 +229,7 @@ fn node_name(check: &mut Check, args: &KubernetesArgs, host: &Host) -> Option<St
 }
 
 /// Notes every member that is wrong, not just the first.
-fn vip_cidrs(check: &mut Check, args: &KubernetesArgs) -> Option<Vec<IpNet>> {
+fn vip_cidrs(check: &mut Check, args: &ApiArgs) -> Option<Vec<IpNet>> {
     let members = args.vip_cidrs.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|m| !m.is_empty());
     let parsed: Vec<Option<IpNet>> = members.map(|member| check.value("vip-cidrs", member, cidr)).collect();
     parsed.into_iter().collect()

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::accounting::Counts;
 use super::labels::{BuildLabels, EndpointLabels, PodVipLabels, ProblemLabels, RoundLabels, TargetLabels, VipLabels};
-use crate::model::{BucketCount, Cluster, Problem, ServiceRef, Vip};
+use crate::model::{Cluster, Flows, Problem, ServiceRef, Vip};
 use crate::plan::nft::Counter as Counted;
 use crate::reconcile::target::{NODE, Report, State};
 
@@ -124,7 +124,7 @@ impl Metrics {
         &self,
         old: Option<&Cluster>,
         new: &Cluster,
-        buckets: BucketCount,
+        flows: Flows,
         pods: &BTreeMap<String, String>,
         waiting: &BTreeSet<String>,
     ) {
@@ -135,7 +135,7 @@ impl Metrics {
             self.count_endpoints(vip);
             let labels = VipLabels::new(vip.address, &vip.service);
             let before = old.and_then(|old| old.vips.get(&vip.address)).filter(|old| old.service == vip.service);
-            let moves = before.map_or(0, |before| moved(before, vip, buckets));
+            let moves = before.map_or(0, |before| moved(before, vip, flows));
             self.moved.get_or_create(&labels).inc_by(moves);
         }
         for vip in old.into_iter().flat_map(|old| old.vips.values()) {
@@ -256,11 +256,11 @@ fn pod_labels(vip: IpAddr, (namespace, pod): &(String, String)) -> PodVipLabels 
 }
 
 /// Buckets that had an owner and have another now, or none.
-fn moved(before: &Vip, after: &Vip, buckets: BucketCount) -> u64 {
+fn moved(before: &Vip, after: &Vip, flows: Flows) -> u64 {
     if before.endpoints == after.endpoints {
         return 0;
     }
-    let (before, after) = (before.bucket_map(buckets), after.bucket_map(buckets));
+    let (before, after) = (before.bucket_map(flows).owners, after.bucket_map(flows).owners);
     let pairs = before.owners().iter().zip(after.owners());
     pairs.map(|(before, after)| u64::from(before.is_some() && before != after)).sum()
 }

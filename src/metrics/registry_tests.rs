@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Addresses, Endpoint, Mode, Reason};
+use crate::model::{Addresses, BucketCount, Endpoint, Mode, Reason};
+
+const FLOWS: Flows = Flows { buckets: BucketCount::DEFAULT, seed: 1 };
 
 fn service(name: &str) -> ServiceRef {
     ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
@@ -23,6 +25,7 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
         client_ip_affinity: false,
         tracked: false,
         endpoints: pods.iter().map(endpoint).collect(),
+        shared: None,
     };
     Cluster { vips: BTreeMap::from([(vip.address, vip)]), ..Cluster::default() }
 }
@@ -32,7 +35,7 @@ fn names() -> BTreeMap<String, String> {
 }
 
 fn dispatched(metrics: &Metrics, old: Option<&Cluster>, new: &Cluster) {
-    metrics.dispatched(old, new, BucketCount::DEFAULT, &names(), &BTreeSet::from([NODE.to_owned()]));
+    metrics.dispatched(old, new, FLOWS, &names(), &BTreeSet::from([NODE.to_owned()]));
 }
 
 fn report(target: &str, state: State) -> Report {
@@ -111,7 +114,7 @@ fn a_pod_keeps_its_series_when_its_predecessor_of_the_same_name_ends() {
     let metrics = Metrics::default();
     dispatched(&metrics, None, &cluster("echo", &[1]));
     let successor = BTreeMap::from([("pod uid-7".to_owned(), "default/echo-1".to_owned())]);
-    metrics.dispatched(None, &cluster("echo", &[7]), BucketCount::DEFAULT, &successor, &BTreeSet::new());
+    metrics.dispatched(None, &cluster("echo", &[7]), FLOWS, &successor, &BTreeSet::new());
     metrics.reported(&report("pod uid-7", State::InSync { writes: 1, problems: Vec::new() }));
     let of_pod =
         "tunnel_router_pod_vip_received_packets_total{vip=\"192.0.2.10\",namespace=\"default\",pod=\"echo-1\"}";

@@ -95,18 +95,30 @@ impl FromIterator<Option<EndpointId>> for BucketMap {
 /// endpoints nobody owns anything. A previous map made for another number of buckets counts as none at all, because its
 /// buckets hold other flows.
 pub fn assign(previous: &BucketMap, eligible: &BTreeSet<EndpointId>, buckets: BucketCount) -> BucketMap {
+    assign_by([previous], eligible, buckets)
+}
+
+/// The same with several previous maps: an owner in an earlier one loses a bucket to the balance only after all owners in
+/// later ones.
+pub(super) fn assign_by<const N: usize>(
+    previous: [&BucketMap; N],
+    eligible: &BTreeSet<EndpointId>,
+    buckets: BucketCount,
+) -> BucketMap {
     let Some(mut filling) = Filling::new(eligible, buckets) else {
         return BucketMap::empty(buckets);
     };
-    if previous.owners().len() == buckets.iter().len() {
-        filling.fill(buckets.iter().filter_map(|bucket| {
-            let owner = previous.owner(bucket)?;
-            Some((bucket, eligible.get(owner)?))
-        }));
+    for map in previous.into_iter().filter(|map| map.owners().len() == buckets.iter().len()) {
+        filling.fill(buckets.iter().filter_map(|bucket| Some((bucket, eligible.get(map.owner(bucket)?)?))));
     }
     let free: Vec<Bucket> = buckets.iter().filter(|b| filling.map.owner(*b).is_none()).collect();
     filling.fill(free.iter().flat_map(|bucket| eligible.iter().map(|endpoint| (*bucket, endpoint))));
     filling.map
+}
+
+/// The candidate that wants a bucket most, whatever becomes of the other buckets; `None` without candidates.
+pub(super) fn favourite(bucket: Bucket, candidates: &BTreeSet<EndpointId>) -> Option<&EndpointId> {
+    candidates.iter().max_by_key(|endpoint| (weight(endpoint, bucket), *endpoint))
 }
 
 /// A map that is being filled within bounds: every endpoint may have `share` buckets, and `extra` of them one more.

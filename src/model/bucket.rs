@@ -38,7 +38,7 @@ impl fmt::Display for Bucket {
 }
 
 /// How many buckets there are: a power of two from 16 to 128.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BucketCount(u8);
 
 /// A number of buckets that cannot be used.

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::{Addresses, BucketCount, BucketMap, Family, Mode, assign};
+use super::{Addresses, Family, Flows, Mode, SharedMap};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,13 +60,22 @@ pub struct Vip {
     pub tracked: bool,
     /// All endpoints, eligible or not, sorted by pod UID, each once.
     pub endpoints: Vec<Endpoint>,
+    /// The map that the controller has decided on; `None` while it has not spoken.
+    pub shared: Option<Arc<SharedMap>>,
 }
 
 impl Vip {
-    /// Bucket → endpoint for all eligible endpoints: the same on every node.
-    pub fn bucket_map(&self, buckets: BucketCount) -> BucketMap {
-        let eligible = self.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str().into()).collect();
-        assign(&BucketMap::empty(buckets), &eligible, buckets)
+    /// How its flows become buckets; `default` is for Services without a map.
+    pub fn flows(&self, default: Flows) -> Flows {
+        self.shared.as_ref().map_or(default, |map| map.flows)
+    }
+
+    /// Bucket → endpoint: the same on every node that knows the same endpoints and map.
+    pub fn bucket_map(&self, default: Flows) -> SharedMap {
+        match &self.shared {
+            Some(map) => map.bridge(&self.endpoints),
+            None => SharedMap::new(default, &self.endpoints),
+        }
     }
 }
 
@@ -128,6 +138,8 @@ pub enum Reason {
     NotForwarding,
     /// There are more endpoints than buckets: some get no traffic.
     TooManyEndpoints,
+    /// The stored bucket map of the Service cannot be used.
+    InvalidMap,
     /// The Service is of a kind that has no endpoints of its own (ExternalName).
     UnsupportedService,
 }
@@ -146,6 +158,7 @@ impl Reason {
             Reason::FirewallDrops => "FirewallDrops",
             Reason::NotForwarding => "NotForwarding",
             Reason::TooManyEndpoints => "TooManyEndpoints",
+            Reason::InvalidMap => "InvalidMap",
             Reason::UnsupportedService => "UnsupportedService",
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::names::{AnnotationKey, LinkPrefix};
-use super::{Addresses, BucketCount, MarkField, Mode};
+use super::{Addresses, BucketCount, Flows, MarkField, Mode};
 
 /// Seed of the flow hash when none is given: fixed, because every ingress node must hash alike.
 pub const DEFAULT_HASH_SEED: u32 = 0x6b73_7431;
@@ -23,6 +23,8 @@ pub struct Config {
     pub node_name: String,
     /// Where to find the API server; `None`: the Pod's service account.
     pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the objects that are ours: bucket maps.
+    pub namespace: String,
     /// Annotation that gives a Service its VIP.
     pub annotation: AnnotationKey,
     /// Label selector of the ingress nodes, as given; `None`: every node.
@@ -43,6 +45,27 @@ pub struct Config {
     pub kernel: KernelObjects,
     /// Print the commands instead of changing the kernel.
     pub dry_run: bool,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// How to log.
+    pub log: LogConfig,
+}
+
+/// What the controller runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerConfig {
+    /// Where to find the API server; `None`: the Pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the bucket maps and the Lease.
+    pub namespace: String,
+    /// Annotation that gives a Service its VIP.
+    pub annotation: AnnotationKey,
+    /// Networks that VIPs must lie in; empty: anywhere.
+    pub vip_cidrs: Vec<IpNet>,
+    /// Who it is among several controllers.
+    pub identity: String,
+    /// What new maps are made for.
+    pub flows: Flows,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// How to log.

@@ -11,6 +11,7 @@ pub mod hash;
 pub mod mark;
 pub mod mode;
 pub mod names;
+pub mod shared;
 
 pub use assign::{BucketMap, EndpointId, assign};
 pub use bucket::{Bucket, BucketCount};
@@ -20,3 +21,4 @@ pub use family::{Addresses, Family};
 pub use hash::Flow;
 pub use mark::MarkField;
 pub use mode::Mode;
+pub use shared::{Flows, SharedMap};

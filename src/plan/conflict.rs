@@ -90,14 +90,14 @@ pub fn conflicts(observed: &Observed, settings: &Settings, modes: &BTreeSet<Mode
 
 fn tables(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
     let first = settings.table_base;
-    let last = sources_table(settings.buckets, first);
+    let last = sources_table(settings.most_buckets(), first);
     let block = observed.foreign_routes.range(first..=last);
     block.map(|(table, routes)| Conflict::Table { table: *table, routes: *routes, first, last }).collect()
 }
 
 fn rules(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
     let first = settings.rule_priority;
-    let last = first + settings.buckets.rule_slots();
+    let last = first + settings.most_buckets().rule_slots();
     let field = settings.mark.mask();
     let mut out = Vec::new();
     for rule in observed.rules.iter().filter(|r| !r.ours) {

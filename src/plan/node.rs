@@ -14,7 +14,9 @@ use super::tree::{rule_tree, sources_rule, sources_table, table};
 use super::{
     Desired, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant,
 };
-use crate::model::{BucketMap, Cluster, Endpoint, EndpointId, Family, Mode, Problem, Reason, Vip, assign};
+use crate::model::{
+    BucketCount, BucketMap, Cluster, Endpoint, EndpointId, Family, Flows, Mode, Problem, Reason, Vip, assign,
+};
 
 /// How the kernel of this node would send a packet to some address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     let me = cluster.nodes.get(&settings.node_name);
     let ingress = me.is_some_and(|n| n.ingress) && !cluster.vips.is_empty();
     let local = local_endpoints(cluster, settings);
+    let tree = settings.tree(cluster);
     let mut build = Build { desired: Desired::default(), problems: Vec::new(), gateways: BTreeSet::new() };
     if !ingress && local.is_empty() {
         return (build.desired, build.problems);
@@ -56,8 +59,8 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     if ingress {
         let families: BTreeSet<Family> = cluster.vips.values().map(Vip::family).collect();
         for family in families {
-            let Settings { mark, buckets, rule_priority, table_base, .. } = *settings;
-            build.desired.rules.extend(rule_tree(family, mark, buckets, rule_priority, table_base));
+            let Settings { mark, rule_priority, table_base, .. } = *settings;
+            build.desired.rules.extend(rule_tree(family, mark, tree, rule_priority, table_base));
         }
         for vip in cluster.vips.values() {
             build.vip(vip, &Context { cluster, routes, settings });
@@ -76,7 +79,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     let bare: BTreeSet<String> =
         facts.iter().filter(|fact| fact.bare && filtered).map(|fact| fact.dev.clone()).collect();
     if !bare.is_empty() {
-        build.sources(&ways_back(&bare, cluster, routes), cluster, settings);
+        build.sources(&ways_back(&bare, cluster, routes), cluster, (settings, tree));
     }
     let devices: BTreeSet<String> = facts.iter().map(|fact| fact.dev.clone()).collect();
     if local.iter().any(|(_, mode)| *mode == Mode::Mpls) {
@@ -126,6 +129,16 @@ impl Build {
             self.refuse(vip, why, ctx.settings);
             return;
         }
+        let flows = vip.flows(ctx.settings.flows());
+        if !ctx.settings.can_hold(flows.buckets) {
+            let field = ctx.settings.mark;
+            let why = format!(
+                "its bucket map has {} buckets, and --mark-field {field} has no room for them; give it more bits",
+                flows.buckets
+            );
+            self.refuse(vip, &why, ctx.settings);
+            return;
+        }
         // Also without endpoints: the device need not come and go with them.
         if let Some(own) = ctx.me().and_then(|node| node.tunnel_addresses().iter().next()) {
             self.link(vip, Family::of(own), ctx.settings);
@@ -143,7 +156,7 @@ impl Build {
             }
         }
         let map = buckets(vip, &ways, ctx.settings);
-        for bucket in ctx.settings.buckets.iter() {
+        for bucket in flows.buckets.iter() {
             let key = RouteKey { table: table(ctx.settings.table_base, bucket), vip: vip.address };
             let target = match map.owner(bucket).and_then(|owner| ways.get(owner.as_str())) {
                 Some((nexthop, mtu)) => RouteTarget::Via { nexthop: nexthop.clone(), mtu: *mtu },
@@ -193,13 +206,13 @@ impl Build {
     /// each VIP lies behind the devices of its endpoints, those of other nodes included: they answer this node's own
     /// connections. Only what carries none of our marks looks there, that is the
     /// filter's own look-up; VIP traffic is always marked.
-    fn sources(&mut self, devices: &BTreeSet<String>, cluster: &Cluster, settings: &Settings) {
-        let table = sources_table(settings.buckets, settings.table_base);
+    fn sources(&mut self, devices: &BTreeSet<String>, cluster: &Cluster, (settings, tree): (&Settings, BucketCount)) {
+        let table = sources_table(tree, settings.table_base);
         for vip in cluster.vips.keys().filter(|vip| vip.is_ipv4()) {
             let key = RouteKey { table, vip: *vip };
             self.desired.routes.insert(key, RouteTarget::Devices(devices.clone()));
         }
-        self.desired.rules.insert(sources_rule(settings.mark, settings.buckets, settings.rule_priority, table));
+        self.desired.rules.insert(sources_rule(settings.mark, tree, settings.rule_priority, table));
     }
 
     /// Labels by which other nodes reach this node's pods.
@@ -248,9 +261,9 @@ impl Build {
 fn buckets(vip: &Vip, ways: &BTreeMap<&str, (Nexthop, u32)>, settings: &Settings) -> BucketMap {
     let eligible: BTreeSet<EndpointId> =
         vip.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str().into()).collect();
-    let map = vip.bucket_map(settings.buckets);
+    let map = vip.bucket_map(settings.flows()).owners;
     let reachable: BTreeSet<EndpointId> = ways.keys().map(|uid| EndpointId::from(*uid)).collect();
-    if reachable == eligible { map } else { assign(&map, &reachable, settings.buckets) }
+    if reachable == eligible { map } else { assign(&map, &reachable, vip.flows(settings.flows()).buckets) }
 }
 
 /// What the routing of a VIP shows as its next hop (nft's `rt nexthop`) where labels go to `via`: an IPv4 route through an
@@ -267,6 +280,18 @@ fn vips_that(cluster: &Cluster, what: impl Fn(&Vip) -> bool) -> BTreeSet<IpAddr>
     cluster.vips.values().filter(|v| what(v)).map(|v| v.address).collect()
 }
 
+/// VIPs whose stored map was made for another hash than our own flags say, by that hash.
+fn other_flows(cluster: &Cluster, settings: &Settings) -> BTreeMap<Flows, BTreeSet<IpAddr>> {
+    let mut others: BTreeMap<Flows, BTreeSet<IpAddr>> = BTreeMap::new();
+    for vip in cluster.vips.values() {
+        let flows = vip.flows(settings.flows());
+        if flows != settings.flows() && settings.can_hold(flows.buckets) {
+            others.entry(flows).or_default().insert(vip.address);
+        }
+    }
+    others
+}
+
 fn node_table(
     cluster: &Cluster,
     gateways: Option<&BTreeSet<IpAddr>>,
@@ -277,9 +302,9 @@ fn node_table(
         affinity_vips: vips_that(cluster, |v| v.client_ip_affinity),
         endpoints: cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter()).collect(),
         mpls_gateways: gateways.clone(),
-        buckets: settings.buckets,
+        flows: settings.flows(),
+        other_flows: other_flows(cluster, settings),
         mark: settings.mark,
-        seed: settings.hash_seed,
         vxlan_port: settings.vxlan_port,
         gre6_source: None,
     });

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use crate::model::config::MplsLabels;
 use crate::model::names::LinkPrefix;
-use crate::model::{BucketCount, Family, MarkField, Mode};
+use crate::model::{BucketCount, Cluster, Family, Flows, MarkField, Mode};
 
 /// What `plan` needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Name of this node.
     pub node_name: String,
-    /// Number of buckets.
+    /// Number of buckets of a Service without a stored map.
     pub buckets: BucketCount,
     /// First routing table of our block.
     pub table_base: u32,
     /// Prefix of our links.
     pub link_prefix: LinkPrefix,
-    /// Seed of the flow hash.
+    /// Seed of the flow hash of a Service without a stored map.
     pub hash_seed: u32,
     /// Our field of the fwmark.
     pub mark: MarkField,
@@ -32,6 +32,29 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How flows become buckets where no stored map says it.
+    pub fn flows(&self) -> Flows {
+        Flows { buckets: self.buckets, seed: self.hash_seed }
+    }
+
+    /// Whether the mark field has room for so many buckets.
+    pub fn can_hold(&self, buckets: BucketCount) -> bool {
+        MarkField::new(self.mark.mask(), buckets).is_ok()
+    }
+
+    /// The number of buckets that the rules have to tell apart: that of the stored map with the most, if it is more than our
+    /// own.
+    pub fn tree(&self, cluster: &Cluster) -> BucketCount {
+        let counts = cluster.vips.values().map(|vip| vip.flows(self.flows()).buckets);
+        counts.filter(|count| self.can_hold(*count)).fold(self.buckets, BucketCount::max)
+    }
+
+    /// The most buckets that the mark field has room for, which stored maps may come to need.
+    pub fn most_buckets(&self) -> BucketCount {
+        let counts = [16, 32, 64, 128].into_iter().filter_map(|count| BucketCount::new(count).ok());
+        counts.filter(|count| self.can_hold(*count)).fold(self.buckets, BucketCount::max)
+    }
+
     /// Name of the tunnel device of a mode over a family; `None` for MPLS, which needs none.
     pub fn link(&self, mode: Mode, outer: Family) -> Option<String> {
         match (mode, outer) {

@@ -3,12 +3,17 @@
 //! It owns the records of every object and never the objects themselves: a Pod is kilobytes, its record a hundred
 //! bytes. It decides nothing about VIPs; [`resolve`](super::resolve) does, from a snapshot.
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::records::{Annotations, NodeRecord, PodRecord, Reduce, ServiceRecord, SliceRecord};
+use super::records::{Annotations, MapRecord, NodeRecord, PodRecord, Reduce, ServiceRecord, SliceRecord};
 use super::snapshot::{ObjectKey, Snapshot};
 use super::store::{Step, Store};
+use super::stored::map_name;
+use crate::model::SharedMap;
 
 /// One event of a watch, with the list that precedes it (and follows an expiry) as events, too.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +43,17 @@ pub enum Change {
     Node(Watched<Node>),
     /// Pods of the own node.
     Pod(Watched<Pod>),
+    /// ConfigMaps of the own namespace that are bucket maps.
+    Map(Watched<ConfigMap>),
+}
+
+/// A bucket map as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMap {
+    /// The ConfigMap's `metadata.resourceVersion`.
+    pub version: String,
+    /// The map; `None` if it cannot be read.
+    pub map: Option<Arc<SharedMap>>,
 }
 
 /// All that is known of the cluster.
@@ -53,6 +69,11 @@ pub struct Index {
     nodes: Store<NodeRecord>,
     /// Pods of the own node; updated by [`Change::Pod`].
     pods: Store<PodRecord>,
+    /// Bucket maps; updated by [`Change::Map`].
+    maps: Store<MapRecord>,
+    /// By UID of the Service, the last map that could be read. Updated with `maps`; a map that is damaged or deleted stays
+    /// here until its Service is gone, because the kernel of every node is as it said.
+    good_maps: Arc<BTreeMap<String, Arc<SharedMap>>>,
 }
 
 impl Index {
@@ -64,19 +85,74 @@ impl Index {
             slices: Store::default(),
             nodes: Store::default(),
             pods: Store::default(),
+            maps: Store::default(),
+            good_maps: Arc::default(),
         }
+    }
+
+    /// The same for somebody who sees no pods, on no node.
+    pub fn without_pods(annotation: &str) -> Self {
+        Self { pods: Store::unwatched(), ..Self::new(annotation) }
     }
 
     /// Takes one event and says whether [`Self::snapshot`] differs from before: a node's heartbeat, for one, changes
     /// nothing.
     pub fn apply(&mut self, change: Change) -> bool {
+        let ends_services = matches!(change, Change::Service(Watched::Delete(_) | Watched::InitDone));
+        let of_maps = matches!(change, Change::Map(_));
         let changed = match change {
             Change::Service(event) => reduce(event, &self.annotations).is_some_and(|s| self.services.step(s)),
             Change::EndpointSlice(event) => reduce(event, &self.annotations).is_some_and(|s| self.slices.step(s)),
             Change::Node(event) => reduce(event, &self.annotations).is_some_and(|s| self.nodes.step(s)),
             Change::Pod(event) => reduce(event, &self.annotations).is_some_and(|s| self.pods.step(s)),
+            Change::Map(event) => reduce(event, &self.annotations).is_some_and(|s| self.maps.step(s)),
         };
+        if of_maps && changed {
+            self.keep_good_maps();
+        }
+        if ends_services && changed {
+            self.forget_maps();
+        }
         changed && self.is_complete()
+    }
+
+    fn keep_good_maps(&mut self) {
+        let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
+        let good: Vec<(&String, &Arc<SharedMap>)> =
+            records.filter_map(|r| Some((&r.service_uid, r.map.as_ref().ok()?))).collect();
+        let new = |(uid, map): &(&String, &Arc<SharedMap>)| self.good_maps.get(*uid) != Some(*map);
+        if good.iter().any(new) {
+            let known = Arc::make_mut(&mut self.good_maps);
+            known.extend(good.into_iter().map(|(uid, map)| (uid.clone(), map.clone())));
+        }
+    }
+
+    /// Maps of Services that are gone.
+    fn forget_maps(&mut self) {
+        let Some(services) = self.services.current() else { return };
+        let uids: BTreeSet<&str> = services.values().map(|s| s.uid.as_str()).collect();
+        if self.good_maps.keys().any(|uid| !uids.contains(uid.as_str())) {
+            Arc::make_mut(&mut self.good_maps).retain(|uid, _| uids.contains(uid.as_str()));
+        }
+    }
+
+    /// What is stored for a Service; `None` if nothing is.
+    pub fn stored_map(&self, service_uid: &str) -> Option<StoredMap> {
+        let name = map_name(service_uid);
+        let record = self.maps.current()?.iter().find(|(key, _)| key.name == name)?.1;
+        Some(StoredMap { version: record.version.clone(), map: record.map.as_ref().ok().cloned() })
+    }
+
+    /// UIDs of the Services that ask for VIPs, whether they get them or not.
+    pub fn services_with_annotation(&self) -> BTreeSet<String> {
+        let services = self.services.current().into_iter().flat_map(|services| services.values());
+        services.filter(|service| service.vips.is_some()).map(|service| service.uid.clone()).collect()
+    }
+
+    /// Every ConfigMap that says it is a bucket map, with the UID in its name and its version.
+    pub fn stored_maps(&self) -> Vec<(ObjectKey, String, String)> {
+        let maps = self.maps.current().into_iter().flat_map(|maps| maps.iter());
+        maps.map(|(key, record)| (key.clone(), record.service_uid.clone(), record.version.clone())).collect()
     }
 
     /// The cluster as it is known now; `None` until every kind was listed once.
@@ -86,6 +162,8 @@ impl Index {
             slices: self.slices.current()?.clone(),
             nodes: self.nodes.current()?.clone(),
             pods: self.pods.current()?.clone(),
+            maps: self.maps.current()?.clone(),
+            good_maps: self.good_maps.clone(),
         })
     }
 
@@ -96,6 +174,7 @@ impl Index {
             ("EndpointSlice", self.slices.current().is_some()),
             ("Node", self.nodes.current().is_some()),
             ("Pod", self.pods.current().is_some()),
+            ("ConfigMap", self.maps.current().is_some()),
         ];
         known.into_iter().filter(|(_, known)| !known).map(|(kind, _)| kind).collect()
     }

@@ -25,12 +25,13 @@ pub mod selector;
 mod settings;
 mod snapshot;
 mod store;
+pub mod stored;
 mod vips;
 
 #[cfg(test)]
 mod tests;
 
-pub use index::{Change, Index, Watched};
+pub use index::{Change, Index, StoredMap, Watched};
 pub use problems::MAX_NOTE;
 pub use resolve::{LocalPod, Resolved, resolve};
 pub use selector::{Selector, SelectorError};

@@ -7,6 +7,7 @@ use super::endpoints::Lookup;
 use super::problems::{problem, shown};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
+use super::stored::map_name;
 use super::vips::{Claim, claims};
 use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip};
 
@@ -51,10 +52,14 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
                 let (tracked, problem) = tracked(&claim, settings);
                 problems.extend(problem);
                 problems.extend(serve(&claim, (mode, tracked), &lookup, settings, &mut vips));
+                problems.extend(map_problem(&claim, snapshot));
             }
             Err(problem) => problems.push(problem),
         }
         problems.extend(claim.problems());
+    }
+    for vip in vips.values_mut() {
+        vip.shared = snapshot.good_maps.get(&vip.service.uid).cloned();
     }
     problems.sort();
     Resolved { cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems }, local_pods: local_pods(snapshot) }
@@ -91,6 +96,15 @@ fn tracked(claim: &Claim<'_>, settings: &Settings) -> (bool, Option<Problem>) {
     }
 }
 
+/// What is wrong with the Service's stored map. The last one that could be read stays in use.
+fn map_problem(claim: &Claim<'_>, snapshot: &Snapshot) -> Option<Problem> {
+    let name = map_name(&claim.service.uid);
+    let (key, record) = snapshot.maps.iter().find(|(key, _)| key.name == name)?;
+    let fault = record.map.as_ref().err()?;
+    let what = format!("bucket map {key} of Service {} is not used: {fault}", claim.service);
+    Some(problem(&claim.service, Reason::InvalidMap, what, "leave it to the controller, which writes it anew"))
+}
+
 fn serve(
     claim: &Claim<'_>,
     (mode, tracked): (Mode, bool),
@@ -110,6 +124,7 @@ fn serve(
             client_ip_affinity: claim.record.client_ip_affinity,
             tracked,
             endpoints: endpoints.clone(),
+            shared: None,
         };
         vips.insert(*address, vip);
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::records::{NodeRecord, PodRecord, ServiceRecord, SliceRecord};
+use super::records::{MapRecord, NodeRecord, PodRecord, ServiceRecord, SliceRecord};
+use crate::model::SharedMap;
 
 /// Name of an object within its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,4 +49,8 @@ pub struct Snapshot {
     pub(super) nodes: Objects<NodeRecord>,
     /// The pods of the own node.
     pub(super) pods: Objects<PodRecord>,
+    /// The bucket maps as they are stored.
+    pub(super) maps: Objects<MapRecord>,
+    /// By UID of the Service, the last map that could be read, also if what is stored now cannot be.
+    pub(super) good_maps: Arc<BTreeMap<String, Arc<SharedMap>>>,
 }

@@ -41,6 +41,11 @@ impl<R> Default for Store<R> {
 }
 
 impl<R: Clone + PartialEq> Store<R> {
+    /// Of a kind that is not watched: complete, and empty for ever.
+    pub(super) fn unwatched() -> Self {
+        Self { current: Some(Objects::default()), pending: None }
+    }
+
     /// The records in use.
     pub(super) fn current(&self) -> Option<&Objects<R>> {
         self.current.as_ref()

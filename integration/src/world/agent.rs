@@ -1,4 +1,4 @@
-//! The agent of one node, as a process in the node's namespace.
+//! The agent of one node, or a controller, as a process in the node's namespace.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,8 +13,9 @@ use tokio::process::{Child, Command};
 use super::converge::PATIENCE;
 use crate::lab::Node;
 
-/// A running agent. Dropping it kills it.
+/// A running agent or controller. Dropping it kills it.
 pub struct Agent {
+    /// Name of the node, or of the controller.
     node: String,
     child: Child,
     log: PathBuf,
@@ -44,16 +45,25 @@ pub fn router_program() -> Result<PathBuf> {
 impl Agent {
     /// Starts the agent in the node's namespace; its log goes into `directory`, after what an earlier one wrote there.
     pub fn start(node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
-        let log = directory.join(format!("{}.log", node.name()));
-        let file = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(router_program()?);
-        command.arg("agent").args(flags).env("NO_COLOR", "1").kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = node.netns().spawn_async(&mut command)?;
-        Ok(Agent { node: node.name().to_owned(), child, log })
+        Agent::run(("agent", node.name()), node, flags, directory)
     }
 
-    /// Name of its node.
+    /// Starts a controller in the node's namespace.
+    pub fn start_controller(name: &str, node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
+        Agent::run(("controller", name), node, flags, directory)
+    }
+
+    fn run((subcommand, name): (&str, &str), node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
+        let log = directory.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log)?;
+        let mut command = Command::new(router_program()?);
+        command.arg(subcommand).args(flags).env("NO_COLOR", "1").kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = node.netns().spawn_async(&mut command)?;
+        Ok(Agent { node: name.to_owned(), child, log })
+    }
+
+    /// Name of its node, or of the controller.
     pub fn node(&self) -> &str {
         &self.node
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use tunnel_router::agent::dispatch::{pod_goals, underlay};
@@ -16,6 +16,7 @@ use tunnel_router::cli::{Cli, Command, Host, agent_config};
 use tunnel_router::model::config::Config;
 use tunnel_router::netns::Netns;
 use tunnel_router::reconcile::{Goal, Memory, reconcile};
+use tunnel_router::state::stored::MAP_LABEL;
 use tunnel_router::state::{Change, Index, Resolved, Watched, resolve};
 
 use super::World;
@@ -90,6 +91,8 @@ impl World {
         self.feed::<Node>(&mut index, "nodes", Change::Node, |_| true)?;
         let own = |pod: &Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(&config.node_name));
         self.feed::<Pod>(&mut index, "pods", Change::Pod, own)?;
+        let ours = |map: &ConfigMap| map.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MAP_LABEL.0));
+        self.feed::<ConfigMap>(&mut index, "configmaps", Change::Map, ours)?;
         let snapshot = index.snapshot().context("a kind was not listed")?;
         Ok(resolve(&snapshot, &state_settings(config)?))
     }

@@ -30,6 +30,9 @@ pub use witness::Witness;
 /// Port of the API server inside the lab.
 const API_PORT: u16 = 6443;
 
+/// Namespace of the agents and of what they store, as in the manifest.
+pub const NAMESPACE: &str = "kube-service-tunnel";
+
 /// Label of ingress nodes, as in the manifest.
 pub const INGRESS_LABEL: &str = "node=tunnel";
 
@@ -55,6 +58,7 @@ impl WorldSpec {
 pub struct World {
     /// The network. First, because agents and API server live in it and have to end before it.
     agents: BTreeMap<String, Agent>,
+    controllers: BTreeMap<String, Agent>,
     /// The API server.
     pub api: ApiServer,
     /// The namespaces.
@@ -74,13 +78,14 @@ impl World {
         let api = ApiServer::start(listener, Options { ranges, ..Options::default() })?;
         let directory = tempfile::tempdir()?;
         kubeconfig::write(&directory.path().join("kubeconfig"), &api.url(), None)?;
+        api.store().create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }))?;
         for node in lab.nodes() {
             api.store().create_with_status(objects::node(node))?;
         }
         let mut flags =
             vec!["--mode".to_owned(), spec.mode.to_string(), "--ingress-nodes".into(), INGRESS_LABEL.into()];
         flags.extend(spec.flags);
-        Ok(World { agents: BTreeMap::new(), api, lab, flags, directory })
+        Ok(World { agents: BTreeMap::new(), controllers: BTreeMap::new(), api, lab, flags, directory })
     }
 
     /// Starts pods, in the lab and in the API, ready.
@@ -164,6 +169,32 @@ impl World {
         self.agents.get_mut(node).with_context(|| format!("no agent runs on {node}"))
     }
 
+    /// Starts a controller, on a node of the same network.
+    pub fn start_controller(&mut self, name: &str, node: &str, flags: &[&str]) -> Result<()> {
+        let own = ["--metrics-address", "off", "--kubeconfig"].map(str::to_owned);
+        let mut all: Vec<String> = own.into_iter().chain([self.kubeconfig().display().to_string()]).collect();
+        all.extend(flags.iter().map(ToString::to_string));
+        let controller = Agent::start_controller(name, self.lab.node(node)?, &all, self.directory.path())?;
+        self.controllers.insert(name.to_owned(), controller);
+        Ok(())
+    }
+
+    /// A controller.
+    pub fn controller(&mut self, name: &str) -> Result<&mut Agent> {
+        self.controllers.get_mut(name).with_context(|| format!("no controller {name} runs"))
+    }
+
+    /// Ends a controller as a crash would.
+    pub async fn kill_controller(&mut self, name: &str) -> Result<()> {
+        self.controllers.remove(name).with_context(|| format!("no controller {name} runs"))?.kill().await
+    }
+
+    /// Replaces the flags of all agents that are started from now on, but for the mode and the ingress nodes.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags.truncate(4);
+        self.flags.extend(flags.iter().map(ToString::to_string));
+    }
+
     /// Stops all agents, politely; kernel state stays.
     pub async fn stop_agents(&mut self) -> Result<()> {
         for (_, agent) in std::mem::take(&mut self.agents) {
@@ -220,6 +251,7 @@ impl World {
 
     /// The last lines of every agent's log, for a failed test.
     pub fn logs(&self) -> String {
-        self.agents.values().map(|a| format!("--- {}\n{}", a.node(), a.tail(30))).collect()
+        let all = self.agents.values().chain(self.controllers.values());
+        all.map(|a| format!("--- {}\n{}", a.node(), a.tail(30))).collect()
     }
 }

@@ -72,6 +72,7 @@ fn action(reason: Reason) -> &'static str {
         | Reason::InvalidOption
         | Reason::EndpointRefused
         | Reason::TooManyEndpoints
+        | Reason::InvalidMap
         | Reason::UnsupportedService => "Resolve",
     }
 }

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
 use super::server::{After, Reply, Request, Server, client, until};
-use crate::kube::watch::{Pace, watch_at};
+use crate::kube::watch::{Pace, Scope, watch_at};
 use crate::state::{Change, Index, Watched};
 
+const SCOPE: Scope<'_> = Scope { node: Some("worker-a"), namespace: "tunnels" };
 const SERVICES: &str = "/api/v1/services";
 
 fn pace() -> Pace {
@@ -25,7 +26,7 @@ fn pace() -> Pace {
 }
 
 fn start(client: &Client) -> mpsc::Receiver<Change> {
-    watch_at(client, "worker-a", CancellationToken::new(), pace())
+    watch_at(client, SCOPE, CancellationToken::new(), pace())
 }
 
 fn list(version: &str, items: &[Value]) -> Reply {
@@ -115,7 +116,7 @@ async fn a_list_comes_first_and_what_changes_afterwards_follows() {
 }
 
 #[tokio::test]
-async fn the_index_is_complete_when_all_four_lists_were_received() {
+async fn the_index_is_complete_when_all_lists_were_received() {
     let server = scripted(|_, _| None).await;
     let mut changes = start(&server.client());
     let mut index = Index::new("cmd.nu/tunnel");
@@ -126,8 +127,33 @@ async fn the_index_is_complete_when_all_four_lists_were_received() {
     let lists = server.requests(|r| !r.is_watch());
     let mut paths: Vec<&str> = lists.iter().map(|r| r.path.as_str()).collect();
     paths.sort_unstable();
-    let expected = ["/api/v1/nodes", "/api/v1/pods", SERVICES, "/apis/discovery.k8s.io/v1/endpointslices"];
+    let maps = "/api/v1/namespaces/tunnels/configmaps";
+    let expected = [maps, "/api/v1/nodes", "/api/v1/pods", SERVICES, "/apis/discovery.k8s.io/v1/endpointslices"];
     assert_eq!(paths, expected);
+}
+
+#[tokio::test]
+async fn an_agent_that_may_not_see_bucket_maps_goes_on_without_and_says_so() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let refusals = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = refusals.clone();
+    let server = Server::start(move |request| {
+        if !request.path.ends_with("/configmaps") {
+            return idle(request);
+        }
+        counted.fetch_add(1, SeqCst);
+        Reply::Json(403, status(403, "Forbidden"))
+    })
+    .await;
+    let mut changes = start(&server.client());
+    let mut index = Index::new("cmd.nu/tunnel");
+    while index.snapshot().is_none() {
+        let change = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.expect("no change comes");
+        index.apply(change.unwrap());
+    }
+    assert!(refusals.load(SeqCst) >= 4, "a server that has just started refuses a few");
+    assert_eq!(log.count(&["WARN", "ConfigMap", "give us the permission"]), 1, "{}", log.text());
+    assert_eq!(server.requests(|r| r.parameter("labelSelector").is_some()).len(), refusals.load(SeqCst));
 }
 
 #[tokio::test]
@@ -227,8 +253,8 @@ async fn an_api_that_is_away_at_the_start_is_waited_for() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let _server = Server::start_at(free, idle).await;
     assert_eq!(next(&mut changes, 2).await, ["init", "done"]);
-    until("the end of the outage", || log.count(&["INFO", "works again"]) == 4).await;
-    assert_eq!(log.count(&["WARN"]), 4, "one line per kind: {}", log.text());
+    until("the end of the outage", || log.count(&["INFO", "works again"]) == 5).await;
+    assert_eq!(log.count(&["WARN"]), 5, "one line per kind: {}", log.text());
 }
 
 #[tokio::test]
@@ -335,7 +361,7 @@ async fn a_watch_that_ends_at_once_is_not_repeated_without_a_pause() {
 async fn cancelling_ends_the_watches_and_the_receiver() {
     let server = scripted(|_, _| None).await;
     let cancel = CancellationToken::new();
-    let mut changes = watch_at(&server.client(), "worker-a", cancel.clone(), pace());
+    let mut changes = watch_at(&server.client(), SCOPE, cancel.clone(), pace());
     next(&mut changes, 2).await;
     cancel.cancel();
     let end = async { while changes.recv().await.is_some() {} };

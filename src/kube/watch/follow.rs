@@ -25,10 +25,16 @@ use crate::state::{Change, ObjectKey, Watched};
 /// back stays silent about a version that is yet to come.
 const MAX_DOUBTS: u32 = 3;
 
+/// Lists that must be refused before a kind is done without: a server that has just started refuses a few.
+const MAX_REFUSALS: u32 = 4;
+
 /// Follows one kind.
 pub(super) struct Follower<K> {
     api: Api<DeserializeGuard<K>>,
     fields: Option<String>,
+    labels: Option<String>,
+    /// Lists in a row that were refused, for a kind that one can do without; `None` once that does not matter any more.
+    refusals: Option<u32>,
     changes: mpsc::Sender<Change>,
     wrap: fn(Watched<K>) -> Change,
     pace: Pace,
@@ -96,6 +102,8 @@ where
         Self {
             api,
             fields: None,
+            labels: None,
+            refusals: None,
             changes: changes.clone(),
             wrap,
             pace,
@@ -110,6 +118,19 @@ where
     /// Only objects that match this field selector.
     pub(super) fn fields(mut self, selector: String) -> Self {
         self.fields = Some(selector);
+        self
+    }
+
+    /// Only objects that match this label selector.
+    pub(super) fn labels(mut self, selector: String) -> Self {
+        self.labels = Some(selector);
+        self
+    }
+
+    /// Who wants the changes can do without this kind: where the server says again and again that we may not see it, its
+    /// list is empty until it says otherwise.
+    pub(super) fn dispensable(mut self) -> Self {
+        self.refusals = Some(0);
         self
     }
 
@@ -128,12 +149,28 @@ where
                     self.version = None;
                 }
                 Err(error) => {
+                    if self.refused(&error).await.is_err() {
+                        return;
+                    }
                     self.doubt(error.doubts_version());
                     self.outage.failed(&error);
                 }
             }
             sleep(self.backoff.failed()).await;
         }
+    }
+
+    /// Counts refusals of the first list, and gives an empty one in its place.
+    async fn refused(&mut self, error: &Ended) -> Result<(), Ended> {
+        let Some(refusals) = &mut self.refusals else { return Ok(()) };
+        *refusals = if matches!(error, Ended::Status(status) if status.code == 403) { *refusals + 1 } else { 0 };
+        if *refusals == MAX_REFUSALS {
+            self.refusals = None;
+            warn!(kind = K::KIND, "we may not list this kind and go on without: give us the permission");
+            self.send(Watched::Init).await?;
+            self.send(Watched::InitDone).await?;
+        }
+        Ok(())
     }
 
     fn doubt(&mut self, doubtful: bool) {
@@ -151,8 +188,12 @@ where
 
     /// Receives the whole list, page by page.
     async fn list(&mut self) -> Result<(), Ended> {
-        let mut params =
-            ListParams { field_selector: self.fields.clone(), ..ListParams::default() }.limit(self.pace.page);
+        let mut params = ListParams {
+            field_selector: self.fields.clone(),
+            label_selector: self.labels.clone(),
+            ..ListParams::default()
+        }
+        .limit(self.pace.page);
         let mut page = self.page(&params).await?;
         self.send(Watched::Init).await?;
         loop {
@@ -168,6 +209,7 @@ where
         let version = page.metadata.resource_version.filter(|v| !v.is_empty()).ok_or(Ended::NoVersion)?;
         self.send(Watched::InitDone).await?;
         self.version = Some(version);
+        self.refusals = None;
         self.outage.over();
         Ok(())
     }
@@ -194,7 +236,12 @@ where
     /// Watches until the server ends it, which is no failure, unless it was at once.
     async fn watch(&mut self, version: &str) -> Result<(), Ended> {
         let seconds = u32::try_from(self.pace.watch.as_secs()).unwrap_or(u32::MAX);
-        let params = WatchParams { field_selector: self.fields.clone(), ..WatchParams::default() }.timeout(seconds);
+        let params = WatchParams {
+            field_selector: self.fields.clone(),
+            label_selector: self.labels.clone(),
+            ..WatchParams::default()
+        }
+        .timeout(seconds);
         let api = self.api.clone();
         let stream = timeout(self.pace.answer, api.watch(&params, version)).await;
         let stream = stream.map_err(|_| Ended::NoAnswer(self.pace.answer))??;

@@ -1,4 +1,4 @@
-//! Four lists that stay up to date: Services, EndpointSlices, Nodes, and the Pods of the own node.
+//! Lists that stay up to date: Services, EndpointSlices, Nodes, the Pods of the own node, and the bucket maps.
 //!
 //! `kube::runtime::watcher` would be the obvious way, and is not taken: when the server refuses to *start* a watch with
 //! HTTP 410, it asks for the same version again for ever (kube-rs/kube#1042; the code of 5.0 still does); a list that
@@ -14,13 +14,14 @@ mod unreadable;
 
 use ::kube::core::DeserializeGuard;
 use ::kube::{Api, Client};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::state::Change;
+use crate::state::stored::MAP_LABEL;
 use follow::Follower;
 pub(super) use pace::Pace;
 
@@ -31,25 +32,40 @@ const WAITING: usize = 1024;
 /// Watches everything that [`state`](crate::state) needs, until the token is cancelled or the receiver is dropped. The
 /// receiver ends otherwise only if a watch panicked: what is known would silently grow old, so the agent should end,
 /// too. Must be called within a tokio runtime.
-pub fn watch(client: Client, node_name: &str, cancel: CancellationToken) -> mpsc::Receiver<Change> {
-    watch_at(&client, node_name, cancel, Pace::default())
+pub fn watch(client: Client, scope: Scope<'_>, cancel: CancellationToken) -> mpsc::Receiver<Change> {
+    watch_at(&client, scope, cancel, Pace::default())
+}
+
+/// Which objects of a kind are watched.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// Pods of this node; `None`: no pods.
+    pub node: Option<&'a str>,
+    /// Bucket maps of this namespace.
+    pub namespace: &'a str,
 }
 
 /// [`watch`] at another pace.
 pub(super) fn watch_at(
     client: &Client,
-    node_name: &str,
+    scope: Scope<'_>,
     cancel: CancellationToken,
     pace: Pace,
 ) -> mpsc::Receiver<Change> {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let own = format!("spec.nodeName={node_name}");
-    let pods = Api::<DeserializeGuard<Pod>>::all(client.clone());
+    let (label, value) = MAP_LABEL;
+    let maps = Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), scope.namespace);
     let mut tasks = JoinSet::new();
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::Service, pace).run());
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::EndpointSlice, pace).run());
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::Node, pace).run());
-    tasks.spawn(Follower::new(pods, &sender, Change::Pod, pace).fields(own).run());
+    let maps = Follower::new(maps, &sender, Change::Map, pace).labels(format!("{label}={value}"));
+    tasks.spawn(maps.dispensable().run());
+    if let Some(node) = scope.node {
+        let pods = Api::<DeserializeGuard<Pod>>::all(client.clone());
+        let own = format!("spec.nodeName={node}");
+        tasks.spawn(Follower::new(pods, &sender, Change::Pod, pace).fields(own).run());
+    }
     tokio::spawn(supervise(tasks, sender, cancel));
     receiver
 }

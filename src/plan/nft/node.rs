@@ -22,7 +22,7 @@ use super::family::{addresses, ip, named, of_family};
 use super::script::VIPS;
 use super::{BaseChain, Chain, Rule, Set, SetType, Table};
 use crate::model::hash::hash_expr;
-use crate::model::{BucketCount, Family, MarkField};
+use crate::model::{Family, Flows, MarkField};
 use crate::plan::icmp::{error_hash_expr, error_match, quoted_element, quotes_ports, source_from_vip};
 
 /// What differs from node to node and from moment to moment.
@@ -57,12 +57,12 @@ pub struct Ingress {
     pub endpoints: BTreeSet<IpAddr>,
     /// What the routing of MPLS nexthops shows as the next hop, by family of the VIP.
     pub mpls_gateways: BTreeSet<IpAddr>,
-    /// Number of buckets.
-    pub buckets: BucketCount,
+    /// How flows become buckets, but for those below.
+    pub flows: Flows,
+    /// VIPs whose flows become buckets in another way.
+    pub other_flows: BTreeMap<Flows, BTreeSet<IpAddr>>,
     /// Field of the fwmark.
     pub mark: MarkField,
-    /// Seed of the hash, the same on every node.
-    pub seed: u32,
     /// UDP port of the VXLAN tunnels.
     pub vxlan_port: u16,
     /// Source of GRE packets over IPv6, if there are any.
@@ -91,6 +91,11 @@ impl NodeTable {
             for family in self.families() {
                 chain(named("vip", family), self.vip(ingress, family));
                 chain(named("icmp_error", family), icmp_error(ingress, family));
+                for flows in ingress.others(family) {
+                    let hashed = Hashed { ingress, family, flows };
+                    chain(named(&hashed_by("vip", flows), family), Chain { base: None, rules: hashed.packets() });
+                    chain(named(&hashed_by("icmp_error", flows), family), Chain { base: None, rules: hashed.errors() });
+                }
             }
             chain("output".to_owned(), self.output(ingress));
             chain("own_error".to_owned(), self.own_error());
@@ -121,6 +126,10 @@ impl NodeTable {
             let quoted = of_family(&self.vips, family).map(|vip| quoted_element(*vip));
             sets.insert(named("quoted_vips", family), Set::new(SetType::Quoted(family), quoted));
             sets.insert(named("mpls_gateways", family), addresses(&ingress.mpls_gateways, family));
+            for flows in ingress.others(family) {
+                let vips = addresses(&ingress.other_flows[&flows], family);
+                sets.insert(named(&hashed_by("vips", flows), family), vips);
+            }
             if has(&ingress.affinity_vips, family) {
                 sets.insert(named("affinity_vips", family), addresses(&ingress.affinity_vips, family));
             }
@@ -183,16 +192,14 @@ impl NodeTable {
     }
 
     fn vip(&self, ingress: &Ingress, family: Family) -> Chain {
-        let (with, without) = (hash_expr(family, true), hash_expr(family, false));
         let untracked = self.unless_tracked(&format!("{} daddr", ip(family)), family);
         let error = format!("{} goto {}", error_match(family), named("icmp_error", family));
         let mut rules = vec![
             Rule::new("a flow may come back through another node", format!("{untracked}notrack")),
             Rule::new("errors about a flow", error),
         ];
-        rules.extend(affinity(ingress, family, without));
-        rules.push(mark_rule(ingress, "protocols with ports", "meta l4proto { tcp, udp, sctp } ", with));
-        rules.push(mark_rule(ingress, "any other protocol", "", without));
+        rules.extend(ingress.elsewhere("vip", family));
+        rules.extend(Hashed { ingress, family, flows: ingress.flows }.packets());
         Chain { base: None, rules }
     }
 
@@ -238,6 +245,20 @@ impl NodeTable {
 }
 
 impl Ingress {
+    /// The other ways of hashing that VIPs of a family have.
+    fn others(&self, family: Family) -> impl Iterator<Item = Flows> {
+        self.other_flows.iter().filter(move |(_, vips)| has(vips, family)).map(|(flows, _)| *flows)
+    }
+
+    /// The rules that send packets which are hashed in another way to the chain that does it.
+    fn elsewhere(&self, chain: &str, family: Family) -> Vec<Rule> {
+        let rule = |flows| {
+            let (set, chain) = (named(&hashed_by("vips", flows), family), named(&hashed_by(chain, flows), family));
+            Rule::new("as their bucket map says", format!("{} daddr @{set} goto {chain}", ip(family)))
+        };
+        self.others(family).map(rule).collect()
+    }
+
     /// The families of the outer packets.
     fn outer_families(&self) -> BTreeSet<Family> {
         families(&self.endpoints)
@@ -293,24 +314,54 @@ pub fn owner_tag(node: &str) -> String {
     format!("owner node={name}")
 }
 
-/// One rule that hashes `what` into the bucket and writes the mark.
-fn mark_rule(ingress: &Ingress, why: &str, matches: &str, what: &str) -> Rule {
-    let set = ingress.mark.nft_statements(what, ingress.buckets, ingress.seed).join(" ");
-    Rule::new(why, format!("{matches}{set} return"))
+/// Name of the chain or set for VIPs that are hashed in a way of their own.
+fn hashed_by(what: &str, flows: Flows) -> String {
+    format!("{what}_{}_{:x}_", flows.buckets, flows.seed)
 }
 
-/// The rule for VIPs with ClientIP affinity, if there are any.
-fn affinity(ingress: &Ingress, family: Family, addresses_only: &str) -> Option<Rule> {
-    let matches = format!("{} daddr @{} ", ip(family), named("affinity_vips", family));
-    has(&ingress.affinity_vips, family).then(|| mark_rule(ingress, "ClientIP affinity", &matches, addresses_only))
+/// The rules that hash packets of one family in one way, and write the mark.
+struct Hashed<'a> {
+    ingress: &'a Ingress,
+    family: Family,
+    flows: Flows,
 }
 
-/// An ICMP error goes where the flow goes that it quotes, or path-MTU discovery never reaches the pod.
+impl Hashed<'_> {
+    fn packets(&self) -> Vec<Rule> {
+        let (with, without) = (hash_expr(self.family, true), hash_expr(self.family, false));
+        let mut rules: Vec<Rule> = self.affinity(without).into_iter().collect();
+        rules.push(self.mark("protocols with ports", "meta l4proto { tcp, udp, sctp } ", with));
+        rules.push(self.mark("any other protocol", "", without));
+        rules
+    }
+
+    /// An ICMP error goes where the flow goes that it quotes, or path-MTU discovery never reaches the pod.
+    fn errors(&self) -> Vec<Rule> {
+        let (with, without) = (error_hash_expr(self.family, true), error_hash_expr(self.family, false));
+        let has_ports = format!("{} ", quotes_ports(self.family));
+        let mut rules: Vec<Rule> = self.affinity(without).into_iter().collect();
+        rules.push(self.mark("about protocols with ports", &has_ports, with));
+        rules.push(self.mark("about any other protocol", "", without));
+        rules
+    }
+
+    /// One rule that hashes `what` into the bucket and writes the mark.
+    fn mark(&self, why: &str, matches: &str, what: &str) -> Rule {
+        let Flows { buckets, seed } = self.flows;
+        let set = self.ingress.mark.nft_statements(what, buckets, seed).join(" ");
+        Rule::new(why, format!("{matches}{set} return"))
+    }
+
+    /// The rule for VIPs with ClientIP affinity, if there are any.
+    fn affinity(&self, addresses_only: &str) -> Option<Rule> {
+        let matches = format!("{} daddr @{} ", ip(self.family), named("affinity_vips", self.family));
+        let some = has(&self.ingress.affinity_vips, self.family);
+        some.then(|| self.mark("ClientIP affinity", &matches, addresses_only))
+    }
+}
+
 fn icmp_error(ingress: &Ingress, family: Family) -> Chain {
-    let (with, without) = (error_hash_expr(family, true), error_hash_expr(family, false));
-    let has_ports = format!("{} ", quotes_ports(family));
-    let mut rules: Vec<Rule> = affinity(ingress, family, without).into_iter().collect();
-    rules.push(mark_rule(ingress, "about protocols with ports", &has_ports, with));
-    rules.push(mark_rule(ingress, "about any other protocol", "", without));
+    let mut rules = ingress.elsewhere("icmp_error", family);
+    rules.extend(Hashed { ingress, family, flows: ingress.flows }.errors());
     Chain { base: None, rules }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::support::{both, cluster, endpoint, ip, routes, settings, vip, with_nodes};
-use crate::model::{Family, Mode, Reason};
+use crate::model::{BucketCount, Family, Flows, Mode, Reason, SharedMap};
 use crate::plan::node::desired_node;
 use crate::plan::{LabelRoute, Nexthop, RouteKey, RouteTarget, RuleAction, Sysctl};
 
@@ -127,4 +127,41 @@ fn a_node_beyond_a_router_cannot_be_reached_with_mpls_and_is_named() {
     facts.get_mut(&ip("10.0.0.2")).unwrap().gateway = Some(ip("10.0.0.254"));
     let (_, problems) = desired_node(&cluster, &facts, &settings("n1"));
     assert!(problems[0].note.contains("node n2 is not on the same link"), "{problems:?}");
+}
+
+/// A VIP whose stored map was made for this hash.
+fn mapped(address: &str, buckets: u32, seed: u32) -> crate::model::Vip {
+    let mut vip = vip(address, Mode::Gre, on_nodes());
+    let flows = Flows { buckets: BucketCount::new(buckets).unwrap(), seed };
+    vip.shared = Some(SharedMap::new(flows, &vip.endpoints).into());
+    vip
+}
+
+#[test]
+fn a_vip_is_hashed_as_its_map_says_and_the_others_as_the_flags_say() {
+    let cluster = cluster(vec![mapped("192.0.2.10", 64, 7), vip("192.0.2.11", Mode::Gre, on_nodes())]);
+    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    assert_eq!(problems, []);
+    let table = desired.nft.unwrap();
+    let rules = |chain: &str| table.chains[chain].rules.iter().map(|r| r.text.clone()).collect::<Vec<_>>().join("\n");
+    assert!(rules("vip").contains("ip daddr @vips_64_7_ goto vip_64_7_") && rules("vip").contains("mod 16 seed"));
+    assert!(rules("vip_64_7_").contains("mod 64 seed 0x7") && !rules("vip_64_7_").contains("mod 16"));
+    assert!(rules("icmp_error").contains("goto icmp_error_64_7_"));
+    assert_eq!(table.sets["vips_64_7_"].elements, BTreeSet::from(["192.0.2.10".to_owned()]));
+    let buckets = |vip| desired.routes.keys().filter(|key| key.vip == ip(vip) && key.table < 10_064).count();
+    assert_eq!((buckets("192.0.2.10"), buckets("192.0.2.11")), (64, 16));
+    // The tree tells 64 buckets apart, whatever our own flags say.
+    assert!(desired.rules.iter().any(|r| r.mark == Some((0x80 | 63, 0xff)) && r.action == RuleAction::Lookup(10_063)));
+}
+
+#[test]
+fn a_map_with_more_buckets_than_the_mark_can_hold_is_refused_and_the_others_are_served() {
+    let cluster = cluster(vec![mapped("192.0.2.10", 128, 7), vip("192.0.2.11", Mode::Gre, on_nodes())]);
+    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].reason == Reason::NodeFailed && problems[0].note.contains("128 buckets"), "{problems:?}");
+    assert!(problems[0].note.contains("--mark-field 0xff"), "{problems:?}");
+    let target = |vip| &desired.routes[&RouteKey { table: 10_000, vip: ip(vip) }];
+    assert_eq!(target("192.0.2.10"), &RouteTarget::Unreachable);
+    assert!(matches!(target("192.0.2.11"), RouteTarget::Via { .. }));
 }

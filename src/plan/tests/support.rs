@@ -64,6 +64,7 @@ pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
         client_ip_affinity: false,
         tracked: false,
         endpoints,
+        shared: None,
     }
 }
 

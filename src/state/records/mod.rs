@@ -3,6 +3,7 @@
 //! A record keeps what was written, parsed where that cannot lose anything that a user must be told about. Two objects
 //! with equal records are the same to us: that is how heartbeats and foreign status changes are ignored.
 
+mod map;
 mod node;
 mod pod;
 mod service;
@@ -16,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::ObjectKey;
 use super::settings::{conntrack_annotation, mode_annotation};
 
+pub(super) use map::MapRecord;
 pub(super) use node::NodeRecord;
 pub(super) use pod::PodRecord;
 pub(super) use service::ServiceRecord;

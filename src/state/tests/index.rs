@@ -27,10 +27,10 @@ fn there_is_no_snapshot_before_every_kind_was_listed() {
 #[test]
 fn the_kinds_that_are_waited_for_can_be_named() {
     let mut index = Index::new(ANNOTATION);
-    assert_eq!(index.missing(), ["Service", "EndpointSlice", "Node", "Pod"]);
+    assert_eq!(index.missing(), ["Service", "EndpointSlice", "Node", "Pod", "ConfigMap"]);
     index.apply(Change::Node(Watched::Init));
     index.apply(Change::Node(Watched::InitDone));
-    assert_eq!(index.missing(), ["Service", "EndpointSlice", "Pod"]);
+    assert_eq!(index.missing(), ["Service", "EndpointSlice", "Pod", "ConfigMap"]);
     assert!(World::new().0.missing().is_empty());
 }
 
@@ -38,7 +38,7 @@ fn the_kinds_that_are_waited_for_can_be_named() {
 fn a_change_before_the_first_list_is_no_substitute_for_it() {
     let mut index = Index::new(ANNOTATION);
     assert!(!index.apply(apply(mk_service("echo", "192.0.2.10"))));
-    assert_eq!(index.missing().len(), 4);
+    assert_eq!(index.missing().len(), 5);
 }
 
 #[test]

@@ -156,6 +156,8 @@ impl World {
             Change::Node(Watched::InitDone),
             Change::Pod(Watched::Init),
             Change::Pod(Watched::InitDone),
+            Change::Map(Watched::Init),
+            Change::Map(Watched::InitDone),
         ]
     }
 

@@ -1,0 +1,211 @@
+//! The stored bucket map: one controller decides, all nodes follow, and no connection is lost by it.
+//!
+//! Witnesses: the ConfigMap as the API server has it, the node's rules as `nft` lists them, and connections that were open
+//! before.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use integration::lab::PodSpec;
+use integration::traffic::{Connections, Tally};
+use integration::world::echo::{ANNOTATION, VIP, echo_at};
+use integration::world::{NAMESPACE, World, WorldSpec};
+use serde_json::{Value, json};
+use tunnel_router::model::Mode;
+
+const SERVICE: &str = "echo";
+const OPEN: usize = 120;
+
+/// Pods on both workers and one ingress node, two controllers, and a map that everybody follows.
+async fn world() -> Result<World> {
+    let flags = ["--resync", "2s"].map(str::to_owned).to_vec();
+    let mut world = World::build(WorldSpec { flags, ..WorldSpec::new(Mode::Vxlan) }).await?;
+    let pods = [("echo-1", "wrk1"), ("echo-2", "wrk2"), ("echo-3", "ing1"), ("echo-4", "wrk1")];
+    world.add_pods(pods.map(|(name, node)| (PodSpec::new(name, node), "echo")).into()).await?;
+    world.add_service(SERVICE, "echo", &[(ANNOTATION, VIP)])?;
+    world.start_controller("ctl-a", "wrk1", &[])?;
+    world.start_agents()?;
+    stored(&world, |_| true).await?;
+    world.start_controller("ctl-b", "wrk2", &[])?;
+    world.route(VIP).await?;
+    world.converged().await?;
+    Ok(world)
+}
+
+fn uid(world: &World) -> Result<String> {
+    let service = world.api.store().get("services", "default", SERVICE)?;
+    Ok(service["metadata"]["uid"].as_str().context("a Service has a UID")?.to_owned())
+}
+
+/// The stored map once it is as it should be.
+async fn stored(world: &World, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+    let name = format!("map-{}", uid(world)?);
+    let look = || {
+        let object = world.api.store().get("configmaps", NAMESPACE, &name).ok()?;
+        let map: Value = serde_json::from_str(object["data"]["map.json"].as_str()?).ok()?;
+        Some(map).filter(|map| fits(map))
+    };
+    let found = tokio::time::timeout(std::time::Duration::from_secs(60), world.api.store().wait_for(|_| look())).await;
+    found.ok().flatten().with_context(|| format!("the map did not become so\n{}", world.logs()))
+}
+
+/// Pod UID → number of buckets.
+fn shares(map: &Value) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    for owner in owners(map).into_iter().flatten() {
+        *shares.entry(owner).or_default() += 1;
+    }
+    shares
+}
+
+fn owners(map: &Value) -> Vec<Option<String>> {
+    let endpoints: Vec<&str> = map["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let owner = |index: &Value| endpoints.get(usize::try_from(index.as_u64()?).ok()?).map(ToString::to_string);
+    map["owners"].as_array().into_iter().flatten().map(owner).collect()
+}
+
+fn pod_uid(world: &World, pod: &str) -> Result<String> {
+    Ok(world.lab.pod(pod)?.uid().to_owned())
+}
+
+async fn open(world: &World) -> Result<Connections> {
+    let (connections, tally) = Connections::open(&world.client(), OPEN, echo_at(VIP)?).await?;
+    none_broken(&tally)?;
+    Ok(connections)
+}
+
+fn none_broken(tally: &Tally) -> Result<()> {
+    ensure!(tally.is_perfect(), "{tally}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_with_other_flags_hash_as_the_map_says() -> Result<()> {
+    let mut world = world().await?;
+    let map = stored(&world, |_| true).await?;
+    ensure!(map["buckets"] == 64 && map["version"] == 1, "{map}");
+    ensure!(shares(&map).values().eq(&[16, 16, 16, 16]), "{map}");
+    let mut connections = open(&world).await?;
+
+    // A rolling upgrade, node by node, to agents that would use other buckets and another seed.
+    world.set_flags(&["--resync", "2s", "--buckets", "16", "--hash-seed", "7"]);
+    for node in ["ing1", "ing2", "wrk1", "wrk2"] {
+        world.kill_agent(node).await?;
+        world.start_agent(node)?;
+        world.agent(node)?.line_after(0, "first pass complete").await?;
+        none_broken(&connections.probe_all().await)?;
+    }
+    world.converged().await?;
+    none_broken(&connections.probe_all().await)?;
+    world.perfect(VIP, 40).await?;
+    let rules = World::run_in(world.lab.node("ing1")?.netns(), "nft list table inet kube_service_tunnel")?;
+    let seed = map["seed"].as_u64().context("a seed")?;
+    ensure!(rules.contains(&format!("mod 64 seed {seed:#x}")), "the map's hash is not used:\n{rules}");
+    ensure!(stored(&world, |_| true).await? == map, "the map has changed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_buckets_of_what_leaves_or_comes_move() -> Result<()> {
+    let mut world = world().await?;
+    let before = stored(&world, |_| true).await?;
+    let gone = pod_uid(&world, "echo-4")?;
+    world.remove_pod("echo-4").await?;
+    let after = stored(&world, |map| !shares(map).contains_key(&gone)).await?;
+    for (old, new) in owners(&before).iter().zip(owners(&after)) {
+        ensure!(old.as_ref() == Some(&gone) || *old == new, "a bucket of {old:?} has moved to {new:?}");
+    }
+    ensure!(after["previous"] == json!({}), "who is gone is not drained: {after}");
+
+    world.add_pods(vec![(PodSpec::new("echo-5", "wrk2"), "echo")]).await?;
+    let new = pod_uid(&world, "echo-5")?;
+    let grown = stored(&world, |map| shares(map).contains_key(&new)).await?;
+    ensure!(shares(&grown).values().eq(&[16, 16, 16, 16]), "{grown}");
+    for (old, now) in owners(&after).iter().zip(owners(&grown)) {
+        ensure!(now.as_ref() == Some(&new) || *old == now, "a bucket of {old:?} has moved to {now:?}");
+    }
+    ensure!(grown["previous"].as_object().is_some_and(|p| p.len() == 16), "who had the buckets is told: {grown}");
+    world.converged().await?;
+    world.perfect(VIP, 40).await?;
+
+    world.api.store().delete("services", "default", SERVICE)?;
+    let none = || world.api.store().list("configmaps").ok().filter(Vec::is_empty);
+    let gone = tokio::time::timeout(std::time::Duration::from_secs(60), world.api.store().wait_for(|_| none())).await;
+    gone.ok().flatten().with_context(|| format!("the map stays\n{}", world.logs()))?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notices() -> Result<()> {
+    let world = world().await?;
+    let map = stored(&world, |_| true).await?;
+    let mut connections = open(&world).await?;
+    let name = format!("map-{}", uid(&world)?);
+    let mut newer = map.clone();
+    newer["version"] = json!(2);
+    let mut foreign = map.clone();
+    foreign["service"]["uid"] = json!("other");
+    let mut stale = map.clone();
+    stale["owners"][0] = map["owners"][1].clone();
+    let texts = ["no JSON".to_owned(), newer.to_string(), foreign.to_string(), "{}".to_owned()];
+    for text in texts {
+        world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "data": { "map.json": text } }))?;
+        none_broken(&connections.probe_all().await)?;
+        ensure!(stored(&world, |now| now["version"] == 1 && now["service"] == map["service"]).await? == map, "{text}");
+    }
+    let note = world.event_with(SERVICE, "InvalidMap", "version 2").await?;
+    ensure!(note.contains(&name) && note.contains("writes it anew"), "{note}");
+    world.event_with(SERVICE, "InvalidMap", "another Service").await?;
+
+    world.api.store().delete("configmaps", NAMESPACE, &name)?;
+    ensure!(stored(&world, |_| true).await? == map, "another map was made");
+    // Somebody takes its label away, so that nobody sees it any more.
+    world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "metadata": { "labels": null } }))?;
+    let labelled = || {
+        let object = world.api.store().get("configmaps", NAMESPACE, &name).ok()?;
+        object["metadata"]["labels"].as_object().filter(|labels| !labels.is_empty()).cloned()
+    };
+    let again = tokio::time::timeout(std::time::Duration::from_secs(60), world.api.store().wait_for(|_| labelled()));
+    again.await.ok().flatten().with_context(|| format!("the label stays away\n{}", world.logs()))?;
+    ensure!(stored(&world, |_| true).await? == map, "another map was made");
+    world.converged().await?;
+    none_broken(&connections.probe_all().await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there() -> Result<()> {
+    let mut world = world().await?;
+    let before = stored(&world, |_| true).await?;
+    world.controller("ctl-a")?.line_after(0, "leads=true").await?;
+    world.kill_controller("ctl-a").await?;
+
+    // Nobody leads: a pod goes, its buckets are spread by all nodes alike, and a new one has to wait.
+    let gone = pod_uid(&world, "echo-4")?;
+    world.remove_pod("echo-4").await?;
+    world.add_pods(vec![(PodSpec::new("echo-5", "wrk2"), "echo")]).await?;
+    world.converged().await?;
+    let mut connections = open(&world).await?;
+    none_broken(&connections.probe_all().await)?;
+
+    // Each of the two ingress nodes sends every flow where the other does.
+    for ingress in ["ing1", "ing2"] {
+        world.lab.route_vip(VIP.parse()?, &[ingress]).await?;
+        none_broken(&connections.probe_all().await)?;
+    }
+    let new = pod_uid(&world, "echo-5")?;
+    let after = stored(&world, |map| shares(map).contains_key(&new)).await?;
+    world.controller("ctl-b")?.line_after(0, "leads=true").await?;
+    for (old, now) in owners(&before).iter().zip(owners(&after)) {
+        let free = old.as_ref() == Some(&gone) || now.as_ref() == Some(&new);
+        ensure!(free || *old == now, "a bucket of {old:?} has moved to {now:?}");
+    }
+    ensure!(shares(&after).values().eq(&[16, 16, 16, 16]), "{after}");
+    world.converged().await?;
+    world.perfect(VIP, 40).await?;
+
+    // Who steps down in good order leaves at once to the next.
+    world.start_controller("ctl-c", "wrk1", &[])?;
+    world.controller("ctl-b")?.signal(nix::sys::signal::Signal::SIGTERM)?;
+    world.controller("ctl-c")?.line_after(0, "leads=true").await?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What has to be written, from what is known. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::model::{Cluster, Flows, ServiceRef, SharedMap, Vip};
+use crate::state::{Index, ObjectKey};
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Store this map in place of the version that was read, or where nothing is.
+    Write {
+        /// Whose map it is.
+        service: ServiceRef,
+        /// The map.
+        map: SharedMap,
+        /// The version that was read.
+        version: Option<String>,
+    },
+    /// Delete the map of a Service that does not ask for a VIP any more.
+    Delete {
+        /// The ConfigMap.
+        key: ObjectKey,
+        /// UID in its name.
+        uid: String,
+        /// The version that was read.
+        version: String,
+    },
+}
+
+impl Decision {
+    /// UID of the Service.
+    pub(super) fn uid(&self) -> &str {
+        match self {
+            Decision::Write { service, .. } => &service.uid,
+            Decision::Delete { uid, .. } => uid,
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Decision::Write { service, .. } => write!(f, "of Service {service}"),
+            Decision::Delete { key, .. } => key.fmt(f),
+        }
+    }
+}
+
+/// Everything that is stored differently from what it should be. A map that cannot be read is written anew from the last one
+/// that could; one for another hash than `flows` keeps it, for all its life.
+pub(super) fn decide(cluster: &Cluster, index: &Index, flows: Flows) -> Vec<Decision> {
+    let by_service: BTreeMap<&str, &Vip> = cluster.vips.values().map(|vip| (vip.service.uid.as_str(), vip)).collect();
+    let mut decisions = Vec::new();
+    for (uid, vip) in &by_service {
+        let map = match &vip.shared {
+            Some(map) => map.next(&vip.endpoints),
+            None => SharedMap::new(flows, &vip.endpoints),
+        };
+        let stored = index.stored_map(uid);
+        if stored.as_ref().and_then(|stored| stored.map.as_deref()) != Some(&map) {
+            let version = stored.map(|stored| stored.version);
+            decisions.push(Decision::Write { service: vip.service.clone(), map, version });
+        }
+    }
+    let wanted: BTreeSet<String> = index.services_with_annotation();
+    for (key, uid, version) in index.stored_maps() {
+        if !uid.is_empty() && !wanted.contains(&uid) {
+            decisions.push(Decision::Delete { key, uid, version });
+        }
+    }
+    decisions
+}
