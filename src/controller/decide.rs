@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::{Cluster, Flows, ServiceRef, SharedMap, Vip};
-use crate::state::{Index, ObjectKey};
+use crate::state::{Index, ObjectKey, StoredMap};
 
 /// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,14 @@ pub(super) enum Decision {
 }
 
 impl Decision {
+    /// The version that it rests on; `None` if nothing was stored.
+    pub(super) fn version(&self) -> Option<&str> {
+        match self {
+            Decision::Write { version, .. } => version.as_deref(),
+            Decision::Delete { version, .. } => Some(version),
+        }
+    }
+
     /// UID of the Service.
     pub(super) fn uid(&self) -> &str {
         match self {
@@ -52,23 +60,21 @@ impl fmt::Display for Decision {
 /// that could; one for another hash than `flows` keeps it, for all its life.
 pub(super) fn decide(cluster: &Cluster, index: &Index, flows: Flows) -> Vec<Decision> {
     let by_service: BTreeMap<&str, &Vip> = cluster.vips.values().map(|vip| (vip.service.uid.as_str(), vip)).collect();
+    let stored_maps = index.stored_maps();
     let mut decisions = Vec::new();
     for (uid, vip) in &by_service {
         let map = match &vip.shared {
             Some(map) => map.next(&vip.endpoints),
             None => SharedMap::new(flows, &vip.endpoints),
         };
-        let stored = index.stored_map(uid);
-        if stored.as_ref().and_then(|stored| stored.map.as_deref()) != Some(&map) {
-            let version = stored.map(|stored| stored.version);
+        let stored = stored_maps.get(*uid);
+        if stored.and_then(|stored| stored.map.as_deref()) != Some(&map) {
+            let version = stored.map(|stored| stored.version.clone());
             decisions.push(Decision::Write { service: vip.service.clone(), map, version });
         }
     }
     let wanted: BTreeSet<String> = index.services_with_annotation();
-    for (key, uid, version) in index.stored_maps() {
-        if !uid.is_empty() && !wanted.contains(&uid) {
-            decisions.push(Decision::Delete { key, uid, version });
-        }
-    }
+    let surplus = stored_maps.into_iter().filter(|(uid, _)| !wanted.contains(uid));
+    decisions.extend(surplus.map(|(uid, StoredMap { key, version, .. })| Decision::Delete { key, uid, version }));
     decisions
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch as watched};
+use k8s_openapi::api::core::v1::ConfigMap;
+use tokio::sync::{Semaphore, mpsc, watch as watched};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -30,6 +32,8 @@ pub const LEASE: &str = "tunnel-router-controller";
 const SETTLE: Duration = Duration::from_millis(20);
 /// Between two writes of one map.
 const PER_MAP: Duration = Duration::from_secs(1);
+/// Writes that are under way at once.
+const PARALLEL: usize = 8;
 
 /// Runs the controller until `shutdown`.
 ///
@@ -54,6 +58,9 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
         flows: config.flows,
         writer: MapWriter::new(client, &config.namespace),
         written: BTreeMap::new(),
+        under_way: BTreeSet::new(),
+        writes: JoinSet::new(),
+        permits: Arc::new(Semaphore::new(PARALLEL)),
     };
     info!(identity = config.identity, version = env!("CARGO_PKG_VERSION"), "controller started");
     let mut due: Option<Instant> = None;
@@ -71,9 +78,14 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
             Ok(()) = leads.changed() => due = Some(Instant::now()),
             // Who asks may have gone away.
             Some(answer) = pinged.recv() => drop(answer.send(())),
+            Some(finished) = controller.writes.join_next() => {
+                let (decision, result) = finished.context("a write has panicked")?;
+                let again = controller.finished(&decision, result);
+                due = [due, again].into_iter().flatten().min();
+            }
             () = at(due) => {
                 let lead = *leads.borrow();
-                due = if lead { controller.decide().await } else { None };
+                due = if lead { controller.decide() } else { None };
             }
         }
     }
@@ -109,48 +121,74 @@ struct Controller {
     writer: MapWriter,
     /// When each map was last tried to be written, by UID of the Service.
     written: BTreeMap<String, Instant>,
+    /// Services whose map is being written, by UID.
+    under_way: BTreeSet<String>,
+    writes: JoinSet<(Decision, Result<Option<ConfigMap>, WriteError>)>,
+    permits: Arc<Semaphore>,
 }
 
 impl Controller {
-    /// Writes what has to be written now, and says when to look again, if not for a change.
-    async fn decide(&mut self) -> Option<Instant> {
+    /// Starts the writes that are due, and says when to look again, if not for a change.
+    fn decide(&mut self) -> Option<Instant> {
         let snapshot = self.index.snapshot()?;
         let resolved = resolve(&snapshot, &self.settings);
         let decisions = decide(&resolved.cluster, &self.index, self.flows);
-        let uids: BTreeSet<String> = decisions.iter().map(|d| d.uid().to_owned()).collect();
-        self.written.retain(|uid, at| uids.contains(uid) || at.elapsed() < PER_MAP);
-        let mut next = None;
+        let uids: BTreeSet<&str> = decisions.iter().map(Decision::uid).collect();
+        self.written.retain(|uid, at| uids.contains(uid.as_str()) || at.elapsed() < PER_MAP);
+        let mut next: Option<Instant> = None;
         for decision in decisions {
+            if self.under_way.contains(decision.uid()) {
+                continue;
+            }
             let earliest = self.written.get(decision.uid()).map(|at| *at + PER_MAP);
             if let Some(earliest) = earliest.filter(|at| *at > Instant::now()) {
-                next = Some(next.map_or(earliest, |next: Instant| next.min(earliest)));
+                next = [next, Some(earliest)].into_iter().flatten().min();
                 continue;
             }
             self.written.insert(decision.uid().to_owned(), Instant::now());
-            if let Err(error) = self.carry_out(&decision).await {
-                // A conflict is resolved by the news that is on its way; anything else by trying again.
-                warn!(map = %decision, %error, "cannot store a decision, trying again");
-                let again = Instant::now() + PER_MAP;
-                next = Some(next.map_or(again, |next| next.min(again)));
-            }
+            self.under_way.insert(decision.uid().to_owned());
+            let (writer, permits) = (self.writer.clone(), self.permits.clone());
+            self.writes.spawn(async move {
+                // The semaphore is never closed.
+                let _permit = permits.acquire_owned().await;
+                let result = match &decision {
+                    Decision::Write { service, map, version } => {
+                        writer.write(service, map, version.as_deref()).await.map(Some)
+                    }
+                    Decision::Delete { key, version, .. } => writer.delete(&key.name, version).await.map(|()| None),
+                };
+                (decision, result)
+            });
         }
         next
     }
 
-    async fn carry_out(&mut self, decision: &Decision) -> Result<(), WriteError> {
-        match decision {
-            Decision::Write { service, map, version } => {
-                let stored = self.writer.write(service, map, version.as_deref()).await?;
-                info!(%service, buckets_draining = map.previous.len(), "bucket map stored");
-                // Not to wait for the watch: the next decision rests on this one.
-                self.index.apply(Change::Map(Watched::Apply(Box::new(stored))));
+    /// Takes the outcome of a write, and says when to look again.
+    fn finished(&mut self, decision: &Decision, result: Result<Option<ConfigMap>, WriteError>) -> Option<Instant> {
+        self.under_way.remove(decision.uid());
+        // Not to wait for the watch: the next decision rests on this one. Unless the watch was faster: then it knows better,
+        // for what it brought may be newer still.
+        let unseen =
+            self.index.stored_maps().get(decision.uid()).map(|stored| stored.version.as_str()) == decision.version();
+        match (result, decision) {
+            (Ok(Some(stored)), Decision::Write { service, map, .. }) => {
+                let (generation, previous) = (map.generation, map.previous.len());
+                info!(%service, generation, previous, "bucket map stored");
+                if unseen {
+                    self.index.apply(Change::Map(Watched::Apply(Box::new(stored))));
+                }
             }
-            Decision::Delete { key, version, .. } => {
-                self.writer.delete(&key.name, version).await?;
-                info!(map = %key, "bucket map of a Service that has no VIP any more deleted");
-                self.index.apply(Change::Map(Watched::Delete(key.clone())));
+            (Ok(_), Decision::Delete { key, .. }) => {
+                info!(map = %key, "bucket map of a Service that asks for no VIP any more deleted");
+                if unseen {
+                    self.index.apply(Change::Map(Watched::Delete(key.clone())));
+                }
             }
+            (Ok(None), Decision::Write { .. }) => {}
+            // A conflict is resolved by the news that is on its way, anything else by trying again.
+            (Err(error), _) => warn!(map = %decision, %error, "cannot store a decision, trying again"),
         }
-        Ok(())
+        // What has changed while it was under way is due when a second is over; that also paces what fails.
+        Some(Instant::now() + PER_MAP)
     }
 }

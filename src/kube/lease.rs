@@ -21,7 +21,8 @@ const DURATION: Duration = Duration::from_secs(15);
 /// A leader that cannot renew for so long steps down, well before another one may step in.
 const DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
-const ANSWER: Duration = Duration::from_secs(5);
+/// For one try: with [`RETRY`] between, two failed ones end before somebody else may step in.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// Stands for election.
 pub struct Election {
@@ -67,7 +68,8 @@ impl Election {
     /// Says in `leading` whether we lead, until the token is cancelled; then the Lease is given back.
     pub async fn run(mut self, leading: watch::Sender<bool>, cancel: CancellationToken) {
         loop {
-            match self.attempt().await {
+            let attempt = timeout(ANSWER, self.attempt()).await;
+            match attempt.unwrap_or(Err(TryError::NoAnswer)) {
                 Ok(()) => self.outage.over(),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => self.outage.failed(&error),
@@ -88,10 +90,10 @@ impl Election {
     async fn attempt(&mut self) -> Result<(), TryError> {
         // What is renewed now counts from before the request.
         let now = Instant::now();
-        let found = answer(self.api.get_opt(&self.name)).await?;
+        let found = self.api.get_opt(&self.name).await?;
         let Some(lease) = found else {
             let lease = self.claim(Lease::default());
-            let made = answer(self.api.create(&PostParams::default(), &lease)).await?;
+            let made = self.api.create(&PostParams::default(), &lease).await?;
             self.holds(made, now);
             return Ok(());
         };
@@ -107,7 +109,7 @@ impl Election {
         }
         if ours || holder.is_empty() || expired {
             let lease = self.claim(lease);
-            let made = answer(self.api.replace(&self.name, &PostParams::default(), &lease)).await?;
+            let made = self.api.replace(&self.name, &PostParams::default(), &lease).await?;
             self.holds(made, now);
         }
         Ok(())
@@ -149,12 +151,9 @@ impl Election {
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
         }
-        if let Err(error) = answer(self.api.replace(&self.name, &PostParams::default(), &lease)).await {
+        let replaced = timeout(ANSWER, self.api.replace(&self.name, &PostParams::default(), &lease)).await;
+        if let Err(error) = replaced.map_err(|_| TryError::NoAnswer).and_then(|result| Ok(result?)) {
             warn!(%error, "cannot give the Lease back, another controller steps in when it has run out");
         }
     }
-}
-
-async fn answer<T>(request: impl Future<Output = ::kube::Result<T>>) -> Result<T, TryError> {
-    Ok(timeout(ANSWER, request).await.map_err(|_| TryError::NoAnswer)??)
 }

@@ -23,6 +23,9 @@ pub struct Flows {
 /// The bucket map of one Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedMap {
+    /// Grows with every decision: of two maps of a Service the greater one holds, so that an old one that somebody restores
+    /// is recognised. From 1.
+    pub generation: u64,
     /// What it was made for. It stays so for the life of the map, whatever flags a later version of the agent is given.
     pub flows: Flows,
     /// The owner of each bucket.
@@ -35,7 +38,7 @@ impl SharedMap {
     /// A map without any history: a function of the endpoints alone.
     pub fn new(flows: Flows, endpoints: &[Endpoint]) -> SharedMap {
         let owners = assign(&BucketMap::empty(flows.buckets), &eligible(endpoints), flows.buckets);
-        SharedMap { flows, owners, previous: BTreeMap::new() }
+        SharedMap { generation: 1, flows, owners, previous: BTreeMap::new() }
     }
 
     /// The map as a node uses it while the writer has not spoken about these endpoints. `endpoints` are all that there
@@ -51,7 +54,7 @@ impl SharedMap {
         };
         let owners: BucketMap = self.flows.buckets.iter().map(owner).collect();
         let previous = self.previous_of(&owners, &present);
-        SharedMap { flows: self.flows, owners, previous }
+        SharedMap { generation: self.generation, flows: self.flows, owners, previous }
     }
 
     /// The writer's next map: balanced, with what arrivals take. `self` again where nothing has to change.
@@ -70,7 +73,13 @@ impl SharedMap {
                 previous.entry(bucket).or_insert_with(|| second.clone());
             }
         }
-        SharedMap { flows: self.flows, owners, previous }
+        let changed = owners != self.owners || previous != self.previous;
+        SharedMap {
+            generation: self.generation.saturating_add(u64::from(changed)),
+            flows: self.flows,
+            owners,
+            previous,
+        }
     }
 
     /// Who had each bucket before `owners`: the owner here if it was another one, else whoever had it before that.

@@ -25,7 +25,7 @@ fn endpoints(letters: &str) -> Vec<Endpoint> {
 
 fn map(owners: &str) -> SharedMap {
     let owners: BucketMap = owners.chars().map(|c| (c != '.').then(|| c.to_string().as_str().into())).collect();
-    SharedMap { flows: FLOWS(16), owners, previous: BTreeMap::new() }
+    SharedMap { generation: 1, flows: FLOWS(16), owners, previous: BTreeMap::new() }
 }
 
 fn letters(map: &SharedMap) -> String {
@@ -80,6 +80,14 @@ fn who_comes_back_gets_what_it_had() {
     let all_away = before.next(&endpoints("ABCD"));
     assert_eq!(previous(&all_away), letters(&before));
     assert_eq!(letters(&all_away.next(&endpoints("abcd"))), letters(&before));
+}
+
+#[test]
+fn every_decision_is_greater_than_the_one_before_and_bridging_decides_nothing() {
+    let before = map("aaaabbbbccccdddd");
+    assert_eq!(before.next(&endpoints("abcd")).generation, 1);
+    assert_eq!(before.next(&endpoints("abcD")).generation, 2);
+    assert_eq!(before.bridge(&endpoints("abcD")).generation, 1);
 }
 
 #[test]

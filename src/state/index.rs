@@ -12,7 +12,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::records::{Annotations, MapRecord, NodeRecord, PodRecord, Reduce, ServiceRecord, SliceRecord};
 use super::snapshot::{ObjectKey, Snapshot};
 use super::store::{Step, Store};
-use super::stored::map_name;
 use crate::model::SharedMap;
 
 /// One event of a watch, with the list that precedes it (and follows an expiry) as events, too.
@@ -54,6 +53,8 @@ pub struct StoredMap {
     pub version: String,
     /// The map; `None` if it cannot be read.
     pub map: Option<Arc<SharedMap>>,
+    /// The ConfigMap.
+    pub key: ObjectKey,
 }
 
 /// All that is known of the cluster.
@@ -98,7 +99,7 @@ impl Index {
     /// Takes one event and says whether [`Self::snapshot`] differs from before: a node's heartbeat, for one, changes
     /// nothing.
     pub fn apply(&mut self, change: Change) -> bool {
-        let ends_services = matches!(change, Change::Service(Watched::Delete(_) | Watched::InitDone));
+        let of_services = matches!(change, Change::Service(_));
         let of_maps = matches!(change, Change::Map(_));
         let changed = match change {
             Change::Service(event) => reduce(event, &self.annotations).is_some_and(|s| self.services.step(s)),
@@ -110,7 +111,7 @@ impl Index {
         if of_maps && changed {
             self.keep_good_maps();
         }
-        if ends_services && changed {
+        if of_services && changed {
             self.forget_maps();
         }
         changed && self.is_complete()
@@ -120,27 +121,24 @@ impl Index {
         let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
         let good: Vec<(&String, &Arc<SharedMap>)> =
             records.filter_map(|r| Some((&r.service_uid, r.map.as_ref().ok()?))).collect();
-        let new = |(uid, map): &(&String, &Arc<SharedMap>)| self.good_maps.get(*uid) != Some(*map);
-        if good.iter().any(new) {
-            let known = Arc::make_mut(&mut self.good_maps);
-            known.extend(good.into_iter().map(|(uid, map)| (uid.clone(), map.clone())));
+        let newer = |(uid, map): &(&String, &Arc<SharedMap>)| {
+            self.good_maps.get(*uid).is_none_or(|known| map.generation >= known.generation && known != *map)
+        };
+        let new: Vec<(String, Arc<SharedMap>)> =
+            good.into_iter().filter(newer).map(|(uid, map)| (uid.clone(), map.clone())).collect();
+        if !new.is_empty() {
+            Arc::make_mut(&mut self.good_maps).extend(new);
         }
     }
 
-    /// Maps of Services that are gone.
+    /// Maps of Services that are gone, or do not ask for a VIP any more.
     fn forget_maps(&mut self) {
         let Some(services) = self.services.current() else { return };
-        let uids: BTreeSet<&str> = services.values().map(|s| s.uid.as_str()).collect();
+        let asking = services.values().filter(|s| s.vips.is_some()).map(|s| s.uid.as_str());
+        let uids: BTreeSet<&str> = asking.collect();
         if self.good_maps.keys().any(|uid| !uids.contains(uid.as_str())) {
             Arc::make_mut(&mut self.good_maps).retain(|uid, _| uids.contains(uid.as_str()));
         }
-    }
-
-    /// What is stored for a Service; `None` if nothing is.
-    pub fn stored_map(&self, service_uid: &str) -> Option<StoredMap> {
-        let name = map_name(service_uid);
-        let record = self.maps.current()?.iter().find(|(key, _)| key.name == name)?.1;
-        Some(StoredMap { version: record.version.clone(), map: record.map.as_ref().ok().cloned() })
     }
 
     /// UIDs of the Services that ask for VIPs, whether they get them or not.
@@ -149,10 +147,14 @@ impl Index {
         services.filter(|service| service.vips.is_some()).map(|service| service.uid.clone()).collect()
     }
 
-    /// Every ConfigMap that says it is a bucket map, with the UID in its name and its version.
-    pub fn stored_maps(&self) -> Vec<(ObjectKey, String, String)> {
+    /// Every ConfigMap that says it is a bucket map and has the name of one, by UID of the Service.
+    pub fn stored_maps(&self) -> BTreeMap<String, StoredMap> {
         let maps = self.maps.current().into_iter().flat_map(|maps| maps.iter());
-        maps.map(|(key, record)| (key.clone(), record.service_uid.clone(), record.version.clone())).collect()
+        let stored = |(key, record): (&ObjectKey, &Arc<MapRecord>)| {
+            let map = record.map.as_ref().ok().cloned();
+            (record.service_uid.clone(), StoredMap { version: record.version.clone(), map, key: key.clone() })
+        };
+        maps.filter(|(_, record)| !record.service_uid.is_empty()).map(stored).collect()
     }
 
     /// The cluster as it is known now; `None` until every kind was listed once.

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use super::endpoints::Lookup;
 use super::problems::{problem, shown};
+use super::records::MapRecord;
 use super::settings::Settings;
-use super::snapshot::Snapshot;
-use super::stored::map_name;
+use super::snapshot::{ObjectKey, Snapshot};
+use super::stored::MapFault;
 use super::vips::{Claim, claims};
 use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip};
 
@@ -44,6 +45,8 @@ const KEEP: &str = "keep";
 /// at any time.
 pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
     let lookup = Lookup::new(snapshot);
+    let maps: BTreeMap<&str, (&ObjectKey, &MapRecord)> =
+        snapshot.maps.iter().map(|(key, record)| (record.service_uid.as_str(), (key, &**record))).collect();
     let (claims, mut problems) = claims(snapshot, settings);
     let mut vips = BTreeMap::new();
     for claim in claims {
@@ -52,7 +55,7 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
                 let (tracked, problem) = tracked(&claim, settings);
                 problems.extend(problem);
                 problems.extend(serve(&claim, (mode, tracked), &lookup, settings, &mut vips));
-                problems.extend(map_problem(&claim, snapshot));
+                problems.extend(map_problem(&claim, &maps, snapshot));
             }
             Err(problem) => problems.push(problem),
         }
@@ -97,10 +100,20 @@ fn tracked(claim: &Claim<'_>, settings: &Settings) -> (bool, Option<Problem>) {
 }
 
 /// What is wrong with the Service's stored map. The last one that could be read stays in use.
-fn map_problem(claim: &Claim<'_>, snapshot: &Snapshot) -> Option<Problem> {
-    let name = map_name(&claim.service.uid);
-    let (key, record) = snapshot.maps.iter().find(|(key, _)| key.name == name)?;
-    let fault = record.map.as_ref().err()?;
+fn map_problem(
+    claim: &Claim<'_>,
+    maps: &BTreeMap<&str, (&ObjectKey, &MapRecord)>,
+    snapshot: &Snapshot,
+) -> Option<Problem> {
+    let uid = claim.service.uid.as_str();
+    let (key, record) = maps.get(uid)?;
+    let fault = match (&record.map, snapshot.good_maps.get(uid)) {
+        (Err(fault), _) => fault.clone(),
+        (Ok(map), Some(good)) if map.generation < good.generation => {
+            MapFault::Stale { found: map.generation, known: good.generation }
+        }
+        (Ok(_), _) => return None,
+    };
     let what = format!("bucket map {key} of Service {} is not used: {fault}", claim.service);
     Some(problem(&claim.service, Reason::InvalidMap, what, "leave it to the controller, which writes it anew"))
 }

@@ -4,7 +4,7 @@
 //! metadata: { name: map-<UID>, namespace: kube-service-tunnel, labels: { cmd.nu/tunnel-object: bucket-map } }
 //! data:
 //!   map.json: |
-//!     { "version": 1,
+//!     { "version": 1, "generation": 17,          which form this is, and which decision
 //!       "service": { "namespace": "default", "name": "echo", "uid": "<UID>" },
 //!       "buckets": 64, "seed": 1802728497,       what the map was made for: nodes hash accordingly
 //!       "endpoints": ["<pod UID>", …],           every endpoint that is mentioned below
@@ -42,6 +42,7 @@ pub(super) fn uid_of(name: &str) -> Option<&str> {
 #[serde(deny_unknown_fields)]
 struct Wire {
     version: u64,
+    generation: u64,
     service: WireService,
     buckets: u32,
     seed: u32,
@@ -71,6 +72,7 @@ pub fn encode(service: &ServiceRef, map: &SharedMap) -> String {
     let index = |id: &EndpointId| endpoints.binary_search(&id).ok();
     let wire = Wire {
         version: MAP_VERSION,
+        generation: map.generation,
         service: WireService {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
@@ -97,6 +99,14 @@ pub enum MapFault {
     /// It is not in the form above.
     #[error("it cannot be read: {0}")]
     Malformed(String),
+    /// It is older than one that was there before.
+    #[error("it has generation {found}, and {known} was there already")]
+    Stale {
+        /// That of the map.
+        found: u64,
+        /// That of the last good one.
+        known: u64,
+    },
     /// It says that it is another Service's.
     #[error("it belongs to another Service ({0})")]
     Foreign(String),
@@ -132,6 +142,7 @@ pub fn decode(text: Option<&str>, service_uid: &str) -> Result<SharedMap, MapFau
         wire.owners.into_iter().map(|index| index.map(id).transpose()).collect::<Result<_, _>>()?;
     let previous = wire.previous.into_iter().map(|(number, index)| Ok((bucket(number)?, id(index)?)));
     Ok(SharedMap {
+        generation: wire.generation,
         flows: Flows { buckets, seed: wire.seed },
         owners: owners.into_iter().collect(),
         previous: previous.collect::<Result<_, MapFault>>()?,
@@ -150,14 +161,14 @@ mod tests {
         let owner = |n: u32| (n != 3).then(|| EndpointId::from(["a", "c"][usize::from(n % 2 == 1)]));
         let flows = Flows { buckets: BucketCount::new(16).unwrap(), seed: 0xffff_ffff };
         let previous = [(Bucket::new(15).unwrap(), "b".into())].into();
-        SharedMap { flows, owners: (0..16).map(owner).collect(), previous }
+        SharedMap { generation: 5, flows, owners: (0..16).map(owner).collect(), previous }
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let text = encode(&service(), &map());
         assert_eq!(decode(Some(&text), "u-1").unwrap(), map());
-        let expected = r#"{"version":1,"service":{"namespace":"default","name":"echo","uid":"u-1"},"buckets":16,"seed":4294967295,"endpoints":["a","b","c"],"owners":[0,2,0,null,0,2,0,2,0,2,0,2,0,2,0,2],"previous":{"15":1}}"#;
+        let expected = r#"{"version":1,"generation":5,"service":{"namespace":"default","name":"echo","uid":"u-1"},"buckets":16,"seed":4294967295,"endpoints":["a","b","c"],"owners":[0,2,0,null,0,2,0,2,0,2,0,2,0,2,0,2],"previous":{"15":1}}"#;
         assert_eq!(text, expected);
     }
 
@@ -165,7 +176,8 @@ mod tests {
     fn a_map_of_the_largest_service_fits_into_a_configmap_many_times() {
         let owner = |n: u32| Some(EndpointId::from(format!("{n:08x}-0000-4000-8000-000000000000").as_str()));
         let flows = Flows { buckets: BucketCount::new(128).unwrap(), seed: 1 };
-        let largest = SharedMap { flows, owners: (0..128).map(owner).collect(), previous: BTreeMap::new() };
+        let largest =
+            SharedMap { generation: 1, flows, owners: (0..128).map(owner).collect(), previous: BTreeMap::new() };
         // The API takes 1 MiB.
         assert!(encode(&service(), &largest).len() < 8 << 10);
     }
