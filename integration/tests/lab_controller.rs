@@ -4,6 +4,7 @@
 //! before.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
@@ -15,6 +16,7 @@ use tunnel_router::model::Mode;
 
 const SERVICE: &str = "echo";
 const OPEN: usize = 120;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Pods on both workers and one ingress node, two controllers, and a map that everybody follows.
 async fn world() -> Result<World> {
@@ -45,8 +47,16 @@ async fn stored(world: &World, fits: impl Fn(&Value) -> bool) -> Result<Value> {
         let map: Value = serde_json::from_str(object["data"]["map.json"].as_str()?).ok()?;
         Some(map).filter(|map| fits(map))
     };
-    let found = tokio::time::timeout(std::time::Duration::from_secs(60), world.api.store().wait_for(|_| look())).await;
+    let found = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| look())).await;
     found.ok().flatten().with_context(|| format!("the map did not become so\n{}", world.logs()))
+}
+
+/// Waits until no map is stored.
+async fn no_map(world: &World) -> Result<()> {
+    let none = || world.api.store().list("configmaps").ok().filter(Vec::is_empty);
+    let gone = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| none())).await;
+    gone.ok().flatten().with_context(|| format!("the map stays\n{}", world.logs()))?;
+    Ok(())
 }
 
 /// Pod UID → number of buckets.
@@ -135,9 +145,7 @@ async fn only_the_buckets_of_what_leaves_or_comes_move() -> Result<()> {
     world.perfect(VIP, 40).await?;
 
     world.api.store().delete("services", "default", SERVICE)?;
-    let none = || world.api.store().list("configmaps").ok().filter(Vec::is_empty);
-    let gone = tokio::time::timeout(std::time::Duration::from_secs(60), world.api.store().wait_for(|_| none())).await;
-    gone.ok().flatten().with_context(|| format!("the map stays\n{}", world.logs()))?;
+    no_map(&world).await?;
     Ok(())
 }
 
@@ -174,7 +182,7 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
         let object = world.api.store().get("configmaps", NAMESPACE, &name).ok()?;
         object["metadata"]["labels"].as_object().filter(|labels| !labels.is_empty()).cloned()
     };
-    let again = tokio::time::timeout(std::time::Duration::from_secs(60), world.api.store().wait_for(|_| labelled()));
+    let again = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| labelled()));
     again.await.ok().flatten().with_context(|| format!("the label stays away\n{}", world.logs()))?;
     ensure!(stored(&world, |_| true).await? == map, "another map was made");
     world.converged().await?;
@@ -216,5 +224,34 @@ async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there()
     world.start_controller("ctl-c", "wrk1", &[])?;
     world.controller("ctl-b")?.signal(nix::sys::signal::Signal::SIGTERM)?;
     world.controller("ctl-c")?.line_after(0, "leads=true").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_wait_for_a_controller_are_told_of_and_a_map_is_made_anew_on_demand() -> Result<()> {
+    let mut world = world().await?;
+    for name in ["ctl-a", "ctl-b"] {
+        world.kill_controller(name).await?;
+    }
+    world.add_pods(vec![(PodSpec::new("echo-5", "wrk2"), "echo")]).await?;
+    let note = world.event(SERVICE, "NoController").await?;
+    ensure!(note.contains("a ready pod gets no traffic of Service default/echo"), "{note}");
+    world.perfect(VIP, 40).await?;
+
+    world.start_controller("ctl-c", "wrk1", &["--buckets", "16", "--hash-seed", "9"])?;
+    let new = pod_uid(&world, "echo-5")?;
+    let kept = stored(&world, |map| shares(map).contains_key(&new)).await?;
+    ensure!(kept["buckets"] == 64, "a map keeps what it was made with: {kept}");
+    world.logged("ing1", "problem resolved").await?;
+
+    world.annotate(SERVICE, ANNOTATION, None)?;
+    no_map(&world).await?;
+    world.annotate(SERVICE, ANNOTATION, Some(VIP))?;
+    let anew = stored(&world, |map| map["buckets"] == 16).await?;
+    ensure!(anew["seed"] == 9 && anew["generation"] == 1, "{anew}");
+    world.converged().await?;
+    world.perfect(VIP, 40).await?;
+    let rules = World::run_in(world.lab.node("ing1")?.netns(), "nft list table inet kube_service_tunnel")?;
+    ensure!(rules.contains("mod 16 seed 0x9"), "the new map's hash is not used:\n{rules}");
     Ok(())
 }

@@ -10,5 +10,6 @@ pub mod dry_run;
 pub mod run;
 pub mod start;
 pub mod status;
+mod waiting;
 
 pub use run::run;

@@ -12,6 +12,7 @@ use tracing::info;
 use super::dispatch::{Dispatcher, send};
 use super::start::{preflight, state_settings};
 use super::status::Status;
+use super::waiting::Waiting;
 use crate::kube::{Reporter, Scope, client, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
@@ -60,6 +61,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         reporter: Reporter::new(client.clone(), &config.node_name, shutdown.clone()),
         metrics,
         unready,
+        waiting: Waiting::default(),
         last: None,
     };
     let mut changes = watch(client, scope(&config), shutdown.clone());
@@ -79,6 +81,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             () = at(due) => {
                 due = None;
                 agent.resolve();
+            }
+            () = at(agent.waiting.due()) => {
+                agent.waiting.ripen(tokio::time::Instant::now());
+                agent.tell_problems();
             }
         }
         agent.tell_whether_ready();
@@ -107,6 +113,7 @@ struct Agent {
     reporter: Reporter,
     metrics: Arc<Metrics>,
     unready: watched::Sender<Vec<String>>,
+    waiting: Waiting,
     /// What was dispatched last.
     last: Option<Resolved>,
 }
@@ -126,6 +133,7 @@ impl Agent {
         let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
         let pods = self.dispatcher.dispatch(resolved);
         self.status.dispatched(&cluster.problems, services, pods);
+        self.waiting.dispatched(cluster, tokio::time::Instant::now());
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
         self.metrics.dispatched(old, cluster, self.dispatcher.flows(), &names, &waiting);
@@ -133,7 +141,8 @@ impl Agent {
     }
 
     fn tell_problems(&mut self) {
-        let problems = self.status.problems();
+        let mut problems = self.status.problems();
+        problems.extend(self.waiting.problems());
         self.metrics.problems(&problems);
         self.reporter.report(problems);
     }

@@ -3,7 +3,7 @@
 //! Every node derives the same [`Cluster`] from the same objects; what differs from node to node (is this endpoint
 //! local, is this node an ingress node) is asked later, by `plan`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -68,6 +68,18 @@ impl Vip {
     /// How its flows become buckets; `default` is for Services without a map.
     pub fn flows(&self, default: Flows) -> Flows {
         self.shared.as_ref().map_or(default, |map| map.flows)
+    }
+
+    /// Eligible endpoints without a bucket that the controller has yet to give them; those for which there are not enough
+    /// buckets do not count.
+    pub fn waiting(&self) -> usize {
+        let Some(map) = &self.shared else { return 0 };
+        let eligible: BTreeSet<&str> =
+            self.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str()).collect();
+        let served = map.owners.counts().keys().filter(|id| eligible.contains(id.as_str())).count();
+        let room = usize::try_from(map.flows.buckets.get()).unwrap_or(usize::MAX);
+        // None of them is left: then nodes give all buckets to those who are there.
+        if served == 0 { 0 } else { eligible.len().min(room) - served.min(room) }
     }
 
     /// Bucket → endpoint: the same on every node that knows the same endpoints and map.
@@ -140,6 +152,8 @@ pub enum Reason {
     TooManyEndpoints,
     /// The stored bucket map of the Service cannot be used.
     InvalidMap,
+    /// No controller gives new pods their share.
+    NoController,
     /// The Service is of a kind that has no endpoints of its own (ExternalName).
     UnsupportedService,
 }
@@ -159,6 +173,7 @@ impl Reason {
             Reason::NotForwarding => "NotForwarding",
             Reason::TooManyEndpoints => "TooManyEndpoints",
             Reason::InvalidMap => "InvalidMap",
+            Reason::NoController => "NoController",
             Reason::UnsupportedService => "UnsupportedService",
         }
     }

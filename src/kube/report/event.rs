@@ -73,6 +73,7 @@ fn action(reason: Reason) -> &'static str {
         | Reason::EndpointRefused
         | Reason::TooManyEndpoints
         | Reason::InvalidMap
+        | Reason::NoController
         | Reason::UnsupportedService => "Resolve",
     }
 }
