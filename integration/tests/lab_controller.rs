@@ -34,21 +34,9 @@ async fn world() -> Result<World> {
     Ok(world)
 }
 
-fn uid(world: &World) -> Result<String> {
-    let service = world.api.store().get("services", "default", SERVICE)?;
-    Ok(service["metadata"]["uid"].as_str().context("a Service has a UID")?.to_owned())
-}
-
 /// The stored map once it is as it should be.
 async fn stored(world: &World, fits: impl Fn(&Value) -> bool) -> Result<Value> {
-    let name = format!("map-{}", uid(world)?);
-    let look = || {
-        let object = world.api.store().get("configmaps", NAMESPACE, &name).ok()?;
-        let map: Value = serde_json::from_str(object["data"]["map.json"].as_str()?).ok()?;
-        Some(map).filter(|map| fits(map))
-    };
-    let found = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| look())).await;
-    found.ok().flatten().with_context(|| format!("the map did not become so\n{}", world.logs()))
+    world.stored_map(SERVICE, fits).await
 }
 
 /// Waits until no map is stored.
@@ -154,7 +142,7 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
     let world = world().await?;
     let map = stored(&world, |_| true).await?;
     let mut connections = open(&world).await?;
-    let name = format!("map-{}", uid(&world)?);
+    let name = world.map_name(SERVICE)?;
     let mut newer = map.clone();
     newer["version"] = json!(2);
     let mut foreign = map.clone();

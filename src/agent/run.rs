@@ -70,7 +70,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            Some(change) = changes.recv() => {
+            change = changes.recv() => {
+                let Some(change) = change else {
+                    // What is known would silently grow old.
+                    anyhow::ensure!(shutdown.is_cancelled(), "the watches have ended");
+                    break;
+                };
                 if agent.index.apply(change) && due.is_none() {
                     due = Some(tokio::time::Instant::now() + SETTLE);
                 }

@@ -43,7 +43,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
     let client = client(config.kubeconfig.as_deref()).await.context("cannot talk to Kubernetes")?;
     let (leading, mut leads) = watched::channel(false);
     let election = Election::new(client.clone(), &config.namespace, LEASE, &config.identity);
-    let election = tokio::spawn(election.run(leading, shutdown.clone()));
+    let mut election = tokio::spawn(election.run(leading, shutdown.clone()));
     let (pings, mut pinged) = mpsc::channel::<Ping>(1);
     let unready = watched::Sender::new(vec!["has not read the cluster yet".to_owned()]);
     if let Some(address) = config.metrics_address {
@@ -67,7 +67,15 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            Some(change) = changes.recv() => {
+            ended = &mut election => {
+                ended.context("the election has panicked")?;
+                break;
+            }
+            change = changes.recv() => {
+                let Some(change) = change else {
+                    anyhow::ensure!(shutdown.is_cancelled(), "the watches have ended");
+                    break;
+                };
                 if controller.index.apply(change) {
                     due = due.or(Some(Instant::now() + SETTLE));
                 }
@@ -89,8 +97,10 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
             }
         }
     }
-    // It gives the Lease back.
-    election.await.context("the election has panicked")?;
+    if !election.is_finished() {
+        // It gives the Lease back.
+        election.await.context("the election has panicked")?;
+    }
     info!("controller stopped, nodes go on with what is stored");
     Ok(())
 }

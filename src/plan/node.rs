@@ -133,7 +133,8 @@ impl Build {
         if !ctx.settings.can_hold(flows.buckets) {
             let field = ctx.settings.mark;
             let why = format!(
-                "its bucket map has {} buckets, and --mark-field {field} has no room for them; give it more bits",
+                "its bucket map has {} buckets, and there is no room for them: give --mark-field {field} more bits, or \
+                 --table-base and --rule-priority lower numbers",
                 flows.buckets
             );
             self.refuse(vip, &why, ctx.settings);

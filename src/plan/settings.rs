@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::config::MplsLabels;
+use crate::model::config::{MplsLabels, check_priorities, check_tables};
 use crate::model::names::LinkPrefix;
 use crate::model::{BucketCount, Cluster, Family, Flows, MarkField, Mode};
 
@@ -37,9 +37,11 @@ impl Settings {
         Flows { buckets: self.buckets, seed: self.hash_seed }
     }
 
-    /// Whether the mark field has room for so many buckets.
+    /// Whether mark field, tables and priorities have room for so many buckets.
     pub fn can_hold(&self, buckets: BucketCount) -> bool {
         MarkField::new(self.mark.mask(), buckets).is_ok()
+            && check_tables(self.table_base, buckets).is_ok()
+            && check_priorities(self.rule_priority, buckets).is_ok()
     }
 
     /// The number of buckets that the rules have to tell apart: that of the stored map with the most, if it is more than our
@@ -49,7 +51,7 @@ impl Settings {
         counts.filter(|count| self.can_hold(*count)).fold(self.buckets, BucketCount::max)
     }
 
-    /// The most buckets that the mark field has room for, which stored maps may come to need.
+    /// The most buckets that there is room for, which stored maps may come to need.
     pub fn most_buckets(&self) -> BucketCount {
         let counts = [16, 32, 64, 128].into_iter().filter_map(|count| BucketCount::new(count).ok());
         counts.filter(|count| self.can_hold(*count)).fold(self.buckets, BucketCount::max)

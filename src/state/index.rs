@@ -108,36 +108,30 @@ impl Index {
             Change::Pod(event) => reduce(event, &self.annotations).is_some_and(|s| self.pods.step(s)),
             Change::Map(event) => reduce(event, &self.annotations).is_some_and(|s| self.maps.step(s)),
         };
-        if of_maps && changed {
-            self.keep_good_maps();
-        }
-        if of_services && changed {
-            self.forget_maps();
+        if changed && (of_maps || of_services) {
+            self.refresh_good_maps();
         }
         changed && self.is_complete()
     }
 
-    fn keep_good_maps(&mut self) {
-        let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
-        let good: Vec<(&String, &Arc<SharedMap>)> =
-            records.filter_map(|r| Some((&r.service_uid, r.map.as_ref().ok()?))).collect();
-        let newer = |(uid, map): &(&String, &Arc<SharedMap>)| {
-            self.good_maps.get(*uid).is_none_or(|known| map.generation >= known.generation && known != *map)
+    /// Takes in what is stored and newer, and forgets the maps of Services that are gone or do not ask for a VIP any more.
+    fn refresh_good_maps(&mut self) {
+        let asking: Option<BTreeSet<&str>> = self.services.current().map(|services| {
+            services.values().filter(|service| service.vips.is_some()).map(|service| service.uid.as_str()).collect()
+        });
+        let wanted = |uid: &str| asking.as_ref().is_none_or(|uids| uids.contains(uid));
+        let newer = |uid: &str, map: &Arc<SharedMap>| {
+            self.good_maps.get(uid).is_none_or(|known| map.generation >= known.generation && known != map)
         };
-        let new: Vec<(String, Arc<SharedMap>)> =
-            good.into_iter().filter(newer).map(|(uid, map)| (uid.clone(), map.clone())).collect();
-        if !new.is_empty() {
-            Arc::make_mut(&mut self.good_maps).extend(new);
-        }
-    }
-
-    /// Maps of Services that are gone, or do not ask for a VIP any more.
-    fn forget_maps(&mut self) {
-        let Some(services) = self.services.current() else { return };
-        let asking = services.values().filter(|s| s.vips.is_some()).map(|s| s.uid.as_str());
-        let uids: BTreeSet<&str> = asking.collect();
-        if self.good_maps.keys().any(|uid| !uids.contains(uid.as_str())) {
-            Arc::make_mut(&mut self.good_maps).retain(|uid, _| uids.contains(uid.as_str()));
+        let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
+        let good = records.filter_map(|record| Some((&record.service_uid, record.map.as_ref().ok()?)));
+        let good = good.filter(|(uid, map)| wanted(uid) && newer(uid, map));
+        let new: Vec<(String, Arc<SharedMap>)> = good.map(|(uid, map)| (uid.clone(), map.clone())).collect();
+        let gone: Vec<String> = self.good_maps.keys().filter(|uid| !wanted(uid)).cloned().collect();
+        if !new.is_empty() || !gone.is_empty() {
+            let known = Arc::make_mut(&mut self.good_maps);
+            known.retain(|uid, _| !gone.contains(uid));
+            known.extend(new);
         }
     }
 

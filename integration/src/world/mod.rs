@@ -249,6 +249,24 @@ impl World {
         })
     }
 
+    /// Name of the ConfigMap with the bucket map of a Service.
+    pub fn map_name(&self, service: &str) -> Result<String> {
+        let service = self.api.store().get("services", "default", service)?;
+        Ok(format!("map-{}", service["metadata"]["uid"].as_str().context("a Service has a UID")?))
+    }
+
+    /// The stored bucket map of a Service, once it is as it should be.
+    pub async fn stored_map(&self, service: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+        let name = self.map_name(service)?;
+        let look = || {
+            let object = self.api.store().get("configmaps", NAMESPACE, &name).ok()?;
+            let map: Value = serde_json::from_str(object["data"]["map.json"].as_str()?).ok()?;
+            Some(map).filter(|map| fits(map))
+        };
+        let found = tokio::time::timeout(converge::PATIENCE, self.api.store().wait_for(|_| look())).await;
+        found.ok().flatten().with_context(|| format!("{name} did not become so\n{}", self.logs()))
+    }
+
     /// The last lines of every agent's log, for a failed test.
     pub fn logs(&self) -> String {
         let all = self.agents.values().chain(self.controllers.values());

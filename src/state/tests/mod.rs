@@ -2,6 +2,7 @@
 
 mod annotation;
 mod index;
+mod maps;
 mod nodes;
 mod order;
 mod pods;
