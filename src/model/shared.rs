@@ -23,8 +23,7 @@ pub struct Flows {
 /// The bucket map of one Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedMap {
-    /// Grows with every decision: of two maps of a Service the greater one holds, so that an old one that somebody restores
-    /// is recognised. From 1.
+    /// Grows with every decision, so that an old map that somebody puts back is recognised. From 1.
     pub generation: u64,
     /// What it was made for. It stays so for the life of the map, whatever flags a later version of the agent is given.
     pub flows: Flows,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::records::{Annotations, MapRecord, NodeRecord, PodRecord, Reduce, ServiceRecord, SliceRecord};
+use super::records::{Annotations, GoodMap, MapRecord, NodeRecord, PodRecord, Reduce, ServiceRecord, SliceRecord};
 use super::snapshot::{ObjectKey, Snapshot};
 use super::store::{Step, Store};
 use crate::model::SharedMap;
@@ -74,7 +74,7 @@ pub struct Index {
     maps: Store<MapRecord>,
     /// By UID of the Service, the last map that could be read. Updated with `maps`; a map that is damaged or deleted stays
     /// here until its Service is gone, because the kernel of every node is as it said.
-    good_maps: Arc<BTreeMap<String, Arc<SharedMap>>>,
+    good_maps: Arc<BTreeMap<String, GoodMap>>,
 }
 
 impl Index {
@@ -120,13 +120,12 @@ impl Index {
             services.values().filter(|service| service.vips.is_some()).map(|service| service.uid.as_str()).collect()
         });
         let wanted = |uid: &str| asking.as_ref().is_none_or(|uids| uids.contains(uid));
-        let newer = |uid: &str, map: &Arc<SharedMap>| {
-            self.good_maps.get(uid).is_none_or(|known| map.generation >= known.generation && known != map)
+        let newer = |uid: &str, map: &GoodMap| {
+            self.good_maps.get(uid).is_none_or(|known| known != map && !map.is_older_than(known))
         };
         let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
-        let good = records.filter_map(|record| Some((&record.service_uid, record.map.as_ref().ok()?)));
-        let good = good.filter(|(uid, map)| wanted(uid) && newer(uid, map));
-        let new: Vec<(String, Arc<SharedMap>)> = good.map(|(uid, map)| (uid.clone(), map.clone())).collect();
+        let good = records.filter_map(|record| Some((record.service_uid.clone(), record.good()?)));
+        let new: Vec<(String, GoodMap)> = good.filter(|(uid, map)| wanted(uid) && newer(uid, map)).collect();
         let gone: Vec<String> = self.good_maps.keys().filter(|uid| !wanted(uid)).cloned().collect();
         if !new.is_empty() || !gone.is_empty() {
             let known = Arc::make_mut(&mut self.good_maps);

@@ -62,7 +62,7 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
         problems.extend(claim.problems());
     }
     for vip in vips.values_mut() {
-        vip.shared = snapshot.good_maps.get(&vip.service.uid).cloned();
+        vip.shared = snapshot.good_maps.get(&vip.service.uid).map(|good| good.map.clone());
     }
     problems.sort();
     Resolved { cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems }, local_pods: local_pods(snapshot) }
@@ -107,12 +107,13 @@ fn map_problem(
 ) -> Option<Problem> {
     let uid = claim.service.uid.as_str();
     let (key, record) = maps.get(uid)?;
-    let fault = match (&record.map, snapshot.good_maps.get(uid)) {
-        (Err(fault), _) => fault.clone(),
-        (Ok(map), Some(good)) if map.generation < good.generation => {
-            MapFault::Stale { found: map.generation, known: good.generation }
+    let fault = match &record.map {
+        Err(fault) => fault.clone(),
+        Ok(map) => {
+            let known = snapshot.good_maps.get(uid)?;
+            let stale = MapFault::Stale { found: map.generation, known: known.map.generation };
+            record.good()?.is_older_than(known).then_some(stale)?
         }
-        (Ok(_), _) => return None,
     };
     let what = format!("bucket map {key} of Service {} is not used: {fault}", claim.service);
     Some(problem(&claim.service, Reason::InvalidMap, what, "leave it to the controller, which writes it anew"))

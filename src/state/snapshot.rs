@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::records::{MapRecord, NodeRecord, PodRecord, ServiceRecord, SliceRecord};
-use crate::model::SharedMap;
+use super::records::{GoodMap, MapRecord, NodeRecord, PodRecord, ServiceRecord, SliceRecord};
 
 /// Name of an object within its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,5 +51,5 @@ pub struct Snapshot {
     /// The bucket maps as they are stored.
     pub(super) maps: Objects<MapRecord>,
     /// By UID of the Service, the last map that could be read, also if what is stored now cannot be.
-    pub(super) good_maps: Arc<BTreeMap<String, Arc<SharedMap>>>,
+    pub(super) good_maps: Arc<BTreeMap<String, GoodMap>>,
 }

@@ -18,8 +18,9 @@ fn map(generation: u64) -> SharedMap {
     SharedMap { generation, ..SharedMap::new(flows, &[]) }
 }
 
-fn stored(text: String) -> ConfigMap {
+fn stored(object: &str, text: String) -> ConfigMap {
     let mut metadata = meta(&map_name(&uid()));
+    metadata.uid = Some(object.to_owned());
     metadata.namespace = Some("kube-service-tunnel".to_owned());
     ConfigMap { metadata, data: Some(BTreeMap::from([(MAP_KEY.to_owned(), text)])), ..ConfigMap::default() }
 }
@@ -29,8 +30,12 @@ fn text(generation: u64) -> String {
 }
 
 impl World {
-    fn map(mut self, text: impl Into<String>) -> Self {
-        self.0.apply(Change::Map(Watched::Apply(Box::new(stored(text.into())))));
+    fn map(self, text: impl Into<String>) -> Self {
+        self.map_in("first object", text)
+    }
+
+    fn map_in(mut self, object: &str, text: impl Into<String>) -> Self {
+        self.0.apply(Change::Map(Watched::Apply(Box::new(stored(object, text.into())))));
         self
     }
 
@@ -73,4 +78,18 @@ fn a_map_is_forgotten_with_the_annotation_and_found_again_if_it_is_still_stored(
     assert_eq!(world.map(text(1)).generation(), Some(1));
     let world = World::new().service(annotated()).map(text(3)).service(bare).service(annotated());
     assert_eq!(world.generation(), Some(3), "no controller has seen it: all nodes go on with what is stored");
+}
+
+#[test]
+fn a_map_that_was_made_anew_holds_in_whatever_order_its_making_became_known() {
+    let mut bare = mk_service("echo", "192.0.2.10");
+    bare.metadata.annotations = None;
+    let annotated = || mk_service("echo", "192.0.2.10");
+    let start = || World::new().service(annotated()).map(text(3));
+    let service_first = start().service(bare.clone()).service(annotated()).no_map().map_in("second object", text(1));
+    let map_first = start().no_map().map_in("second object", text(1)).service(bare.clone()).service(annotated());
+    let between = start().service(bare).no_map().map_in("second object", text(1)).service(annotated());
+    for world in [service_first, map_first, between] {
+        assert_eq!((world.generation(), world.resolve().cluster.problems.len()), (Some(1), 0));
+    }
 }
