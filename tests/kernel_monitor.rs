@@ -102,7 +102,7 @@ async fn what_others_do_goes_unnoticed() {
         "ip link set eth0 alias somebody",
         "ip link set eth0 txqueuelen 77",
         "nft add chain inet other c",
-        "nft add table ip kube_service_tunnel",
+        "nft add table arp kube_service_tunnel",
         "nft delete table inet other",
     ] {
         sh(&target, command);

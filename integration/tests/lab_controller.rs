@@ -62,9 +62,10 @@ fn owners(map: &Value) -> Vec<Option<String>> {
     map["owners"].as_array().into_iter().flatten().map(owner).collect()
 }
 
-/// Who had the bucket before.
+/// Who had the bucket last before its owner.
 fn previous(map: &Value, bucket: usize) -> Option<String> {
-    let index = usize::try_from(map["previous"][bucket.to_string()].as_u64()?).ok()?;
+    let last = map["previous"][bucket.to_string()].as_array()?.last()?;
+    let index = usize::try_from(last["endpoint"].as_u64()?).ok()?;
     map["endpoints"][index].as_str().map(str::to_owned)
 }
 

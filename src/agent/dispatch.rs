@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
-use crate::model::{Addresses, Cluster, Family, Flows, Node, ServiceRef};
+use crate::model::{Addresses, Cluster, Endpoint, EndpointId, Family, Flows, Node, ServiceRef, Vip};
 use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
 use crate::plan::Settings;
-use crate::plan::pod::PodInput;
+use crate::plan::pod::{PodDrain, PodInput};
 use crate::reconcile::Goal;
 use crate::reconcile::target::{Locate, NODE, Shared, run};
 use crate::state::Resolved;
@@ -65,13 +65,30 @@ pub fn pod_goals(
                     outer: outer_families(endpoint.addresses, cluster),
                     nodes: nodes.clone(),
                     underlay_mtu: underlay_mtu(endpoint.addresses, cluster, underlay),
+                    drain: PodDrain::default(),
                 },
             });
+            drain(vip, endpoint, settings.flows(), &mut goal.input.drain);
             goal.services.insert(vip.service.clone());
             goal.input.vips.insert(vip.address, vip.mode);
         }
     }
     goals
+}
+
+/// What a pod passes on of a VIP's packets, and from whom it takes them.
+fn drain(vip: &Vip, endpoint: &Endpoint, default: Flows, drain: &mut PodDrain) {
+    let onward = vip.onward(default);
+    let addresses = |uid: &EndpointId| vip.endpoints.iter().find(|e| e.pod_uid == uid.as_str()).map(|e| e.addresses);
+    for ((bucket, from), to) in &onward {
+        if let Some(next) = addresses(to).filter(|_| from.as_str() == endpoint.pod_uid) {
+            drain.onward.insert((vip.address, *bucket), next);
+            drain.hashed.insert(vip.address, (vip.flows(default), vip.client_ip_affinity));
+        }
+        if let Some(peer) = addresses(from).filter(|_| to.as_str() == endpoint.pod_uid) {
+            drain.peers.extend(peer.iter());
+        }
+    }
 }
 
 /// The families in which ingress nodes send to a pod; all of its own while there is no ingress node.
@@ -236,7 +253,9 @@ mod tests {
             client_ip_affinity: false,
             tracked: false,
             endpoints: nodes.iter().enumerate().map(endpoint).collect(),
+            drain_limit: None,
             shared: None,
+            staged: None,
         }
     }
 

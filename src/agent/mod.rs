@@ -6,8 +6,10 @@
 
 pub mod cleanup;
 pub mod dispatch;
+mod drains;
 pub mod dry_run;
 pub mod run;
+mod staged;
 pub mod start;
 pub mod status;
 mod waiting;

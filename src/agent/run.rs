@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::dispatch::{Dispatcher, send};
+use super::drains::{Draining, draining, watch_drains};
+use super::staged::Stages;
 use super::start::{preflight, state_settings};
 use super::status::Status;
 use super::waiting::Waiting;
-use crate::kube::{Reporter, Scope, client, watch};
+use crate::kube::{Reporter, Scope, client, keep_report, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
 use crate::netns::Netns;
@@ -49,7 +51,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         settings,
         resync: config.resync,
         permits: Arc::new(Semaphore::new(PARALLEL)),
-        places,
+        places: places.clone(),
         reports,
         shutdown: shutdown.clone(),
     };
@@ -62,8 +64,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         metrics,
         unready,
         waiting: Waiting::default(),
+        staged: Stages::default(),
+        draining: watched::Sender::new(Vec::new()),
         last: None,
     };
+    let (over, reported_over) = watched::channel(BTreeSet::new());
+    tokio::spawn(watch_drains(agent.draining.subscribe(), places, over, shutdown.clone()));
+    let (namespace, node) = (config.namespace.clone(), config.node_name.clone());
+    tokio::spawn(keep_report(client.clone(), namespace, node, reported_over, shutdown.clone()));
     let mut changes = watch(client, scope(&config), shutdown.clone());
     info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due: Option<tokio::time::Instant> = None;
@@ -87,6 +95,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                 due = None;
                 agent.resolve();
             }
+            () = at(agent.staged.due()) => agent.resolve(),
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();
@@ -119,6 +128,8 @@ struct Agent {
     metrics: Arc<Metrics>,
     unready: watched::Sender<Vec<String>>,
     waiting: Waiting,
+    staged: Stages,
+    draining: watched::Sender<Vec<Draining>>,
     /// What was dispatched last.
     last: Option<Resolved>,
 }
@@ -126,7 +137,8 @@ struct Agent {
 impl Agent {
     fn resolve(&mut self) {
         let Some(snapshot) = self.index.snapshot() else { return };
-        let resolved = resolve(&snapshot, &self.settings);
+        let mut resolved = resolve(&snapshot, &self.settings);
+        self.staged.stage(&mut resolved.cluster, self.dispatcher.flows(), tokio::time::Instant::now());
         if self.last.as_ref() != Some(&resolved) {
             self.dispatch(&resolved);
             self.last = Some(resolved);
@@ -138,6 +150,7 @@ impl Agent {
         let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
         let pods = self.dispatcher.dispatch(resolved);
         self.status.dispatched(&cluster.problems, services, pods);
+        send(&self.draining, draining(cluster, &self.settings.node_name));
         self.waiting.dispatched(cluster, tokio::time::Instant::now());
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());

@@ -143,7 +143,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::pod::PodInput;
+    use crate::plan::pod::{PodDrain, PodInput};
 
     fn service(name: &str) -> ServiceRef {
         ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
@@ -156,6 +156,7 @@ mod tests {
             outer: BTreeSet::new(),
             nodes: BTreeSet::new(),
             underlay_mtu: None,
+            drain: PodDrain::default(),
         };
         let services = BTreeSet::from([service("echo"), service("dns")]);
         let goal = PodGoal { name: "default/echo-1".into(), services: services.clone(), input };

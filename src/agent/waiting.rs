@@ -86,7 +86,9 @@ mod tests {
             client_ip_affinity: false,
             tracked: false,
             endpoints: endpoints(there),
+            drain_limit: None,
             shared: Some(SharedMap::new(flows, &endpoints(in_map)).into()),
+            staged: None,
         };
         Cluster { vips: [(vip.address, vip)].into(), ..Cluster::default() }
     }

@@ -66,6 +66,18 @@ pub struct ControllerArgs {
         help_heading = "Flow hashing"
     )]
     pub buckets: String,
+    /// How long UDP, and whatever else is no TCP, stays with a pod that has lost its bucket
+    ///
+    /// TCP stays until the last connection is closed, or as long as the Service's annotation about draining allows. Seconds,
+    /// or a number with s, m or h, up to 24h; 0 moves them at once.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "TUNNEL_ROUTER_DRAIN_UDP",
+        default_value = "30s",
+        help_heading = "Draining"
+    )]
+    pub drain_udp: String,
     /// How to be watched.
     #[command(flatten)]
     pub observability: ObservabilityArgs,

@@ -19,7 +19,7 @@ use crate::model::config::{
     check_tables,
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
-use crate::model::{BucketCount, Flows, MarkField, Mode};
+use crate::model::{BucketCount, Flows, MarkField, Mode, parse_duration};
 
 /// What the process knows about its host, for defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,6 +135,8 @@ pub fn controller_config(args: &ControllerArgs, host: &Host) -> Result<Controlle
     let vip_cidrs = vip_cidrs(&mut check, &args.api);
     let seed = check.value("hash-seed", &args.hash.hash_seed, |text| number(text).ok_or(NUMBER));
     let buckets = check.number("buckets", &args.buckets, BucketCount::new);
+    let drain_datagrams =
+        check.value("drain-udp", &args.drain_udp, |text| parse_duration(text).ok_or(DURATION_OR_NONE));
     let metrics_address = check.value("metrics-address", &args.observability.metrics_address, listen_address);
     let log = log_config(&mut check, &args.log);
     // Two processes of one host are two controllers.
@@ -147,6 +149,7 @@ pub fn controller_config(args: &ControllerArgs, host: &Host) -> Result<Controlle
             vip_cidrs: vip_cidrs?,
             identity,
             flows: Flows { buckets: buckets?, seed: seed? },
+            drain_datagrams: drain_datagrams?,
             metrics_address: metrics_address?,
             log: log?,
         })
@@ -174,6 +177,8 @@ fn namespace(name: &str) -> Result<String, &'static str> {
 const LISTEN: &str = "must be an IP address and a port, such as 127.0.0.1:9469 or [::1]:9469, or off";
 const NUMBER: &str = "must be a number from 0 to 4294967295, decimal or 0x hexadecimal";
 const DURATION: &str = "must be seconds, or a number with s, m or h, from 1s to 24h";
+
+const DURATION_OR_NONE: &str = "must be 0, seconds, or a number with s, m or h, up to 24h";
 
 /// Collects what is wrong.
 #[derive(Debug, Default)]

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
-use crate::model::{Cluster, Flows, ServiceRef, SharedMap, Vip};
+use crate::model::{Cluster, DrainRules, Flows, ServiceRef, SharedMap, Vip};
 use crate::state::{Index, ObjectKey, StoredMap};
 
 /// One write.
@@ -18,11 +19,11 @@ pub(super) enum Decision {
         /// The version that was read.
         version: Option<String>,
     },
-    /// Delete the map of a Service that does not ask for a VIP any more.
+    /// Delete the map of a Service that does not ask for a VIP any more, or the report of a node that is gone.
     Delete {
         /// The ConfigMap.
         key: ObjectKey,
-        /// UID in its name.
+        /// UID of the Service, or the name of the report.
         uid: String,
         /// The version that was read.
         version: String,
@@ -58,15 +59,25 @@ impl fmt::Display for Decision {
 
 /// Everything that is stored differently from what it should be. A map that cannot be read is written anew from the last one
 /// that could; one for another hash than `flows` keeps it, for all its life.
-pub(super) fn decide(cluster: &Cluster, index: &Index, flows: Flows) -> Vec<Decision> {
+///
+/// Also says when something has to be decided although nothing else changes, in seconds since 1970 (UTC).
+pub(super) fn decide(
+    cluster: &Cluster,
+    index: &Index,
+    flows: Flows,
+    datagrams: Duration,
+    now: u64,
+) -> (Vec<Decision>, Option<u64>) {
     let by_service: BTreeMap<&str, &Vip> = cluster.vips.values().map(|vip| (vip.service.uid.as_str(), vip)).collect();
     let stored_maps = index.stored_maps();
-    let mut decisions = Vec::new();
+    let (mut decisions, mut due) = (Vec::new(), None);
     for (uid, vip) in &by_service {
+        let rules = DrainRules { limit: vip.drain_limit, datagrams };
         let map = match &vip.shared {
-            Some(map) => map.next(&vip.endpoints),
+            Some(map) => map.next(&vip.endpoints, now, rules, |bucket, drain| index.is_drained(uid, bucket, drain)),
             None => SharedMap::new(flows, &vip.endpoints),
         };
+        due = [due, map.due(rules)].into_iter().flatten().min();
         let stored = stored_maps.get(*uid);
         if stored.and_then(|stored| stored.map.as_deref()) != Some(&map) {
             let version = stored.map(|stored| stored.version.clone());
@@ -76,5 +87,7 @@ pub(super) fn decide(cluster: &Cluster, index: &Index, flows: Flows) -> Vec<Deci
     let wanted: BTreeSet<String> = index.services_with_annotation();
     let surplus = stored_maps.into_iter().filter(|(uid, _)| !wanted.contains(uid));
     decisions.extend(surplus.map(|(uid, StoredMap { key, version, .. })| Decision::Delete { key, uid, version }));
-    decisions
+    let orphaned = index.orphaned_reports().into_iter();
+    decisions.extend(orphaned.map(|(key, version)| Decision::Delete { uid: key.name.clone(), key, version }));
+    (decisions, due)
 }

@@ -8,7 +8,7 @@ mod decide;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -53,9 +53,10 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
     }
     let mut changes = watch(client.clone(), Scope { node: None, namespace: &config.namespace }, shutdown.clone());
     let mut controller = Controller {
-        index: Index::without_pods(config.annotation.as_str()),
+        index: Index::of_controller(config.annotation.as_str()),
         settings: settings(&config),
         flows: config.flows,
+        drain_datagrams: config.drain_datagrams,
         writer: MapWriter::new(client, &config.namespace),
         written: BTreeMap::new(),
         under_way: BTreeSet::new(),
@@ -77,7 +78,8 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
                     break;
                 };
                 if controller.index.apply(change) {
-                    due = due.or(Some(Instant::now() + SETTLE));
+                    // What is due later does not put a change off.
+                    due = [due, Some(Instant::now() + SETTLE)].into_iter().flatten().min();
                 }
                 if controller.index.missing().is_empty() {
                     unready.send_if_modified(|reasons| !std::mem::take(reasons).is_empty());
@@ -128,6 +130,7 @@ struct Controller {
     index: Index,
     settings: Settings,
     flows: Flows,
+    drain_datagrams: Duration,
     writer: MapWriter,
     /// When each map was last tried to be written, by UID of the Service.
     written: BTreeMap<String, Instant>,
@@ -142,10 +145,13 @@ impl Controller {
     fn decide(&mut self) -> Option<Instant> {
         let snapshot = self.index.snapshot()?;
         let resolved = resolve(&snapshot, &self.settings);
-        let decisions = decide(&resolved.cluster, &self.index, self.flows);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (decisions, due) = decide(&resolved.cluster, &self.index, self.flows, self.drain_datagrams, now.as_secs());
         let uids: BTreeSet<&str> = decisions.iter().map(Decision::uid).collect();
         self.written.retain(|uid, at| uids.contains(uid.as_str()) || at.elapsed() < PER_MAP);
-        let mut next: Option<Instant> = None;
+        // Whole seconds are compared: a fraction earlier is too early.
+        let wait = due.map(|due| Duration::from_secs(due.saturating_sub(now.as_secs())).max(PER_MAP));
+        let mut next: Option<Instant> = wait.map(|wait| Instant::now() + wait);
         for decision in decisions {
             if self.under_way.contains(decision.uid()) {
                 continue;
@@ -189,7 +195,7 @@ impl Controller {
                 }
             }
             (Ok(_), Decision::Delete { key, .. }) => {
-                info!(map = %key, "bucket map of a Service that asks for no VIP any more deleted");
+                info!(object = %key, "bucket map or report that is not needed any more deleted");
                 if unseen {
                     self.index.apply(Change::Map(Watched::Delete(key.clone())));
                 }

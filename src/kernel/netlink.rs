@@ -7,7 +7,8 @@ use std::io;
 use std::ops::RangeInclusive;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
@@ -57,6 +58,14 @@ impl Netlink {
     /// [`KernelError::Socket`]
     pub fn netfilter() -> Result<Self, KernelError> {
         Netlink::open(NETLINK_NETFILTER)
+    }
+
+    /// The same for sockets.
+    ///
+    /// # Errors
+    /// [`KernelError::Socket`]
+    pub fn sock_diag() -> Result<Self, KernelError> {
+        Netlink::open(NETLINK_SOCK_DIAG)
     }
 
     fn open(protocol: isize) -> Result<Self, KernelError> {

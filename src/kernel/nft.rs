@@ -52,8 +52,10 @@ pub(super) fn list_all() -> Result<BTreeMap<TableFamily, ObservedTable>, KernelE
 pub(super) fn family_of(number: u8) -> Option<TableFamily> {
     match number {
         1 => Some(TableFamily::Inet),
+        2 => Some(TableFamily::Ip),
         5 => Some(TableFamily::Netdev),
         7 => Some(TableFamily::Bridge),
+        10 => Some(TableFamily::Ip6),
         _ => None,
     }
 }

@@ -2,12 +2,11 @@
 //! users what was refused.
 //!
 //! Nothing here decides anything about VIPs, and nothing here may hold up the data path: while the API is away the last
-//! state stays, and Events wait. Agents write Events and nothing else; the controller writes bucket maps and its Lease.
+//! state stays, and Events wait. Agents write Events and one report each; the controller writes bucket maps and its Lease.
 //!
-//! The RBAC that it needs: `list` and `watch` on `services`, `nodes`, `pods` and `endpointslices.discovery.k8s.io`, and on
-//! `configmaps` in its own namespace;
-//! `create`, `get` and `patch` on `events.events.k8s.io`. The controller also needs `create`, `get`, `update` and `delete` on
-//! `configmaps`, and `create`, `get` and `update` on `leases.coordination.k8s.io`, both in its own namespace.
+//! The RBAC that it needs: `list` and `watch` on `services`, `nodes`, `pods` and `endpointslices.discovery.k8s.io`; `create`, `get`
+//! and `patch` on `events.events.k8s.io`; and in its own namespace `get`, `list`, `watch`, `create`, `update` and `delete` on
+//! `configmaps`, and for the controller `create`, `get` and `update` on `leases.coordination.k8s.io`.
 
 mod backoff;
 mod client;
@@ -15,6 +14,7 @@ mod lease;
 mod maps;
 mod outage;
 mod report;
+mod reports;
 mod watch;
 
 #[cfg(test)]
@@ -24,4 +24,5 @@ pub use client::{ClientError, client};
 pub use lease::Election;
 pub use maps::{MapWriter, WriteError};
 pub use report::Reporter;
+pub use reports::keep_report;
 pub use watch::{Scope, watch};

@@ -260,7 +260,7 @@ fn moved(before: &Vip, after: &Vip, flows: Flows) -> u64 {
     if before.endpoints == after.endpoints {
         return 0;
     }
-    let (before, after) = (before.bucket_map(flows).owners, after.bucket_map(flows).owners);
+    let (before, after) = (before.map_in_use(flows).owners, after.map_in_use(flows).owners);
     let pairs = before.owners().iter().zip(after.owners());
     pairs.map(|(before, after)| u64::from(before.is_some() && before != after)).sum()
 }

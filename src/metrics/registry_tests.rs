@@ -25,7 +25,9 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
         client_ip_affinity: false,
         tracked: false,
         endpoints: pods.iter().map(endpoint).collect(),
+        drain_limit: None,
         shared: None,
+        staged: None,
     };
     Cluster { vips: BTreeMap::from([(vip.address, vip)]), ..Cluster::default() }
 }

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Addresses, Family, Flows, Mode, SharedMap};
+use super::{Addresses, Family, Flows, Mode, Onward, SharedMap, Staged};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,8 +61,12 @@ pub struct Vip {
     pub tracked: bool,
     /// All endpoints, eligible or not, sorted by pod UID, each once.
     pub endpoints: Vec<Endpoint>,
+    /// For how long pods keep the connections of buckets that they have lost, if there is a limit; zero: not at all.
+    pub drain_limit: Option<Duration>,
     /// The map that the controller has decided on; `None` while it has not spoken.
     pub shared: Option<Arc<SharedMap>>,
+    /// What of it this node does now; `None`: all of it, at once.
+    pub staged: Option<Arc<Staged>>,
 }
 
 impl Vip {
@@ -84,10 +89,24 @@ impl Vip {
 
     /// Bucket → endpoint: the same on every node that knows the same endpoints and map.
     pub fn bucket_map(&self, default: Flows) -> SharedMap {
-        match &self.shared {
+        let mut map = match &self.shared {
             Some(map) => map.bridge(&self.endpoints),
             None => SharedMap::new(default, &self.endpoints),
+        };
+        if self.drain_limit == Some(Duration::ZERO) {
+            map.previous.clear();
         }
+        map
+    }
+
+    /// The map that packets follow now.
+    pub fn map_in_use(&self, default: Flows) -> SharedMap {
+        self.staged.as_ref().map_or_else(|| self.bucket_map(default), |staged| staged.map.clone())
+    }
+
+    /// Who passes packets on to whom, see [`SharedMap::onward`].
+    pub fn onward(&self, default: Flows) -> Onward {
+        self.staged.as_ref().map_or_else(|| self.bucket_map(default).onward(), |staged| staged.onward.clone())
     }
 }
 

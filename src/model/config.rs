@@ -66,6 +66,8 @@ pub struct ControllerConfig {
     pub identity: String,
     /// What new maps are made for.
     pub flows: Flows,
+    /// For how long what is no TCP stays with the pod that had its bucket, up to 24 h.
+    pub drain_datagrams: Duration,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// How to log.

@@ -7,6 +7,7 @@
 //! order in which they became known.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::assign::{assign, assign_by, favourite};
 use super::{Bucket, BucketCount, BucketMap, Endpoint, EndpointId};
@@ -20,6 +21,31 @@ pub struct Flows {
     pub seed: u32,
 }
 
+/// An endpoint that had a bucket before, and may still have its connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// When its bucket went to another one, in seconds since 1970 (UTC).
+    pub since: u64,
+    /// The decision that the bucket went away with.
+    pub generation: u64,
+    /// What is no TCP still goes there, too: it cannot be told which of it belongs to whom.
+    pub datagrams: bool,
+}
+
+/// For how long buckets drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainRules {
+    /// As long as the endpoint may have connections, if there is no limit; zero: not at all.
+    pub limit: Option<Duration>,
+    /// For how long what is no TCP stays with the endpoint.
+    pub datagrams: Duration,
+}
+
+/// Endpoints that a bucket drains from at the same time: whoever has waited longest gives way.
+const MOST_DRAINS: usize = 8;
+
 /// The bucket map of one Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedMap {
@@ -29,8 +55,9 @@ pub struct SharedMap {
     pub flows: Flows,
     /// The owner of each bucket.
     pub owners: BucketMap,
-    /// The endpoint that had the bucket before, while it is still there: it may have connections.
-    pub previous: BTreeMap<Bucket, EndpointId>,
+    /// Who had a bucket before, the first owner first, while they are still there; no bucket has an empty list. Packets
+    /// that may belong to an open connection ask one after the other, and the owner last.
+    pub previous: BTreeMap<Bucket, Vec<Drain>>,
 }
 
 impl SharedMap {
@@ -52,26 +79,36 @@ impl SharedMap {
             _ => favourite(bucket, candidates).cloned(),
         };
         let owners: BucketMap = self.flows.buckets.iter().map(owner).collect();
-        let previous = self.previous_of(&owners, &present);
+        let previous = self.draining(&owners, &BucketMap::empty(self.flows.buckets), &present, 0);
         SharedMap { generation: self.generation, flows: self.flows, owners, previous }
     }
 
-    /// The writer's next map: balanced, with what arrivals take. `self` again where nothing has to change.
+    /// The writer's next map at `now` (seconds since 1970, UTC): balanced, with what arrivals take, without the drains
+    /// that are over by `rules` or by what `is_over` says. `self` again where nothing has to change.
     ///
     /// Nobody who stays loses a bucket but to the balance. What nodes have bridged meanwhile stays as far as the balance
     /// allows, too.
-    pub fn next(&self, endpoints: &[Endpoint]) -> SharedMap {
+    pub fn next(
+        &self,
+        endpoints: &[Endpoint],
+        now: u64,
+        rules: DrainRules,
+        is_over: impl Fn(Bucket, &Drain) -> bool,
+    ) -> SharedMap {
         let (present, eligible) = (present(endpoints), eligible(endpoints));
         let bridged = self.bridge(endpoints).owners;
         let owners = assign_by([&self.given_back(&eligible), &bridged], &eligible, self.flows.buckets);
-        let mut previous = self.previous_of(&owners, &present);
-        for bucket in self.flows.buckets.iter() {
-            // The flows of this bucket had their second owner already, and the first has gone with his connections.
-            let second = bridged.owner(bucket).filter(|id| Some(*id) != owners.owner(bucket));
-            if let Some(second) = second.filter(|id| self.owners.owner(bucket) != Some(*id)) {
-                previous.entry(bucket).or_insert_with(|| second.clone());
+        let mut previous = self.draining(&owners, &bridged, &present, now);
+        let passed = |since: u64, limit: Duration| now >= since.saturating_add(limit.as_secs());
+        for (bucket, drains) in &mut previous {
+            drains.retain(|drain| {
+                !rules.limit.is_some_and(|limit| passed(drain.since, limit)) && !is_over(*bucket, drain)
+            });
+            for drain in drains {
+                drain.datagrams &= !passed(drain.since, rules.datagrams);
             }
         }
+        previous.retain(|_, drains| !drains.is_empty());
         let changed = owners != self.owners || previous != self.previous;
         SharedMap {
             generation: self.generation.saturating_add(u64::from(changed)),
@@ -81,14 +118,51 @@ impl SharedMap {
         }
     }
 
-    /// Who had each bucket before `owners`: the owner here if it was another one, else whoever had it before that.
-    fn previous_of(&self, owners: &BucketMap, present: &BTreeSet<EndpointId>) -> BTreeMap<Bucket, EndpointId> {
-        let before = |bucket| {
-            let (old, new) = (self.owners.owner(bucket), owners.owner(bucket));
-            let before = if old.is_some() && old != new { old } else { self.previous.get(&bucket) };
-            before.filter(|id| present.contains(*id) && Some(*id) != new).cloned()
+    /// When [`SharedMap::next`] has something to change although no endpoint has: seconds since 1970 (UTC).
+    pub fn due(&self, rules: DrainRules) -> Option<u64> {
+        let ends = self.previous.values().flatten().flat_map(|drain| {
+            [rules.limit, drain.datagrams.then_some(rules.datagrams)].map(|limit| Some(drain.since + limit?.as_secs()))
+        });
+        ends.flatten().min()
+    }
+
+    /// Who gave a bucket on to whom and may have to pass packets on, too: from each former owner to the next, from the
+    /// last one to the owner.
+    pub fn onward(&self) -> BTreeMap<(Bucket, EndpointId), EndpointId> {
+        let mut links = BTreeMap::new();
+        for (bucket, drains) in &self.previous {
+            let ids = drains.iter().map(|drain| &drain.endpoint);
+            let next = ids.clone().skip(1).chain(self.owners.owner(*bucket));
+            links.extend(ids.zip(next).map(|(from, to)| ((*bucket, from.clone()), to.clone())));
+        }
+        links
+    }
+
+    /// Who drains under new `owners`: those who drained before, the owner here, and the one that nodes have used meanwhile.
+    fn draining(
+        &self,
+        owners: &BucketMap,
+        meanwhile: &BucketMap,
+        present: &BTreeSet<EndpointId>,
+        now: u64,
+    ) -> BTreeMap<Bucket, Vec<Drain>> {
+        let of_bucket = |bucket| {
+            let new = owners.owner(bucket);
+            let drains = |id: &EndpointId| present.contains(id) && Some(id) != new;
+            let known = self.previous.get(&bucket).into_iter().flatten();
+            let mut list: Vec<Drain> = known.filter(|drain| drains(&drain.endpoint)).cloned().collect();
+            let left = [self.owners.owner(bucket), meanwhile.owner(bucket)];
+            for endpoint in left.into_iter().flatten().filter(|id| drains(id)) {
+                if list.iter().all(|drain| drain.endpoint != *endpoint) {
+                    let generation = self.generation.saturating_add(1);
+                    let datagrams = list.is_empty();
+                    list.push(Drain { endpoint: endpoint.clone(), since: now, generation, datagrams });
+                }
+            }
+            list.drain(..list.len().saturating_sub(MOST_DRAINS));
+            (bucket, list)
         };
-        self.flows.buckets.iter().filter_map(|bucket| Some((bucket, before(bucket)?))).collect()
+        self.flows.buckets.iter().map(of_bucket).filter(|(_, list)| !list.is_empty()).collect()
     }
 
     /// The owners that are still eligible, and whoever has become eligible again in the place of those who have more than
@@ -100,10 +174,13 @@ impl SharedMap {
         let most = owners.len().div_ceil(eligible.len().max(1));
         let count =
             |owners: &[Option<EndpointId>], id: &EndpointId| owners.iter().flatten().filter(|o| *o == id).count();
-        for (bucket, before) in self.previous.iter().filter(|(_, id)| eligible.contains(*id)) {
+        let last = |drains: &'_ [Drain]| {
+            drains.iter().rev().map(|drain| &drain.endpoint).find(|id| eligible.contains(*id)).cloned()
+        };
+        for (bucket, before) in self.previous.iter().filter_map(|(bucket, drains)| Some((bucket, last(drains)?))) {
             let spare = owners[bucket.index()].as_ref().is_none_or(|owner| count(&owners, owner) > most);
-            if spare && count(&owners, before) < share {
-                owners[bucket.index()] = Some(before.clone());
+            if spare && count(&owners, &before) < share {
+                owners[bucket.index()] = Some(before);
             }
         }
         owners.into_iter().collect()

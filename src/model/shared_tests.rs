@@ -32,8 +32,22 @@ fn letters(map: &SharedMap) -> String {
     map.owners.owners().iter().map(|o| o.as_ref().map_or(".", EndpointId::as_str)).collect()
 }
 
+/// Who drained first from each bucket.
 fn previous(map: &SharedMap) -> String {
-    map.flows.buckets.iter().map(|b| map.previous.get(&b).map_or(".", EndpointId::as_str)).collect()
+    map.flows.buckets.iter().map(|b| map.previous.get(&b).map_or(".", |d| d[0].endpoint.as_str())).collect()
+}
+
+/// All who drain from the first bucket, and its owner: `ab>c`.
+fn chain(map: &SharedMap) -> String {
+    let first = Bucket::new(0).unwrap();
+    let drains = map.previous.get(&first).into_iter().flatten().map(|d| d.endpoint.as_str());
+    format!("{}>{}", drains.collect::<String>(), map.owners.owner(first).map_or(".", EndpointId::as_str))
+}
+
+const RULES: DrainRules = DrainRules { limit: None, datagrams: Duration::from_secs(30) };
+
+fn next(map: &SharedMap, letters: &str) -> SharedMap {
+    map.next(&endpoints(letters), 1000, RULES, |_, _| false)
 }
 
 #[test]
@@ -62,7 +76,7 @@ fn arrivals_wait_for_the_writer_unless_nobody_else_is_left() {
 #[test]
 fn the_writer_lets_arrivals_take_their_share_and_says_from_whom() {
     let before = map("aaaaaaaabbbbbbbb");
-    let after = before.next(&endpoints("abcd"));
+    let after = next(&before, "abcd");
     for (letter, at) in letters(&after).chars().zip(0..) {
         let old = if at < 8 { 'a' } else { 'b' };
         let expected = if letter == old { '.' } else { old };
@@ -74,26 +88,75 @@ fn the_writer_lets_arrivals_take_their_share_and_says_from_whom() {
 #[test]
 fn who_comes_back_gets_what_it_had() {
     let before = map("aaaabbbbccccdddd");
-    let away = before.next(&endpoints("abcD"));
-    let back = away.next(&endpoints("abcd"));
+    let away = next(&before, "abcD");
+    let back = next(&away, "abcd");
     assert_eq!(letters(&back), letters(&before));
-    let all_away = before.next(&endpoints("ABCD"));
+    let all_away = next(&before, "ABCD");
     assert_eq!(previous(&all_away), letters(&before));
-    assert_eq!(letters(&all_away.next(&endpoints("abcd"))), letters(&before));
+    assert_eq!(letters(&next(&all_away, "abcd")), letters(&before));
 }
 
 #[test]
 fn every_decision_is_greater_than_the_one_before_and_bridging_decides_nothing() {
     let before = map("aaaabbbbccccdddd");
-    assert_eq!(before.next(&endpoints("abcd")).generation, 1);
-    assert_eq!(before.next(&endpoints("abcD")).generation, 2);
+    assert_eq!(next(&before, "abcd").generation, 1);
+    assert_eq!(next(&before, "abcD").generation, 2);
     assert_eq!(before.bridge(&endpoints("abcD")).generation, 1);
 }
 
 #[test]
 fn the_one_before_is_forgotten_when_its_pod_is_gone() {
-    let away = map("aaaabbbbccccdddd").next(&endpoints("abcD"));
-    assert!(away.next(&endpoints("abc")).previous.is_empty());
+    let away = next(&map("aaaabbbbccccdddd"), "abcD");
+    assert!(next(&away, "abc").previous.is_empty());
+}
+
+#[test]
+fn several_who_had_a_bucket_drain_one_after_the_other() {
+    let one = map("aaaaaaaaaaaaaaaa");
+    let two = next(&one, "Ab");
+    assert_eq!(chain(&two), "a>b");
+    let three = next(&two, "ABc");
+    assert_eq!(chain(&three), "ab>c");
+    let bucket = Bucket::new(0).unwrap();
+    let (a, b, c): (EndpointId, EndpointId, EndpointId) = ("a".into(), "b".into(), "c".into());
+    let links = three.onward();
+    assert_eq!((&links[&(bucket, a)], &links[&(bucket, b.clone())]), (&b, &c));
+    assert_eq!(chain(&next(&three, "aBC")), "bc>a", "who gets a bucket back passes nothing on");
+    assert_eq!(chain(&next(&three, "Bc")), "b>c");
+    let datagrams: Vec<bool> = three.previous[&bucket].iter().map(|drain| drain.datagrams).collect();
+    assert_eq!(datagrams, [true, false], "datagrams stay where they are");
+}
+
+#[test]
+fn no_more_than_eight_drain_from_a_bucket() {
+    let mut map = map("aaaaaaaaaaaaaaaa");
+    for letters in ["Ab", "ABc", "ABCd", "ABCDe", "ABCDEf", "ABCDEFg", "ABCDEFGh", "ABCDEFGHi"] {
+        map = next(&map, letters);
+    }
+    assert_eq!(chain(&map), "abcdefgh>i");
+    assert_eq!(chain(&next(&map, "ABCDEFGHIj")), "bcdefghi>j");
+}
+
+#[test]
+fn a_drain_ends_by_its_limit_or_because_it_is_over_and_datagrams_earlier() {
+    let at = |map: &SharedMap, now, limit, over: bool| {
+        let rules = DrainRules { limit: Option::map(limit, Duration::from_secs), ..RULES };
+        map.next(&endpoints("Ab"), now, rules, |_, drain| over && drain.generation == 2)
+    };
+    let before = map("aaaaaaaaaaaaaaaa");
+    let begun = at(&before, 1000, Some(60), false);
+    let first = &begun.previous[&Bucket::new(0).unwrap()][0];
+    assert_eq!((first.since, first.generation, first.datagrams), (1000, 2, true));
+    assert_eq!(begun.due(DrainRules { limit: Some(Duration::from_secs(60)), ..RULES }), Some(1030));
+    assert_eq!(at(&begun, 1029, Some(60), false), begun);
+    let later = at(&begun, 1030, Some(60), false);
+    assert!(later.generation == 3 && later.previous.values().flatten().all(|drain| !drain.datagrams));
+    assert_eq!(later.due(DrainRules { limit: Some(Duration::from_secs(60)), ..RULES }), Some(1060));
+    assert_eq!(later.due(RULES), None);
+    assert!(at(&later, 1060, Some(60), false).previous.is_empty());
+    assert!(at(&later, 1031, None, true).previous.is_empty());
+    assert!(at(&before, 1000, Some(0), false).previous.is_empty());
+    assert_eq!(at(&later, 9000, None, false), later);
 }
 
 /// What happens to one of eight pods.
@@ -148,7 +211,7 @@ proptest! {
         for (event, awake) in history {
             truth.learn(event);
             if awake & 8 != 0 {
-                let next = stored.next(&truth.endpoints());
+                let next = stored.next(&truth.endpoints(), 1000, RULES, |_, _| false);
                 check_step(&stored, &next, &truth.endpoints());
                 stored = next;
             }
@@ -167,11 +230,11 @@ proptest! {
                 }
             }
         }
-        let last = stored.next(&truth.endpoints());
+        let last = stored.next(&truth.endpoints(), 1000, RULES, |_, _| false);
         check_step(&stored, &last, &truth.endpoints());
         // Read by all, it is what all use: bridging changes nothing that the writer has seen.
         prop_assert_eq!(last.bridge(&truth.endpoints()), last.clone());
-        prop_assert_eq!(last.next(&truth.endpoints()), last);
+        prop_assert_eq!(last.next(&truth.endpoints(), 1000, RULES, |_, _| false), last);
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Desired {
     pub neighbours: BTreeSet<Neighbour>,
     /// Our nft table.
     pub nft: Option<Table>,
-    /// Our tables below IP.
+    /// Our tables of other families.
     pub frames: BTreeMap<TableFamily, Table>,
 }
 

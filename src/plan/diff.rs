@@ -1,7 +1,7 @@
 //! Desired and observed → plan: make before break.
 //!
-//! Order: nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → routes → rules → new VIPs; then
-//! removal in reverse. A packet that is on its way always finds either the old way or the new one, and a process that dies
+//! Order: nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → new routes → rules → diversion of
+//! open connections → changed routes → new VIPs; then removal in reverse. A packet that is on its way always finds either the old way or the new one, and a process that dies
 //! between two steps leaves something that the next diff understands.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,8 +39,11 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(missing_neighbours(desired, observed));
     plan.steps.extend(changed_labels(desired, observed));
     plan.steps.extend(nexthops.make);
-    plan.steps.extend(changed_routes(desired, observed, &nexthops.ids));
+    let (new, changed) = changed_routes(desired, observed, &nexthops.ids);
+    plan.steps.extend(new);
     plan.steps.extend(missing_rules(desired, observed));
+    push_nft(&mut plan, nft.divert);
+    plan.steps.extend(changed);
     push_nft(&mut plan, nft.enable);
     plan.steps.extend(surplus_rules(desired, observed));
     plan.steps.extend(surplus_routes(desired, observed));
@@ -60,9 +63,10 @@ fn diff_nft(desired: &Desired, observed: &Observed, keep: &BTreeMap<Sysctl, u32>
         table
     });
     let mut out = scripts(TableFamily::Inet, table.as_ref(), observed.nft.as_ref());
-    for family in [TableFamily::Netdev, TableFamily::Bridge] {
+    for family in [TableFamily::Ip, TableFamily::Ip6, TableFamily::Netdev, TableFamily::Bridge] {
         let frames = scripts(family, desired.frames.get(&family), observed.frames.get(&family));
         out.prepare.push_str(&frames.prepare);
+        out.divert.push_str(&frames.divert);
         out.enable.push_str(&frames.enable);
         out.finish.push_str(&frames.finish);
     }
@@ -188,8 +192,9 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
     out
 }
 
-fn changed_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop, u32>) -> Vec<Step> {
-    let mut steps = Vec::new();
+/// Routes that are not there, and routes that lead elsewhere.
+fn changed_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop, u32>) -> (Vec<Step>, Vec<Step>) {
+    let (mut new, mut changed) = (Vec::new(), Vec::new());
     for (key, target) in &desired.routes {
         let (write, want) = match target {
             RouteTarget::Unreachable => (RouteWrite::Unreachable, ObservedRoute::Unreachable),
@@ -199,11 +204,13 @@ fn changed_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop
                 (RouteWrite::Nhid { id, mtu: *mtu }, ObservedRoute::Nhid { id, mtu: Some(*mtu) })
             }
         };
-        if observed.routes.get(key) != Some(&want) {
-            steps.push(Step::ReplaceRoute(*key, write));
+        match observed.routes.get(key) {
+            Some(there) if *there == want => {}
+            Some(_) => changed.push(Step::ReplaceRoute(*key, write)),
+            None => new.push(Step::ReplaceRoute(*key, write)),
         }
     }
-    steps
+    (new, changed)
 }
 
 fn surplus_routes(desired: &Desired, observed: &Observed) -> Vec<Step> {

@@ -37,6 +37,14 @@ pub fn quotes_ports(family: Family) -> &'static str {
     }
 }
 
+/// Matches, behind [`error_match`], errors that quote TCP; for IPv6 without extension headers in between.
+pub fn quotes_tcp(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "@th,136,8 6",
+        Family::V6 => "@th,112,8 6",
+    }
+}
+
 /// What nft hashes, as [`crate::model::hash::hash_expr`] does for the flow's own packets: the inputs of `jhash`. With
 /// `ports` the rule must match [`quotes_ports`].
 pub fn error_hash_expr(family: Family, ports: bool) -> &'static str {

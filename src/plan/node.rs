@@ -8,14 +8,15 @@ use std::net::IpAddr;
 
 use super::nft::TableFamily;
 use super::nft::frames::{BridgeTable, FrameTable};
-use super::nft::node::{Ingress, NodeTable};
+use super::nft::node::{Draining, Ingress, NodeTable};
 use super::reach::{Reach, reach};
-use super::tree::{rule_tree, sources_rule, sources_table, table};
+use super::tree::{previous_leaf, previous_table, rule_tree, sources_rule, sources_table, table};
 use super::{
     Desired, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant,
 };
 use crate::model::{
-    BucketCount, BucketMap, Cluster, Endpoint, EndpointId, Family, Flows, Mode, Problem, Reason, Vip, assign,
+    Bucket, BucketCount, BucketMap, Cluster, Drain, Endpoint, EndpointId, Family, Flows, Mode, Problem, Reason,
+    SharedMap, Vip, assign,
 };
 
 /// How the kernel of this node would send a packet to some address.
@@ -52,7 +53,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     let ingress = me.is_some_and(|n| n.ingress) && !cluster.vips.is_empty();
     let local = local_endpoints(cluster, settings);
     let tree = settings.tree(cluster);
-    let mut build = Build { desired: Desired::default(), problems: Vec::new(), gateways: BTreeSet::new() };
+    let mut build = Build::default();
     if !ingress && local.is_empty() {
         return (build.desired, build.problems);
     }
@@ -86,7 +87,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
         build.label_swaps(&local, &Context { cluster, routes, settings });
     }
     let gre6 = settings.link(Mode::Gre, Family::V6).is_some_and(|name| build.desired.links.contains_key(&name));
-    let mut table = node_table(cluster, ingress.then_some(&build.gateways), devices, settings);
+    let mut table = node_table(cluster, ingress.then_some(&build), devices, settings);
     if let Some(ingress) = &mut table.ingress {
         let used = gre6 && ingress.endpoints.iter().any(IpAddr::is_ipv6);
         ingress.gre6_source = me.and_then(|node| node.tunnel_addresses().v6).filter(|_| used);
@@ -116,10 +117,12 @@ pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
 }
 
+#[derive(Default)]
 struct Build {
     desired: Desired,
     problems: Vec<Problem>,
     gateways: BTreeSet<IpAddr>,
+    draining: Vec<Draining>,
 }
 
 impl Build {
@@ -144,27 +147,42 @@ impl Build {
         if let Some(own) = ctx.me().and_then(|node| node.tunnel_addresses().iter().next()) {
             self.link(vip, Family::of(own), ctx.settings);
         }
-        let mut ways: BTreeMap<&str, (Nexthop, u32)> = BTreeMap::new();
-        for endpoint in vip.endpoints.iter().filter(|e| e.eligible) {
+        let map = vip.map_in_use(ctx.settings.flows());
+        let drains = map.previous.values().flatten().map(|drain| &drain.endpoint);
+        let used: BTreeSet<&str> = map.owners.owners().iter().flatten().chain(drains).map(EndpointId::as_str).collect();
+        let mut ways: Ways<'_> = BTreeMap::new();
+        for endpoint in vip.endpoints.iter().filter(|e| e.eligible || used.contains(e.pod_uid.as_str())) {
             match reach(vip, endpoint, ctx) {
                 Reach::Via { nexthop, mtu } => {
                     self.way(vip, &nexthop, ctx.settings);
-                    ways.insert(&endpoint.pod_uid, (nexthop, mtu));
+                    ways.insert(&endpoint.pod_uid, RouteTarget::Via { nexthop, mtu });
                 }
                 Reach::No { reason, note } => {
                     self.problems.push(Problem { service: vip.service.clone(), reason, note });
                 }
             }
         }
-        let map = buckets(vip, &ways, ctx.settings);
+        let owners = reachable(&map, vip, &ways);
         for bucket in flows.buckets.iter() {
             let key = RouteKey { table: table(ctx.settings.table_base, bucket), vip: vip.address };
-            let target = match map.owner(bucket).and_then(|owner| ways.get(owner.as_str())) {
-                Some((nexthop, mtu)) => RouteTarget::Via { nexthop: nexthop.clone(), mtu: *mtu },
-                None => RouteTarget::Unreachable,
-            };
-            self.desired.routes.insert(key, target);
+            let way = owners.owner(bucket).and_then(|owner| ways.get(owner.as_str()));
+            self.desired.routes.insert(key, way.cloned().unwrap_or(RouteTarget::Unreachable));
         }
+        for (bucket, drains) in &map.previous {
+            self.drain(vip, *bucket, drains, &ways, ctx);
+        }
+    }
+
+    /// The way to the first of those who had a bucket, for all packets that open no connection.
+    fn drain(&mut self, vip: &Vip, bucket: Bucket, drains: &[Drain], ways: &Ways<'_>, ctx: &Context<'_>) {
+        let way = |drain: &Drain| Some((drain.datagrams, ways.get(drain.endpoint.as_str())?.clone()));
+        let Some((datagrams, way)) = drains.iter().find_map(way) else { return };
+        let Settings { mark, rule_priority, table_base, .. } = *ctx.settings;
+        let tree = ctx.settings.tree(ctx.cluster);
+        let key = RouteKey { table: previous_table(tree, table_base, bucket), vip: vip.address };
+        self.desired.routes.insert(key, way);
+        self.desired.rules.insert(previous_leaf(mark, tree, rule_priority, table_base, (vip.family(), bucket)));
+        self.draining.push(Draining { vip: vip.address, mark: mark.mark(bucket), datagrams });
     }
 
     /// A VIP whose mode this kernel cannot do: the client is told, the user too, and the other VIPs go on.
@@ -258,13 +276,17 @@ impl Build {
     }
 }
 
-/// The map of all eligible endpoints, the same on every node; then what this node cannot reach is spread over the rest.
-fn buckets(vip: &Vip, ways: &BTreeMap<&str, (Nexthop, u32)>, settings: &Settings) -> BucketMap {
-    let eligible: BTreeSet<EndpointId> =
-        vip.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str().into()).collect();
-    let map = vip.bucket_map(settings.flows()).owners;
-    let reachable: BTreeSet<EndpointId> = ways.keys().map(|uid| EndpointId::from(*uid)).collect();
-    if reachable == eligible { map } else { assign(&map, &reachable, vip.flows(settings.flows()).buckets) }
+/// How endpoints are reached, by pod UID.
+type Ways<'a> = BTreeMap<&'a str, RouteTarget>;
+
+/// The owners as the map has them, the same on every node; then what this node cannot reach is spread over the rest.
+fn reachable(map: &SharedMap, vip: &Vip, ways: &Ways<'_>) -> BucketMap {
+    if map.owners.owners().iter().flatten().all(|owner| ways.contains_key(owner.as_str())) {
+        return map.owners.clone();
+    }
+    let eligible = vip.endpoints.iter().filter(|e| e.eligible && ways.contains_key(e.pod_uid.as_str()));
+    let rest: BTreeSet<EndpointId> = eligible.map(|e| e.pod_uid.as_str().into()).collect();
+    assign(&map.owners, &rest, map.flows.buckets)
 }
 
 /// What the routing of a VIP shows as its next hop (nft's `rt nexthop`) where labels go to `via`: an IPv4 route through an
@@ -295,14 +317,15 @@ fn other_flows(cluster: &Cluster, settings: &Settings) -> BTreeMap<Flows, BTreeS
 
 fn node_table(
     cluster: &Cluster,
-    gateways: Option<&BTreeSet<IpAddr>>,
+    build: Option<&Build>,
     endpoint_devices: BTreeSet<String>,
     settings: &Settings,
 ) -> NodeTable {
-    let ingress = gateways.map(|gateways| Ingress {
+    let ingress = build.map(|build| Ingress {
         affinity_vips: vips_that(cluster, |v| v.client_ip_affinity),
         endpoints: cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter()).collect(),
-        mpls_gateways: gateways.clone(),
+        mpls_gateways: build.gateways.clone(),
+        draining: build.draining.clone(),
         flows: settings.flows(),
         other_flows: other_flows(cluster, settings),
         mark: settings.mark,

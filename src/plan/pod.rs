@@ -1,14 +1,22 @@
 //! What a pod's network namespace must hold so that its VIPs live there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::nft::onward::OnwardTable;
 use super::nft::pod::{PodTable, Tunnels};
-use super::{Address, Desired, LabelRoute, LinkKind, Observed, Settings, Sysctl, SysctlWant};
-use crate::model::{Addresses, Family, Mode};
+use super::{
+    Address, Desired, LabelRoute, LinkKind, Nexthop, Observed, RouteKey, RouteTarget, RuleAction, RuleSpec, Settings,
+    Sysctl, SysctlWant,
+};
+use crate::model::hash::jhash;
+use crate::model::{Addresses, Bucket, Family, Flows, Mode};
 
 /// TCP header without options (RFC 9293 §3.1); with the IP header, what an MSS leaves out (§3.7.1).
 const TCP_HEADER: u32 = 20;
+/// No limit: what came through one tunnel goes on through another, whose outer packets may be fragmented. More than this the
+/// kernel does not keep (`ip_metrics_convert`, net/ipv4/metrics.c).
+const ANY_MTU: u32 = 65_520;
 /// MTU that is assumed where the device does not say.
 const USUAL_MTU: u32 = 1500;
 
@@ -26,6 +34,25 @@ pub struct PodInput {
     /// MTU of the narrowest way between this node and the ingress nodes, in bytes, if any is known: a pod's device may be
     /// wider than what lies below it.
     pub underlay_mtu: Option<u32>,
+    /// What it passes on to others, and from whom it takes what others pass on.
+    pub drain: PodDrain,
+}
+
+/// The part of a pod in buckets that drain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodDrain {
+    /// For a VIP and a bucket that this pod had, the addresses of the pod that is asked next.
+    pub onward: BTreeMap<(IpAddr, Bucket), Addresses>,
+    /// How flows of these VIPs become buckets, and whether by addresses only (ClientIP affinity).
+    pub hashed: BTreeMap<IpAddr, (Flows, bool)>,
+    /// Addresses of pods that pass packets on to this one.
+    pub peers: BTreeSet<IpAddr>,
+}
+
+impl PodDrain {
+    fn is_empty(&self) -> bool {
+        self.onward.is_empty() && self.peers.is_empty()
+    }
 }
 
 /// The pod has no device with its address.
@@ -53,8 +80,13 @@ pub fn desired_pod(input: &PodInput, observed: &Observed, settings: &Settings) -
     for (vip, mode) in &input.vips {
         build.vip(*vip, *mode);
     }
+    let onward = build.pass_on();
     build.keep_silent();
-    build.desired.nft = Some(build.table(&modes, device).table());
+    let table = build.table(&modes, device, onward.is_some());
+    if let Some(onward) = onward.filter(|onward| !onward.next.is_empty()) {
+        build.desired.frames = OnwardTable { entrances: table.entrances(), ..onward }.tables();
+    }
+    build.desired.nft = Some(table.table());
     Ok(build.desired)
 }
 
@@ -117,6 +149,47 @@ impl Build<'_> {
         self.desired.addresses.extend(dev.map(|dev| Address { dev, address: vip }));
     }
 
+    /// Packets that are passed on travel in VXLAN, whatever the mode: a pod cannot push labels towards pods of other nodes,
+    /// and `gre local` takes the outer destination from the neighbour table. nft's `dup` looks up what stands for the next
+    /// pod, which is nobody's address: no forwarding has to be enabled, and nothing that the pod sends itself goes that way.
+    fn pass_on(&mut self) -> Option<OnwardTable> {
+        if self.input.drain.is_empty() || self.settings.unavailable.contains_key(&Mode::Vxlan) {
+            return None;
+        }
+        self.entrance(Mode::Vxlan, Family::V4);
+        let device = self.settings.link(Mode::Vxlan, Family::V4)?;
+        // On a device without an IPv4 address loose reverse path filtering is as strict as strict (`__fib_validate_source`).
+        let vips = self.input.vips.keys().filter(|vip| vip.is_ipv4());
+        self.desired.addresses.extend(vips.map(|vip| Address { dev: device.clone(), address: *vip }));
+        let mut table = OnwardTable {
+            node: self.settings.node_name.clone(),
+            entrances: Vec::new(),
+            mark: self.settings.mark,
+            next: BTreeMap::new(),
+            hashed: BTreeMap::new(),
+        };
+        for ((vip, bucket), next) in &self.input.drain.onward {
+            let Some((flows, affinity)) = self.input.drain.hashed.get(vip) else { continue };
+            let own = self.input.addresses;
+            let Some(outer) = own.common(*next) else { continue };
+            let (Some(src), Some(dst)) = (own.of(outer), next.of(outer)) else { continue };
+            let family = Family::of(*vip);
+            let token = token(family, *next);
+            let key = RouteKey { table: self.settings.table_base, vip: token };
+            let nexthop = Nexthop::EncapIp { family, dev: device.clone(), src, dst };
+            self.desired.routes.insert(key, RouteTarget::Via { nexthop, mtu: ANY_MTU });
+            self.desired.rules.insert(RuleSpec {
+                family,
+                priority: self.settings.rule_priority,
+                mark: None,
+                action: RuleAction::Lookup(self.settings.table_base),
+            });
+            table.next.insert((*vip, self.settings.mark.mark(*bucket)), token);
+            table.hashed.entry((*flows, *affinity)).or_default().insert(*vip);
+        }
+        Some(table)
+    }
+
     /// The pod must never claim a VIP on its LAN: another pod has it too. IPv6 never answers for an address of another
     /// device (`ndisc_recv_ns` in net/ipv6/ndisc.c).
     fn keep_silent(&mut self) {
@@ -136,7 +209,7 @@ impl Build<'_> {
         }
     }
 
-    fn table(&self, modes: &BTreeSet<Mode>, device: &str) -> PodTable {
+    fn table(&self, modes: &BTreeSet<Mode>, device: &str, drains: bool) -> PodTable {
         let gre = self.input.outer.iter().filter_map(|outer| self.input.addresses.of(*outer));
         PodTable {
             node: self.settings.node_name.clone(),
@@ -145,11 +218,12 @@ impl Build<'_> {
             pod: self.own_addresses(device),
             tunnels: Tunnels {
                 gre: gre.filter(|_| modes.contains(&Mode::Gre)).collect(),
-                vxlan: modes.contains(&Mode::Vxlan).then_some(self.settings.vxlan_port),
+                vxlan: (modes.contains(&Mode::Vxlan) || drains).then_some(self.settings.vxlan_port),
                 mpls: modes.contains(&Mode::Mpls),
             },
             mss: self.mss(modes, device),
             link_prefix: self.settings.link_prefix.to_string(),
+            peers: self.input.drain.peers.iter().copied().filter(|_| drains).collect(),
         }
     }
 
@@ -169,5 +243,18 @@ impl Build<'_> {
         let overhead = overheads.max().unwrap_or(0);
         let families = Family::ALL.into_iter().filter(|family| self.has_vip(*family));
         families.map(|family| (family, mtu.saturating_sub(overhead + family.header() + TCP_HEADER))).collect()
+    }
+}
+
+/// What stands for a pod where an address of the VIP's family is looked up: one that nobody has, in 240.0.0.0/4 (reserved, RFC
+/// 1112) or 100::/8 (reserved, RFC 4291), with the rest of the pod's own. It is never seen in a packet.
+fn token(family: Family, pod: Addresses) -> IpAddr {
+    match (family, pod.v4, pod.v6) {
+        (Family::V4, Some(v4), _) => Ipv4Addr::from(0xf000_0000 | u32::from(v4) & 0x0fff_ffff).into(),
+        (Family::V4, None, v6) => {
+            Ipv4Addr::from(0xf000_0000 | jhash(&v6.map_or([0; 16], |v6| v6.octets()), 0) >> 4).into()
+        }
+        (Family::V6, _, Some(v6)) => Ipv6Addr::from(1 << 120 | u128::from(v6) & (u128::MAX >> 8)).into(),
+        (Family::V6, v4, None) => Ipv6Addr::from(1 << 120 | u128::from(v4.map_or(0, u32::from))).into(),
     }
 }

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::records::{Annotations, GoodMap, MapRecord, NodeRecord, PodRecord, Reduce, ServiceRecord, SliceRecord};
+use super::records::{
+    Annotations, GoodMap, MapRecord, NodeRecord, PodRecord, Reduce, ReportRecord, ServiceRecord, SliceRecord,
+};
+use super::report::Drained;
 use super::snapshot::{ObjectKey, Snapshot};
 use super::store::{Step, Store};
-use crate::model::SharedMap;
+use crate::model::{Bucket, Drain, SharedMap};
 
 /// One event of a watch, with the list that precedes it (and follows an expiry) as events, too.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +47,8 @@ pub enum Change {
     Pod(Watched<Pod>),
     /// ConfigMaps of the own namespace that are bucket maps.
     Map(Watched<ConfigMap>),
+    /// ConfigMaps of the own namespace that are reports of nodes.
+    Report(Watched<ConfigMap>),
 }
 
 /// A bucket map as it is stored.
@@ -72,6 +77,8 @@ pub struct Index {
     pods: Store<PodRecord>,
     /// Bucket maps; updated by [`Change::Map`].
     maps: Store<MapRecord>,
+    /// Reports of nodes; updated by [`Change::Report`].
+    reports: Store<ReportRecord>,
     /// By UID of the Service, the last map that could be read. Updated with `maps`; a map that is damaged or deleted stays
     /// here until its Service is gone, because the kernel of every node is as it said.
     good_maps: Arc<BTreeMap<String, GoodMap>>,
@@ -87,13 +94,14 @@ impl Index {
             nodes: Store::default(),
             pods: Store::default(),
             maps: Store::default(),
+            reports: Store::unwatched(),
             good_maps: Arc::default(),
         }
     }
 
-    /// The same for somebody who sees no pods, on no node.
-    pub fn without_pods(annotation: &str) -> Self {
-        Self { pods: Store::unwatched(), ..Self::new(annotation) }
+    /// The same for a controller: it sees no pods, but what nodes report.
+    pub fn of_controller(annotation: &str) -> Self {
+        Self { pods: Store::unwatched(), reports: Store::default(), ..Self::new(annotation) }
     }
 
     /// Takes one event and says whether [`Self::snapshot`] differs from before: a node's heartbeat, for one, changes
@@ -106,6 +114,7 @@ impl Index {
             Change::EndpointSlice(event) => reduce(event, &self.annotations).is_some_and(|s| self.slices.step(s)),
             Change::Node(event) => reduce(event, &self.annotations).is_some_and(|s| self.nodes.step(s)),
             Change::Pod(event) => reduce(event, &self.annotations).is_some_and(|s| self.pods.step(s)),
+            Change::Report(event) => reduce(event, &self.annotations).is_some_and(|s| self.reports.step(s)),
             Change::Map(event) => reduce(event, &self.annotations).is_some_and(|s| self.maps.step(s)),
         };
         if changed && (of_maps || of_services) {
@@ -140,6 +149,28 @@ impl Index {
         services.filter(|service| service.vips.is_some()).map(|service| service.uid.clone()).collect()
     }
 
+    /// Whether the node of a pod has reported that it has no connections left in a bucket of a Service which it lost with
+    /// this drain.
+    pub fn is_drained(&self, service_uid: &str, bucket: Bucket, drain: &Drain) -> bool {
+        let drained = Drained {
+            service: service_uid.to_owned(),
+            pod: drain.endpoint.clone(),
+            generation: drain.generation,
+            bucket,
+        };
+        let mut reports = self.reports.current().into_iter().flat_map(|reports| reports.values());
+        reports.any(|report| report.drained.contains(&drained))
+    }
+
+    /// Reports of nodes that are not there any more, with their versions.
+    pub fn orphaned_reports(&self) -> Vec<(ObjectKey, String)> {
+        let Some(nodes) = self.nodes.current() else { return Vec::new() };
+        let is_node = |name: &str| nodes.keys().any(|node| node.name == name);
+        let reports = self.reports.current().into_iter().flat_map(|reports| reports.iter());
+        let orphaned = reports.filter(|(_, report)| !is_node(&report.node));
+        orphaned.map(|(key, report)| (key.clone(), report.version.clone())).collect()
+    }
+
     /// Every ConfigMap that says it is a bucket map and has the name of one, by UID of the Service.
     pub fn stored_maps(&self) -> BTreeMap<String, StoredMap> {
         let maps = self.maps.current().into_iter().flat_map(|maps| maps.iter());
@@ -169,7 +200,7 @@ impl Index {
             ("EndpointSlice", self.slices.current().is_some()),
             ("Node", self.nodes.current().is_some()),
             ("Pod", self.pods.current().is_some()),
-            ("ConfigMap", self.maps.current().is_some()),
+            ("ConfigMap", self.maps.current().is_some() && self.reports.current().is_some()),
         ];
         known.into_iter().filter(|(_, known)| !known).map(|(kind, _)| kind).collect()
     }

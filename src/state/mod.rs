@@ -19,6 +19,7 @@ mod endpoints;
 mod index;
 mod problems;
 mod records;
+pub mod report;
 mod reserved;
 mod resolve;
 pub mod selector;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::endpoints::Lookup;
 use super::problems::{problem, shown};
@@ -10,7 +11,7 @@ use super::settings::Settings;
 use super::snapshot::{ObjectKey, Snapshot};
 use super::stored::MapFault;
 use super::vips::{Claim, claims};
-use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip};
+use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip, parse_duration};
 
 /// What a snapshot means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,7 +55,10 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
             Ok(mode) => {
                 let (tracked, problem) = tracked(&claim, settings);
                 problems.extend(problem);
-                problems.extend(serve(&claim, (mode, tracked), &lookup, settings, &mut vips));
+                let (drain_limit, problem) = drain_limit(&claim, settings);
+                problems.extend(problem);
+                let options = Options { mode, tracked, drain_limit };
+                problems.extend(serve(&claim, options, &lookup, settings, &mut vips));
                 problems.extend(map_problem(&claim, &maps, snapshot));
             }
             Err(problem) => problems.push(problem),
@@ -99,6 +103,20 @@ fn tracked(claim: &Claim<'_>, settings: &Settings) -> (bool, Option<Problem>) {
     }
 }
 
+/// For how long the Service's pods may keep connections. A value that means nothing is no limit.
+fn drain_limit(claim: &Claim<'_>, settings: &Settings) -> (Option<Duration>, Option<Problem>) {
+    let Some(text) = &claim.record.drain else { return (None, None) };
+    match parse_duration(text.trim()) {
+        Some(limit) => (Some(limit), None),
+        None => {
+            let annotation = settings.drain_annotation();
+            let what = format!("annotation {annotation} of Service {}: {} is no duration", claim.service, shown(text));
+            let remedy = "write seconds, or a number with s, m or h up to 24h; 0 moves connections at once";
+            (None, Some(problem(&claim.service, Reason::InvalidOption, what, remedy)))
+        }
+    }
+}
+
 /// What is wrong with the Service's stored map. The last one that could be read stays in use.
 fn map_problem(
     claim: &Claim<'_>,
@@ -119,9 +137,16 @@ fn map_problem(
     Some(problem(&claim.service, Reason::InvalidMap, what, "leave it to the controller, which writes it anew"))
 }
 
+/// What the annotations of a Service say.
+struct Options {
+    mode: Mode,
+    tracked: bool,
+    drain_limit: Option<Duration>,
+}
+
 fn serve(
     claim: &Claim<'_>,
-    (mode, tracked): (Mode, bool),
+    options: Options,
     lookup: &Lookup<'_>,
     settings: &Settings,
     vips: &mut BTreeMap<IpAddr, Vip>,
@@ -134,11 +159,13 @@ fn serve(
         let vip = Vip {
             address: *address,
             service: claim.service.clone(),
-            mode,
+            mode: options.mode,
             client_ip_affinity: claim.record.client_ip_affinity,
-            tracked,
+            tracked: options.tracked,
             endpoints: endpoints.clone(),
+            drain_limit: options.drain_limit,
             shared: None,
+            staged: None,
         };
         vips.insert(*address, vip);
     }

@@ -32,6 +32,16 @@ impl Settings {
     pub fn conntrack_annotation(&self) -> String {
         conntrack_annotation(&self.annotation)
     }
+
+    /// Annotation of a Service that limits draining.
+    pub fn drain_annotation(&self) -> String {
+        drain_annotation(&self.annotation)
+    }
+}
+
+/// The annotation about draining that goes with a VIP annotation.
+pub(super) fn drain_annotation(annotation: &str) -> String {
+    format!("{annotation}-drain")
 }
 
 /// The mode annotation that goes with a VIP annotation.

@@ -9,7 +9,11 @@
 //!       "buckets": 64, "seed": 1802728497,       what the map was made for: nodes hash accordingly
 //!       "endpoints": ["<pod UID>", …],           every endpoint that is mentioned below
 //!       "owners": [0, 2, null, …],               for each bucket the index of its owner, null without one
-//!       "previous": { "7": 1 } }                 for a bucket the index of who had it before, while that pod exists
+//!       "previous": { "7": [                     for a bucket, who had it before and may have connections, the first one first
+//!         { "endpoint": 1,                       index of the pod
+//!           "since": 1790000000,                 when the bucket went on to the next one, in seconds since 1970 (UTC)
+//!           "generation": 17,                    the decision by which it did
+//!           "datagrams": true } ] } }            what is no TCP still goes there, too
 //! ```
 //!
 //! A reader takes all of it or nothing: a map that it does not understand in full is none.
@@ -18,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Bucket, BucketCount, EndpointId, Flows, ServiceRef, SharedMap};
+use crate::model::{Bucket, BucketCount, Drain, EndpointId, Flows, ServiceRef, SharedMap};
 
 /// Label of the ConfigMaps that are bucket maps, and its value.
 pub const MAP_LABEL: (&str, &str) = ("cmd.nu/tunnel-object", "bucket-map");
@@ -49,7 +53,7 @@ struct Wire {
     endpoints: Vec<String>,
     owners: Vec<Option<usize>>,
     #[serde(default)]
-    previous: BTreeMap<u32, usize>,
+    previous: BTreeMap<u32, Vec<WireDrain>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,6 +64,15 @@ struct WireService {
     uid: String,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireDrain {
+    endpoint: usize,
+    since: u64,
+    generation: u64,
+    datagrams: bool,
+}
+
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
@@ -67,9 +80,19 @@ struct Versioned {
 
 /// The value of [`MAP_KEY`].
 pub fn encode(service: &ServiceRef, map: &SharedMap) -> String {
-    let mentioned: BTreeSet<&EndpointId> = map.owners.owners().iter().flatten().chain(map.previous.values()).collect();
+    let mentioned: BTreeSet<&EndpointId> = map
+        .owners
+        .owners()
+        .iter()
+        .flatten()
+        .chain(map.previous.values().flatten().map(|drain| &drain.endpoint))
+        .collect();
     let endpoints: Vec<&EndpointId> = mentioned.into_iter().collect();
     let index = |id: &EndpointId| endpoints.binary_search(&id).ok();
+    let drain = |drain: &Drain| {
+        let Drain { since, generation, datagrams, .. } = *drain;
+        Some(WireDrain { endpoint: index(&drain.endpoint)?, since, generation, datagrams })
+    };
     let wire = Wire {
         version: MAP_VERSION,
         generation: map.generation,
@@ -82,7 +105,11 @@ pub fn encode(service: &ServiceRef, map: &SharedMap) -> String {
         seed: map.flows.seed,
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
         owners: map.owners.owners().iter().map(|owner| index(owner.as_ref()?)).collect(),
-        previous: map.previous.iter().filter_map(|(b, id)| Some((b.number(), index(id)?))).collect(),
+        previous: map
+            .previous
+            .iter()
+            .map(|(b, drains)| (b.number(), drains.iter().filter_map(drain).collect()))
+            .collect(),
     };
     serde_json::to_string(&wire).unwrap_or_default()
 }
@@ -140,12 +167,18 @@ pub fn decode(text: Option<&str>, service_uid: &str) -> Result<SharedMap, MapFau
     };
     let owners: Vec<Option<EndpointId>> =
         wire.owners.into_iter().map(|index| index.map(id).transpose()).collect::<Result<_, _>>()?;
-    let previous = wire.previous.into_iter().map(|(number, index)| Ok((bucket(number)?, id(index)?)));
+    let drain = |wire: WireDrain| {
+        let WireDrain { endpoint, since, generation, datagrams } = wire;
+        Ok(Drain { endpoint: id(endpoint)?, since, generation, datagrams })
+    };
+    let previous = wire.previous.into_iter().map(|(number, drains)| {
+        Ok((bucket(number)?, drains.into_iter().map(drain).collect::<Result<Vec<Drain>, MapFault>>()?))
+    });
     Ok(SharedMap {
         generation: wire.generation,
         flows: Flows { buckets, seed: wire.seed },
         owners: owners.into_iter().collect(),
-        previous: previous.collect::<Result<_, MapFault>>()?,
+        previous: previous.collect::<Result<BTreeMap<_, Vec<_>>, MapFault>>()?,
     })
 }
 
@@ -160,7 +193,8 @@ mod tests {
     fn map() -> SharedMap {
         let owner = |n: u32| (n != 3).then(|| EndpointId::from(["a", "c"][usize::from(n % 2 == 1)]));
         let flows = Flows { buckets: BucketCount::new(16).unwrap(), seed: 0xffff_ffff };
-        let previous = [(Bucket::new(15).unwrap(), "b".into())].into();
+        let drain = Drain { endpoint: "b".into(), since: 9, generation: 5, datagrams: true };
+        let previous = [(Bucket::new(15).unwrap(), vec![drain])].into();
         SharedMap { generation: 5, flows, owners: (0..16).map(owner).collect(), previous }
     }
 
@@ -168,7 +202,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let text = encode(&service(), &map());
         assert_eq!(decode(Some(&text), "u-1").unwrap(), map());
-        let expected = r#"{"version":1,"generation":5,"service":{"namespace":"default","name":"echo","uid":"u-1"},"buckets":16,"seed":4294967295,"endpoints":["a","b","c"],"owners":[0,2,0,null,0,2,0,2,0,2,0,2,0,2,0,2],"previous":{"15":1}}"#;
+        let expected = r#"{"version":1,"generation":5,"service":{"namespace":"default","name":"echo","uid":"u-1"},"buckets":16,"seed":4294967295,"endpoints":["a","b","c"],"owners":[0,2,0,null,0,2,0,2,0,2,0,2,0,2,0,2],"previous":{"15":[{"endpoint":1,"since":9,"generation":5,"datagrams":true}]}}"#;
         assert_eq!(text, expected);
     }
 
@@ -197,7 +231,7 @@ mod tests {
         assert!(fault("\"buckets\":16", "\"buckets\":32").contains("16 owners for 32 buckets"));
         assert!(fault("[0,2", "[3,2").contains("no endpoint 3"));
         assert!(fault("\"15\"", "\"16\"").contains("no bucket 16"));
-        assert!(fault("\"15\":1", "\"15\":9").contains("no endpoint 9"));
+        assert!(fault("\"endpoint\":1", "\"endpoint\":9").contains("no endpoint 9"));
         assert!(fault("\"seed\"", "\"extra\":1,\"seed\"").contains("unknown field"));
     }
 }

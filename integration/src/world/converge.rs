@@ -22,7 +22,7 @@ use tunnel_router::state::{Change, Index, Resolved, Watched, resolve};
 use super::World;
 
 /// How long anything may take; the emulated CPU is slow. Waiting longer means that it never happens.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 impl World {
     /// Waits until every node and pod is as the API server's objects ask for.

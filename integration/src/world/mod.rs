@@ -113,6 +113,19 @@ impl World {
         self.lab.remove_pod(name).await
     }
 
+    /// Says that a pod is ready for new connections, or is not.
+    pub fn set_ready(&self, pod: &str, ready: bool) -> Result<()> {
+        let pod = self.lab.pod(pod)?;
+        let mut status = objects::running(&pod.addresses());
+        for condition in status["status"]["conditions"].as_array_mut().into_iter().flatten() {
+            if condition["type"] == "Ready" {
+                condition["status"] = json!(if ready { "True" } else { "False" });
+            }
+        }
+        self.api.store().patch_status("pods", &pod.spec().namespace, pod.name(), status)?;
+        Ok(())
+    }
+
     /// `app=NAME` on port 12345, TCP and UDP.
     pub fn add_service(&self, name: &str, app: &str, annotations: &[(&str, &str)]) -> Result<Value> {
         Ok(self.api.store().create(objects::service(name, app, annotations))?)

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::state::Change;
+use crate::state::report::REPORT_LABEL;
 use crate::state::stored::MAP_LABEL;
 use follow::Follower;
 pub(super) use pace::Pace;
@@ -41,7 +42,7 @@ pub fn watch(client: Client, scope: Scope<'_>, cancel: CancellationToken) -> mps
 pub struct Scope<'a> {
     /// Pods of this node; `None`: no pods.
     pub node: Option<&'a str>,
-    /// Bucket maps of this namespace.
+    /// Bucket maps of this namespace, and where no pods are watched the reports of nodes.
     pub namespace: &'a str,
 }
 
@@ -65,6 +66,10 @@ pub(super) fn watch_at(
         let pods = Api::<DeserializeGuard<Pod>>::all(client.clone());
         let own = format!("spec.nodeName={node}");
         tasks.spawn(Follower::new(pods, &sender, Change::Pod, pace).fields(own).run());
+    } else {
+        let (label, value) = REPORT_LABEL;
+        let reports = Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), scope.namespace);
+        tasks.spawn(Follower::new(reports, &sender, Change::Report, pace).labels(format!("{label}={value}")).run());
     }
     tokio::spawn(supervise(tasks, sender, cancel));
     receiver

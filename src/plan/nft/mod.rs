@@ -1,5 +1,5 @@
-//! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`): every rule that the product writes stands in these
-//! three files.
+//! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`, `onward`): every rule that the product writes stands in these
+//! four files.
 //!
 //! A [`Table`] is data. It is compared with what `nft -j list table` shows by the tag in each rule's comment (a hash of the
 //! rule's text), because nft prints a rule differently from version to version but never touches its comment. Tables are
@@ -9,6 +9,7 @@ mod accounting;
 mod family;
 pub mod frames;
 pub mod node;
+pub mod onward;
 pub mod pod;
 pub mod script;
 mod table;

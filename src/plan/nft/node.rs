@@ -6,6 +6,8 @@
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
+//! drain              of a bucket that drains: what opens no connection goes to who had the bucket before, by PREVIOUS
+//! drain_error        the same for the flow that an ICMP error quotes
 //! own_error          our own ICMP errors about a packet to a VIP come from the VIP
 //! outer_source       GRE over IPv6 comes from the node's own address
 //! forward            to a VIP but not through our encapsulation: reject
@@ -19,11 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::family::{addresses, ip, named, of_family};
-use super::script::VIPS;
+use super::script::{DRAINING, DRAINING_DATAGRAMS, VIPS};
 use super::{BaseChain, Chain, Rule, Set, SetType, Table};
 use crate::model::hash::hash_expr;
 use crate::model::{Family, Flows, MarkField};
-use crate::plan::icmp::{error_hash_expr, error_match, quoted_element, quotes_ports, source_from_vip};
+use crate::plan::icmp::{error_hash_expr, error_match, quoted_element, quotes_ports, quotes_tcp, source_from_vip};
 
 /// What differs from node to node and from moment to moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +63,25 @@ pub struct Ingress {
     pub flows: Flows,
     /// VIPs whose flows become buckets in another way.
     pub other_flows: BTreeMap<Flows, BTreeSet<IpAddr>>,
+    /// Buckets that drain.
+    pub draining: Vec<Draining>,
     /// Field of the fwmark.
     pub mark: MarkField,
     /// UDP port of the VXLAN tunnels.
     pub vxlan_port: u16,
     /// Source of GRE packets over IPv6, if there are any.
     pub gre6_source: Option<Ipv6Addr>,
+}
+
+/// A bucket that drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draining {
+    /// The VIP.
+    pub vip: IpAddr,
+    /// The mark of its packets, without PREVIOUS.
+    pub mark: u32,
+    /// Not only TCP.
+    pub datagrams: bool,
 }
 
 /// Priorities are numbers because `nft -j` shows numbers. Raw (-300) comes after reassembly (-400) and before connection
@@ -89,6 +104,10 @@ impl NodeTable {
         }
         if let Some(ingress) = &self.ingress {
             for family in self.families() {
+                if ingress.drains(family) {
+                    chain(named("drain", family), drain(ingress, family));
+                    chain(named("drain_error", family), drain_error(ingress, family));
+                }
                 chain(named("vip", family), self.vip(ingress, family));
                 chain(named("icmp_error", family), icmp_error(ingress, family));
                 for flows in ingress.others(family) {
@@ -126,6 +145,14 @@ impl NodeTable {
             let quoted = of_family(&self.vips, family).map(|vip| quoted_element(*vip));
             sets.insert(named("quoted_vips", family), Set::new(SetType::Quoted(family), quoted));
             sets.insert(named("mpls_gateways", family), addresses(&ingress.mpls_gateways, family));
+            if ingress.drains(family) {
+                let of_family = ingress.draining.iter().filter(|d| Family::of(d.vip) == family);
+                let element = |d: &Draining| format!("{} . {}", d.vip, d.mark);
+                let datagrams = of_family.clone().filter(|d| d.datagrams).map(element);
+                let kind = SetType::AddressMark(family);
+                sets.insert(named(DRAINING, family), Set::new(kind, of_family.map(element)));
+                sets.insert(named(DRAINING_DATAGRAMS, family), Set::new(kind, datagrams));
+            }
             for flows in ingress.others(family) {
                 let vips = addresses(&ingress.other_flows[&flows], family);
                 sets.insert(named(&hashed_by("vips", flows), family), vips);
@@ -259,6 +286,11 @@ impl Ingress {
         self.others(family).map(rule).collect()
     }
 
+    /// Whether a bucket of some VIP of a family drains.
+    fn drains(&self, family: Family) -> bool {
+        self.draining.iter().any(|draining| Family::of(draining.vip) == family)
+    }
+
     /// The families of the outer packets.
     fn outer_families(&self) -> BTreeSet<Family> {
         families(&self.endpoints)
@@ -329,9 +361,9 @@ struct Hashed<'a> {
 impl Hashed<'_> {
     fn packets(&self) -> Vec<Rule> {
         let (with, without) = (hash_expr(self.family, true), hash_expr(self.family, false));
-        let mut rules: Vec<Rule> = self.affinity(without).into_iter().collect();
-        rules.push(self.mark("protocols with ports", "meta l4proto { tcp, udp, sctp } ", with));
-        rules.push(self.mark("any other protocol", "", without));
+        let mut rules: Vec<Rule> = self.affinity(without, "drain").into_iter().collect();
+        rules.push(self.mark("protocols with ports", "meta l4proto { tcp, udp, sctp } ", with, "drain"));
+        rules.push(self.mark("any other protocol", "", without, "drain"));
         rules
     }
 
@@ -339,25 +371,61 @@ impl Hashed<'_> {
     fn errors(&self) -> Vec<Rule> {
         let (with, without) = (error_hash_expr(self.family, true), error_hash_expr(self.family, false));
         let has_ports = format!("{} ", quotes_ports(self.family));
-        let mut rules: Vec<Rule> = self.affinity(without).into_iter().collect();
-        rules.push(self.mark("about protocols with ports", &has_ports, with));
-        rules.push(self.mark("about any other protocol", "", without));
+        let mut rules: Vec<Rule> = self.affinity(without, "drain_error").into_iter().collect();
+        rules.push(self.mark("about protocols with ports", &has_ports, with, "drain_error"));
+        rules.push(self.mark("about any other protocol", "", without, "drain_error"));
         rules
     }
 
-    /// One rule that hashes `what` into the bucket and writes the mark.
-    fn mark(&self, why: &str, matches: &str, what: &str) -> Rule {
+    /// One rule that hashes `what` into the bucket and writes the mark; then the chain `drain` may change it.
+    fn mark(&self, why: &str, matches: &str, what: &str, drain: &str) -> Rule {
         let Flows { buckets, seed } = self.flows;
         let set = self.ingress.mark.nft_statements(what, buckets, seed).join(" ");
-        Rule::new(why, format!("{matches}{set} return"))
+        let then = match self.ingress.drains(self.family) {
+            true => format!("goto {}", named(drain, self.family)),
+            false => "return".to_owned(),
+        };
+        Rule::new(why, format!("{matches}{set} {then}"))
     }
 
     /// The rule for VIPs with ClientIP affinity, if there are any.
-    fn affinity(&self, addresses_only: &str) -> Option<Rule> {
+    fn affinity(&self, addresses_only: &str, drain: &str) -> Option<Rule> {
         let matches = format!("{} daddr @{} ", ip(self.family), named("affinity_vips", self.family));
         let some = has(&self.ingress.affinity_vips, self.family);
-        some.then(|| self.mark("ClientIP affinity", &matches, addresses_only))
+        some.then(|| self.mark("ClientIP affinity", &matches, addresses_only, drain))
     }
+}
+
+/// `tcp flags` of a packet that opens a connection.
+pub(super) const OPENS: &str = "tcp flags & (syn | ack) == syn";
+
+fn drain(ingress: &Ingress, family: Family) -> Chain {
+    let (tcp, other) = diversions(ingress, family);
+    let rules = vec![
+        Rule::new("who opens a connection gets the owner", format!("{OPENS} return")),
+        Rule::new("open connections stay", format!("meta l4proto tcp {tcp}")),
+        Rule::new("datagrams stay for a while", format!("meta l4proto != tcp {other}")),
+    ];
+    Chain { base: None, rules }
+}
+
+fn drain_error(ingress: &Ingress, family: Family) -> Chain {
+    let (tcp, other) = diversions(ingress, family);
+    let quotes = quotes_tcp(family);
+    let rules = vec![
+        Rule::new("about open connections", format!("{quotes} {tcp} return")),
+        Rule::new("about datagrams", other),
+    ];
+    Chain { base: None, rules }
+}
+
+/// What marks packets with PREVIOUS: TCP, and the rest.
+fn diversions(ingress: &Ingress, family: Family) -> (String, String) {
+    let divert = |set| {
+        let (ip, set, previous) = (ip(family), named(set, family), ingress.mark.previous());
+        format!("{ip} daddr . meta mark @{set} meta mark set meta mark or {previous:#x}")
+    };
+    (divert(DRAINING), divert(DRAINING_DATAGRAMS))
 }
 
 fn icmp_error(ingress: &Ingress, family: Family) -> Chain {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::accounting::SENT;
-use super::family::{addresses, ip, named};
+use super::family::{addresses, ip, named, of_family};
 use super::node::{about, base};
 use super::script::VIPS;
 use super::{Chain, Rule, Set, Table};
@@ -40,6 +40,8 @@ pub struct PodTable {
     pub mss: BTreeMap<Family, u32>,
     /// Prefix of our links.
     pub link_prefix: String,
+    /// Addresses of pods that pass packets on to this one.
+    pub peers: BTreeSet<IpAddr>,
 }
 
 /// The tunnels that end in a pod.
@@ -88,6 +90,9 @@ impl PodTable {
         }
         for family in self.outer_families() {
             sets.insert(named("nodes", family), addresses(&self.nodes, family));
+            if self.has_peers(family) {
+                sets.insert(named("peers", family), addresses(&self.peers, family));
+            }
         }
         sets
     }
@@ -99,8 +104,12 @@ impl PodTable {
         gre.chain(vxlan).collect()
     }
 
-    /// The devices that VIP packets come out of.
-    fn entrances(&self) -> Vec<String> {
+    fn has_peers(&self, family: Family) -> bool {
+        of_family(&self.peers, family).next().is_some()
+    }
+
+    /// The devices that VIP packets come out of, as nft matches them.
+    pub fn entrances(&self) -> Vec<String> {
         let links = !self.tunnels.gre.is_empty() || self.tunnels.vxlan.is_some();
         let tunnel = links.then(|| format!("iifname \"{}*\"", self.link_prefix));
         tunnel.into_iter().chain(self.tunnels.mpls.then(|| "iifname \"lo\"".to_owned())).collect()
@@ -127,7 +136,12 @@ impl PodTable {
         }
         for family in self.tunnels.vxlan.map(|_| Family::ALL).into_iter().flatten() {
             let (port, ip) = (self.tunnels.vxlan.unwrap_or_default(), ip(family));
-            let text = format!("udp dport {port} {ip} saddr != @{} drop", named("nodes", family));
+            let nodes = format!("{ip} saddr != @{}", named("nodes", family));
+            let peers = match self.has_peers(family) {
+                true => format!(" {ip} saddr != @{}", named("peers", family)),
+                false => String::new(),
+            };
+            let text = format!("udp dport {port} {nodes}{peers} drop");
             rules.push(Rule::new("VXLAN only from nodes", text));
         }
         base("filter", "prerouting", RAW, rules)

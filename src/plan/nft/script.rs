@@ -1,28 +1,48 @@
-//! The difference between two tables as text for `nft -f -`, in three transactions.
+//! The difference between two tables as text for `nft -f -`, in four transactions.
 //!
-//! [`Scripts::prepare`] comes first: the table, its chains and guards, and VIPs that are withdrawn. [`Scripts::enable`] comes
-//! when routes and rules stand: it adds VIPs. [`Scripts::finish`] comes last and removes what nothing needs any more.
+//! [`Scripts::prepare`] comes first: the table, its chains and guards, and VIPs that are withdrawn. [`Scripts::divert`] comes
+//! when new routes and rules stand, before any route changes: it sends packets of open connections another way.
+//! [`Scripts::enable`] comes when all routes stand: it adds VIPs, and ends diversions. [`Scripts::finish`] comes last and
+//! removes what nothing needs any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::family::named;
-use super::{Chain, Learning, ObservedChain, ObservedSet, ObservedTable, Set, SetType, Table, TableFamily};
+use super::{Chain, Learning, ObservedChain, ObservedSet, ObservedTable, Set, Table, TableFamily};
 use crate::model::Family;
 use crate::plan::NFT_TABLE;
 
 /// The set, one for each family, whose elements switch VIPs on and off.
 pub const VIPS: &str = "vips";
 
+/// The sets and maps, one for each family, that divert packets of open connections: on ingress nodes towards those who had
+/// a bucket before, in pods onward from there.
+pub const DRAINING: &str = "draining";
+/// The same for what is no TCP.
+pub const DRAINING_DATAGRAMS: &str = "draining_datagrams";
+/// In pods: where to, by VIP and bucket.
+pub const ONWARD: &str = "onward";
+
 fn is_switch(set: &str) -> bool {
-    Family::ALL.into_iter().any(|family| named(VIPS, family) == set)
+    is_any(&[VIPS], set)
 }
 
-/// Three nft transactions; an empty string is none.
+fn diverts(set: &str) -> bool {
+    is_any(&[DRAINING, DRAINING_DATAGRAMS, ONWARD], set)
+}
+
+fn is_any(names: &[&str], set: &str) -> bool {
+    names.iter().any(|name| Family::ALL.into_iter().any(|family| named(name, family) == set))
+}
+
+/// Four nft transactions; an empty string is none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scripts {
     /// Before anything else.
     pub prepare: String,
+    /// After what is new is in place, before anything that was there changes.
+    pub divert: String,
     /// After everything that a VIP needs is in place.
     pub enable: String,
     /// After everything that is no longer needed is gone.
@@ -55,7 +75,15 @@ pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&O
     }
     withdraw_unknown(&mut out.prepare, of, &desired.sets, kept);
     diff_sets(&mut out, of, &desired.sets, kept);
-    diff_chains(&mut out, of, &desired.chains, kept);
+    // While a diversion ends, packets go on being diverted until the routes have changed.
+    let ended: Vec<_> =
+        kept.sets.iter().filter(|(name, _)| diverts(name) && !desired.sets.contains_key(*name)).collect();
+    for (name, set) in &ended {
+        let keys = set.elements.iter().map(|e| key(e).to_owned()).collect();
+        elements(&mut out.enable, of, "delete", name, &keys, true);
+    }
+    let target = if ended.is_empty() { &mut out.prepare } else { &mut out.enable };
+    diff_chains((target, &mut out.finish), of, &desired.chains, kept);
     drop_unknown_sets(&mut out.finish, of, &desired.sets, kept);
     out
 }
@@ -83,7 +111,8 @@ fn diff_sets(out: &mut Scripts, of: &str, desired: &BTreeMap<String, Set>, obser
             writeln_to(&mut out.prepare, format_args!("add {keyword} {of} {name} {{ {kind};{counter}{dynamic} }}"));
         }
         let old = old.unwrap_or(&none);
-        let plain = matches!(set.kind, SetType::Address(_) | SetType::Quoted(_) | SetType::Ether);
+        let plain = !set.kind.is_quoted();
+        let is_map = set.kind.keyword() == "map";
         let added = set.elements.difference(old).cloned().collect();
         let removed: BTreeSet<String> = match set.learning {
             Learning::Keep => BTreeSet::new(),
@@ -92,7 +121,15 @@ fn diff_sets(out: &mut Scripts, of: &str, desired: &BTreeMap<String, Set>, obser
         if is_switch(name) {
             elements(&mut out.prepare, of, "delete", name, &removed, plain);
             elements(&mut out.enable, of, "add", name, &added, plain);
-        } else if set.kind == SetType::IfnameToMark {
+        } else if diverts(name) {
+            let keys =
+                |elements: &BTreeSet<String>| elements.iter().map(|e| key(e).to_owned()).collect::<BTreeSet<_>>();
+            let (gone, new) = (keys(&removed), keys(&added));
+            let replaced = gone.intersection(&new).cloned().collect();
+            elements(&mut out.divert, of, "delete", name, &replaced, plain);
+            elements(&mut out.divert, of, "add", name, &added, plain);
+            elements(&mut out.enable, of, "delete", name, &gone.difference(&new).cloned().collect(), plain);
+        } else if is_map {
             // A map's value cannot be changed in place, and both sides of the change must be one transaction.
             let keys = removed.iter().map(|e| key(e).to_owned()).collect();
             let changed: BTreeSet<&str> = added.iter().map(|e| key(e)).collect();
@@ -111,33 +148,38 @@ fn key(element: &str) -> &str {
     element.split(" : ").next().unwrap_or(element)
 }
 
-fn diff_chains(out: &mut Scripts, of: &str, desired: &BTreeMap<String, Chain>, observed: &ObservedTable) {
+fn diff_chains(
+    (script, finish): (&mut String, &mut String),
+    of: &str,
+    desired: &BTreeMap<String, Chain>,
+    observed: &ObservedTable,
+) {
     let mut fill = Vec::new();
     for (name, chain) in desired {
         let old = observed.chains.get(name);
         if old.is_some_and(|o| !same_hook(chain, o)) {
-            writeln_to(&mut out.prepare, format_args!("flush chain {of} {name}"));
-            writeln_to(&mut out.prepare, format_args!("delete chain {of} {name}"));
+            writeln_to(script, format_args!("flush chain {of} {name}"));
+            writeln_to(script, format_args!("delete chain {of} {name}"));
         }
         if old.is_none_or(|o| !same_hook(chain, o)) {
-            writeln_to(&mut out.prepare, format_args!("add chain {of} {name}{}", hook(chain)));
+            writeln_to(script, format_args!("add chain {of} {name}{}", hook(chain)));
         } else if old.is_some_and(|o| same_rules(chain, o)) {
             continue;
         } else {
-            writeln_to(&mut out.prepare, format_args!("flush chain {of} {name}"));
+            writeln_to(script, format_args!("flush chain {of} {name}"));
         }
         fill.push((name, chain));
     }
     // All chains exist before the first rule jumps to one.
     for (name, chain) in fill {
         for rule in &chain.rules {
-            writeln_to(&mut out.prepare, format_args!("add rule {of} {name} {rule}"));
+            writeln_to(script, format_args!("add rule {of} {name} {rule}"));
         }
     }
     let surplus = || observed.chains.keys().filter(|name| !desired.contains_key(*name));
     // A chain that another still jumps to cannot be deleted.
     for verb in ["flush", "delete"] {
-        surplus().for_each(|name| writeln_to(&mut out.finish, format_args!("{verb} chain {of} {name}")));
+        surplus().for_each(|name| writeln_to(finish, format_args!("{verb} chain {of} {name}")));
     }
 }
 

@@ -11,6 +11,10 @@ use crate::plan::icmp::quoted_set_type;
 pub enum TableFamily {
     /// IPv4 and IPv6 packets.
     Inet,
+    /// IPv4 packets.
+    Ip,
+    /// IPv6 packets.
+    Ip6,
     /// Frames as they come in by a device.
     Netdev,
     /// Frames that a bridge passes on.
@@ -21,6 +25,8 @@ impl fmt::Display for TableFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             TableFamily::Inet => "inet",
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
             TableFamily::Netdev => "netdev",
             TableFamily::Bridge => "bridge",
         })
@@ -40,6 +46,10 @@ pub enum SetType {
     Ifname,
     /// `ifname : mark`, a map used to remember numbers by device.
     IfnameToMark,
+    /// An address and a mark: a VIP and one of its buckets.
+    AddressMark(Family),
+    /// The same, as the key of a map to addresses.
+    AddressMarkToAddress(Family),
 }
 
 impl SetType {
@@ -52,6 +62,10 @@ impl SetType {
             SetType::Ether => "ether_addr",
             SetType::Ifname => "ifname",
             SetType::IfnameToMark => "ifname : mark",
+            SetType::AddressMark(Family::V4) => "ipv4_addr . mark",
+            SetType::AddressMark(Family::V6) => "ipv6_addr . mark",
+            SetType::AddressMarkToAddress(Family::V4) => "ipv4_addr . mark : ipv4_addr",
+            SetType::AddressMarkToAddress(Family::V6) => "ipv6_addr . mark : ipv6_addr",
         }
     }
 
@@ -66,9 +80,14 @@ impl SetType {
     /// The nft keyword of the object: `set` or `map`.
     pub fn keyword(self) -> &'static str {
         match self {
-            SetType::Address(_) | SetType::Quoted(_) | SetType::Ether | SetType::Ifname => "set",
-            SetType::IfnameToMark => "map",
+            SetType::IfnameToMark | SetType::AddressMarkToAddress(_) => "map",
+            _ => "set",
         }
+    }
+
+    /// Whether elements are names, which nft wants in quotes.
+    pub fn is_quoted(self) -> bool {
+        matches!(self, SetType::Ifname | SetType::IfnameToMark)
     }
 }
 

@@ -145,7 +145,7 @@ impl FakeKernel {
 /// Interprets exactly the commands that `nft::script` writes; anything else is an error of the test.
 fn nft(observed: &mut Observed, references: &mut BTreeMap<TableFamily, References>, script: &str) {
     for line in script.lines() {
-        let families = [TableFamily::Inet, TableFamily::Netdev, TableFamily::Bridge];
+        let families = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6, TableFamily::Netdev, TableFamily::Bridge];
         let of = |family| line.split_once(&format!(" {family} {NFT_TABLE}")).map(|parts| (family, parts));
         let found = families.into_iter().find_map(of);
         let (family, (command, rest)) = found.unwrap_or_else(|| panic!("not our table: {line}"));

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::fake::FakeKernel;
-use super::support::{both, cluster, endpoint, ip, published, routes, settings, vip, with_nodes};
-use crate::model::{Addresses, Cluster, Family, Mode};
+use super::support::{both, cluster, draining_vip, endpoint, ip, published, routes, settings, vip, with_nodes};
+use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
-use crate::plan::pod::{PodInput, desired_pod};
+use crate::plan::pod::{PodDrain, PodInput, desired_pod};
 use crate::plan::{Desired, Plan};
 
 fn golden(case: &str, plan: &Plan) {
@@ -41,6 +41,10 @@ fn pod_plan(vips: &[(&str, Mode)]) -> Plan {
 
 /// For a pod that publishes addresses of these families, in a cluster of nodes that do so, too.
 fn pod_plan_over(families: &[Family], vips: &[(&str, Mode)]) -> Plan {
+    pod_plan_with(families, vips, PodDrain::default())
+}
+
+fn pod_plan_with(families: &[Family], vips: &[(&str, Mode)], drain: PodDrain) -> Plan {
     let kernel = FakeKernel::new("eth0", "10.244.1.2");
     let of =
         |address: &str| both(ip(address)).iter().filter(|a| families.contains(&Family::of(*a))).collect::<Vec<_>>();
@@ -50,6 +54,7 @@ fn pod_plan_over(families: &[Family], vips: &[(&str, Mode)]) -> Plan {
         outer: families.iter().copied().take(1).collect(),
         nodes: ["10.0.0.1", "10.0.0.2"].into_iter().flat_map(of).collect(),
         underlay_mtu: Some(1500),
+        drain,
     };
     let desired = desired_pod(&input, &kernel.observed, &settings("n1")).unwrap();
     diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")
@@ -122,6 +127,37 @@ fn an_endpoint_that_leaves_moves_only_its_own_buckets() {
     kernel.apply(&node_plan(&before, &kernel), usize::MAX);
     let after = cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(2, "n1"), endpoint(3, "n2")])]);
     golden("node-endpoint-gone", &node_plan(&after, &kernel));
+}
+
+#[test]
+fn a_bucket_that_drains_sends_open_connections_to_who_had_it_before_its_owner_changes() {
+    let endpoints = vec![endpoint(2, "n1"), endpoint(3, "n2")];
+    let before = cluster(vec![draining_vip("192.0.2.10", Mode::Gre, endpoints.clone(), &endpoints)]);
+    let mut kernel = node_kernel(&before);
+    kernel.apply(&node_plan(&before, &kernel), usize::MAX);
+    let unready = vec![endpoints[0].clone(), Endpoint { eligible: false, ..endpoints[1].clone() }];
+    let after = cluster(vec![draining_vip("192.0.2.10", Mode::Gre, unready, &endpoints)]);
+    golden("node-gre-drain", &node_plan(&after, &kernel));
+    kernel.apply(&node_plan(&after, &kernel), usize::MAX);
+    golden("node-gre-drain-over", &node_plan(&before, &kernel));
+}
+
+#[test]
+fn a_pod_passes_on_what_belongs_to_no_connection_of_its_own() {
+    let vips = ["192.0.2.10", "2001:db8::10"].map(ip);
+    let next = Addresses::first_of(&[ip("10.244.2.3")]);
+    let bucket = Bucket::new(5).unwrap();
+    for mode in Mode::ALL {
+        let drain = PodDrain {
+            onward: vips.map(|vip| ((vip, bucket), next)).into(),
+            hashed: vips.map(|vip| (vip, (settings("n1").flows(), false))).into(),
+            peers: [ip("10.244.2.4")].into(),
+        };
+        golden(
+            &format!("pod-{mode}-drain"),
+            &pod_plan_with(&[Family::V4], &[("192.0.2.10", mode), ("2001:db8::10", mode)], drain),
+        );
+    }
 }
 
 #[test]

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::config::MplsLabels;
 use crate::model::names::LinkPrefix;
-use crate::model::{Addresses, BucketCount, Cluster, Endpoint, Family, MarkField, Mode, Node, ServiceRef, Vip};
+use crate::model::{
+    Addresses, BucketCount, Cluster, DrainRules, Endpoint, Family, MarkField, Mode, Node, ServiceRef, SharedMap, Vip,
+};
 use crate::plan::Settings;
 use crate::plan::node::{RouteFact, Routes};
 
@@ -64,8 +68,17 @@ pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
         client_ip_affinity: false,
         tracked: false,
         endpoints,
+        drain_limit: None,
         shared: None,
+        staged: None,
     }
+}
+
+/// A VIP with a stored map that was made for `before` and then for its present endpoints: what moved between the two drains.
+pub fn draining_vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>, before: &[Endpoint]) -> Vip {
+    let rules = DrainRules { limit: None, datagrams: Duration::from_secs(30) };
+    let map = SharedMap::new(settings("n1").flows(), before).next(&endpoints, 0, rules, |_, _| false);
+    Vip { shared: Some(Arc::new(map)), ..vip(address, mode, endpoints) }
 }
 
 /// Nodes `n1` and `n2`, both ingress nodes, 10.0.0.1 and 10.0.0.2.

@@ -6,6 +6,7 @@
 mod map;
 mod node;
 mod pod;
+mod report;
 mod service;
 mod slice;
 
@@ -15,11 +16,12 @@ use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::ObjectKey;
-use super::settings::{conntrack_annotation, mode_annotation};
+use super::settings::{conntrack_annotation, drain_annotation, mode_annotation};
 
 pub(super) use map::{GoodMap, MapRecord};
 pub(super) use node::NodeRecord;
 pub(super) use pod::PodRecord;
+pub(super) use report::ReportRecord;
 pub(super) use service::ServiceRecord;
 pub(super) use slice::{AddressType, Condition, EndpointRecord, PodRef, SliceRecord};
 
@@ -32,6 +34,8 @@ pub(super) struct Annotations {
     pub(super) mode: String,
     /// Says whether packets stay tracked.
     pub(super) conntrack: String,
+    /// Limits draining.
+    pub(super) drain: String,
 }
 
 impl Annotations {
@@ -40,6 +44,7 @@ impl Annotations {
             vips: annotation.to_owned(),
             mode: mode_annotation(annotation),
             conntrack: conntrack_annotation(annotation),
+            drain: drain_annotation(annotation),
         }
     }
 }

@@ -20,6 +20,8 @@ pub(in crate::state) struct ServiceRecord {
     pub mode: Option<String>,
     /// The annotation about connection tracking, as written.
     pub conntrack: Option<String>,
+    /// The annotation about draining, as written.
+    pub drain: Option<String>,
     /// `type: ExternalName`: a DNS alias without endpoints.
     pub external_name: bool,
     /// `sessionAffinity: ClientIP`.
@@ -45,6 +47,7 @@ impl Reduce for ServiceRecord {
             vips: annotation(&annotations.vips),
             mode: annotation(&annotations.mode),
             conntrack: annotation(&annotations.conntrack),
+            drain: annotation(&annotations.drain),
             external_name: spec.is_some_and(|s| s.type_.as_deref() == Some("ExternalName")),
             client_ip_affinity: spec.is_some_and(|s| s.session_affinity.as_deref() == Some("ClientIP")),
             // `clusterIP` repeats the first of `clusterIPs`, unless a very old writer left the list out.

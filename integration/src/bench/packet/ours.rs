@@ -61,7 +61,9 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         client_ip_affinity: false,
         tracked: false,
         endpoints: (0..ENDPOINTS).map(|n| endpoint(site, n)).collect(),
+        drain_limit: None,
         shared: None,
+        staged: None,
     };
     let node = Node { name: NODE.to_owned(), addresses: vec![site.node_address()], ingress: true };
     Cluster {

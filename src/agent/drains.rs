@@ -1,0 +1,194 @@
+//! When a pod of this node has no connection left in a bucket that it lost: looked at every few seconds, and reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::dispatch::{pod_target, send};
+use crate::kernel::{self, Connection, KernelError};
+use crate::model::{Bucket, Cluster, EndpointId, Flow, Flows, hash};
+use crate::netns::Netns;
+use crate::reconcile::Places;
+use crate::state::report::Drained;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// For how long there must be no connection: an ingress node that has not heard of the change yet may still open one.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// The buckets of one VIP that one pod of this node lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draining {
+    /// UID of the Service.
+    pub service: String,
+    /// The pod.
+    pub pod: EndpointId,
+    /// How flows become buckets.
+    pub flows: Flows,
+    /// Whether by addresses only.
+    pub affinity: bool,
+    /// The Service's VIPs.
+    pub vips: BTreeSet<IpAddr>,
+    /// The buckets, and the decisions by which it lost them.
+    pub buckets: BTreeMap<Bucket, u64>,
+}
+
+/// What drains from pods of a node, by what is stored: drains that only this node knows of have nobody to be reported to.
+pub fn draining(cluster: &Cluster, node: &str) -> Vec<Draining> {
+    let mut found: BTreeMap<(&str, &EndpointId), Draining> = BTreeMap::new();
+    for vip in cluster.vips.values() {
+        let Some(map) = &vip.shared else { continue };
+        let local: BTreeSet<&str> =
+            vip.endpoints.iter().filter(|e| e.node == node).map(|e| e.pod_uid.as_str()).collect();
+        let drains = map.previous.iter().flat_map(|(bucket, drains)| drains.iter().map(move |drain| (*bucket, drain)));
+        for (bucket, drain) in drains.filter(|(_, drain)| local.contains(drain.endpoint.as_str())) {
+            let entry = found.entry((&vip.service.uid, &drain.endpoint)).or_insert_with(|| Draining {
+                service: vip.service.uid.clone(),
+                pod: drain.endpoint.clone(),
+                flows: map.flows,
+                affinity: vip.client_ip_affinity,
+                vips: BTreeSet::new(),
+                buckets: BTreeMap::new(),
+            });
+            entry.vips.insert(vip.address);
+            entry.buckets.insert(bucket, drain.generation);
+        }
+    }
+    found.into_values().collect()
+}
+
+/// The buckets of a draining pod that connections are in, with their number.
+fn occupied(draining: &Draining, connections: &[Connection]) -> BTreeMap<Bucket, usize> {
+    let mut counts = BTreeMap::new();
+    for Connection { local, peer } in connections.iter().filter(|c| draining.vips.contains(&c.local.ip())) {
+        let ports = (!draining.affinity).then_some((peer.port(), local.port()));
+        let flow = Flow { src: peer.ip(), dst: local.ip(), ports };
+        let bucket = hash::bucket(&flow, draining.flows.buckets, draining.flows.seed);
+        *counts.entry(bucket).or_default() += 1;
+    }
+    counts
+}
+
+/// Looks at what drains, and says in `over` what is over, until `shutdown`.
+pub async fn watch_drains(
+    mut draining: watch::Receiver<Vec<Draining>>,
+    places: Places,
+    over: watch::Sender<BTreeSet<Drained>>,
+    shutdown: CancellationToken,
+) {
+    let mut quiet = Quiet::default();
+    loop {
+        let all = draining.borrow_and_update().clone();
+        let netns: BTreeMap<String, Netns> = places.all().into_iter().collect();
+        let mut seen = Vec::new();
+        for one in all {
+            let place = netns.get(&pod_target(one.pod.as_str())).cloned();
+            let looked = tokio::task::spawn_blocking(move || {
+                let connections = place.map(|place| place.run(kernel::connections).map_err(KernelError::from));
+                (one, connections)
+            });
+            match looked.await {
+                Ok((one, Some(Ok(Ok(connections))))) => seen.push((occupied(&one, &connections), one)),
+                Ok((one, Some(Ok(Err(error)) | Err(error)))) => {
+                    debug!(pod = %one.pod, %error, "cannot count its connections");
+                }
+                // Its namespace is not found yet, or not any more.
+                Ok((_, None)) => {}
+                Err(error) => debug!(%error, "cannot count connections"),
+            }
+        }
+        send(&over, quiet.look(&seen, Instant::now()));
+        let idle = draining.borrow().is_empty();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = draining.changed(), if idle => if changed.is_err() { return },
+            () = tokio::time::sleep(INTERVAL), if !idle => {}
+        }
+    }
+}
+
+/// Since when there has been no connection.
+#[derive(Debug, Default)]
+struct Quiet(BTreeMap<Drained, Instant>);
+
+impl Quiet {
+    /// Takes what was seen at `now`, and says which drains are over.
+    fn look(&mut self, seen: &[(BTreeMap<Bucket, usize>, Draining)], now: Instant) -> BTreeSet<Drained> {
+        let mut still = BTreeMap::new();
+        for (counts, one) in seen {
+            for (bucket, generation) in one.buckets.iter().filter(|(bucket, _)| !counts.contains_key(bucket)) {
+                let drained = Drained {
+                    service: one.service.clone(),
+                    pod: one.pod.clone(),
+                    generation: *generation,
+                    bucket: *bucket,
+                };
+                let since = self.0.get(&drained).copied().unwrap_or(now);
+                still.insert(drained, since);
+            }
+        }
+        self.0 = still;
+        let over = self.0.iter().filter(|(_, since)| now.duration_since(**since) >= QUIET);
+        let over: BTreeSet<Drained> = over.map(|(drained, _)| drained.clone()).collect();
+        if !over.is_empty() {
+            info!(buckets = over.len(), "drains are over");
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::BucketCount;
+
+    fn draining(buckets: &[(u32, u64)]) -> Draining {
+        let bucket = |(bucket, generation): &(u32, u64)| (Bucket::new(*bucket).unwrap(), *generation);
+        Draining {
+            service: "s".into(),
+            pod: "p".into(),
+            flows: Flows { buckets: BucketCount::new(16).unwrap(), seed: 7 },
+            affinity: false,
+            vips: ["192.0.2.10".parse().unwrap()].into(),
+            buckets: buckets.iter().map(bucket).collect(),
+        }
+    }
+
+    #[test]
+    fn a_drain_is_over_when_nobody_was_connected_for_a_while() {
+        let (start, mut quiet) = (Instant::now(), Quiet::default());
+        let (none, one) = (BTreeMap::new(), BTreeMap::from([(Bucket::new(3).unwrap(), 1)]));
+        let drains = draining(&[(3, 2), (4, 2)]);
+        let mut look = |counts: &BTreeMap<Bucket, usize>, drains: &Draining, seconds| {
+            let over = quiet.look(&[(counts.clone(), drains.clone())], start + Duration::from_secs(seconds));
+            over.iter().map(|drained| (drained.bucket.number(), drained.generation)).collect::<Vec<_>>()
+        };
+        assert_eq!(look(&one, &drains, 0), []);
+        assert_eq!(look(&one, &drains, 14), []);
+        assert_eq!(look(&one, &drains, 15), [(4, 2)]);
+        assert_eq!(look(&none, &drains, 20), [(4, 2)]);
+        assert_eq!(look(&none, &draining(&[(3, 5), (4, 2)]), 36), [(4, 2)], "another decision counts anew");
+        assert_eq!(look(&none, &draining(&[(3, 5)]), 51), [(3, 5)]);
+        assert_eq!(look(&none, &draining(&[]), 60), []);
+    }
+
+    #[test]
+    fn connections_are_counted_by_bucket_as_ingress_nodes_hash_them() {
+        let connection = |local: &str, port: u16| Connection {
+            local: format!("{local}:80").parse().unwrap(),
+            peer: format!("198.51.100.2:{port}").parse().unwrap(),
+        };
+        let drains = draining(&[]);
+        let all: Vec<Connection> = (2000..2100).map(|port| connection("192.0.2.10", port)).collect();
+        let counts = occupied(&drains, &all);
+        assert_eq!(counts.values().sum::<usize>(), 100);
+        assert!(counts.len() > 10, "{counts:?}");
+        assert_eq!(occupied(&Draining { affinity: true, ..drains.clone() }, &all).len(), 1);
+        assert!(occupied(&drains, &[connection("192.0.2.11", 2000)]).is_empty());
+    }
+}

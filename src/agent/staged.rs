@@ -1,0 +1,40 @@
+//! How far this node has followed the map of each VIP, see [`model::staged`](crate::model::staged).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::model::{Cluster, Flows, Stage};
+
+/// The progress of all VIPs.
+#[derive(Debug, Default)]
+pub struct Stages {
+    /// By VIP, with the UID of the Service that has it.
+    stages: BTreeMap<IpAddr, (String, Stage)>,
+    /// When the next step is due.
+    due: Option<Instant>,
+}
+
+impl Stages {
+    /// Writes into each VIP with a stored map what this node does now. Without a stored map nothing drains.
+    pub fn stage(&mut self, cluster: &mut Cluster, default: Flows, now: Instant) {
+        let mut old = std::mem::take(&mut self.stages);
+        self.due = None;
+        for (address, vip) in cluster.vips.iter_mut().filter(|(_, vip)| vip.shared.is_some()) {
+            let map = vip.bucket_map(default);
+            let known = old.remove(address).filter(|(uid, _)| *uid == vip.service.uid);
+            let (uid, mut stage) = known.unwrap_or_else(|| (vip.service.uid.clone(), Stage::new(map.clone())));
+            let (staged, due) = stage.step(&map, &vip.endpoints, now.into_std());
+            vip.staged = Some(Arc::new(staged));
+            self.due = [self.due, due.map(Instant::from_std)].into_iter().flatten().min();
+            self.stages.insert(*address, (uid, stage));
+        }
+    }
+
+    /// When to stage again although nothing changes.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+}

@@ -1,0 +1,86 @@
+//! Open TCP connections of a namespace, as `ss -tn` lists them (man 7 `sock_diag`).
+
+use std::net::SocketAddr;
+
+use super::error::KernelError;
+use super::netlink::Netlink;
+use super::wire::{Request, be16, ip, u8_at};
+
+/// A connection that is open, or being opened or closed with data still under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection {
+    /// This end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+/// `struct inet_diag_req_v2` (include/uapi/linux/inet_diag.h): family, protocol, extensions, padding, states, socket id.
+const REQUEST: usize = 56;
+/// ESTABLISHED, `SYN_RECV`, `FIN_WAIT1`, `FIN_WAIT2`, `CLOSE_WAIT`, `LAST_ACK`, CLOSING, `NEW_SYN_RECV` (include/net/tcp_states.h);
+/// not listeners, and not `TIME_WAIT`, where nothing is left to say.
+const OPEN: u32 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 12;
+
+/// The open TCP connections of the calling thread's namespace. IPv4 connections of dual-stack sockets are shown as IPv4.
+///
+/// # Errors
+/// A kernel without `inet_diag`, or a failure of the socket.
+pub fn connections() -> Result<Vec<Connection>, KernelError> {
+    let mut netlink = Netlink::sock_diag()?;
+    let mut all = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        let mut payload = vec![family, IPPROTO_TCP, 0, 0];
+        payload.extend(OPEN.to_ne_bytes());
+        payload.resize(REQUEST, 0);
+        let request = Request { kind: SOCK_DIAG_BY_FAMILY, flags: 0, payload };
+        all.extend(
+            netlink.dump("connections", &request, |found: &mut Vec<_>, _, answer| found.extend(decode(answer)))?,
+        );
+    }
+    Ok(all)
+}
+
+/// `struct inet_diag_msg`: family, state, timer, retransmissions, then ports and addresses.
+fn decode(answer: &[u8]) -> Option<Connection> {
+    let length = if u8_at(answer, 0)? == AF_INET { 4 } else { 16 };
+    let end = |port: usize, address: usize| {
+        let address = ip(answer.get(address..address + length)?)?.to_canonical();
+        Some(SocketAddr::new(address, be16(answer.get(port..)?)?))
+    };
+    Some(Connection { local: end(4, 8)?, peer: end(6, 24)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn an_open_connection_is_listed_from_both_ends_and_a_listener_is_not() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let server = listener.local_addr().unwrap();
+        let about = |all: Vec<Connection>| {
+            all.into_iter().filter(|c| c.local == server || c.peer == server).collect::<Vec<_>>()
+        };
+        assert_eq!(about(connections().unwrap()), []);
+        let stream = TcpStream::connect(server).unwrap();
+        let client = stream.local_addr().unwrap();
+        let found = about(connections().unwrap());
+        assert!(found.contains(&Connection { local: server, peer: client }), "{found:?}");
+        assert!(found.contains(&Connection { local: client, peer: server }), "{found:?}");
+    }
+
+    #[test]
+    fn an_ipv4_connection_of_a_dual_stack_socket_is_one_of_ipv4() {
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+        let stream = TcpStream::connect(server).unwrap();
+        let peer = stream.local_addr().unwrap();
+        assert!(connections().unwrap().contains(&Connection { local: server, peer }));
+    }
+}

@@ -1,0 +1,108 @@
+//! What an agent reports: one ConfigMap per node in the agents' own namespace, while there is anything to report.
+//!
+//! ```yaml
+//! metadata: { name: node-<NODE>, namespace: kube-service-tunnel, labels: { cmd.nu/tunnel-object: node-report } }
+//! data:
+//!   report.json: |
+//!     { "version": 1, "node": "<NODE>",
+//!       "drained": [                             pods of this node that have no connection left in buckets that they lost
+//!         { "service": "<UID>", "pod": "<UID>",
+//!           "generation": 17,                    the decision by which they lost them
+//!           "buckets": [0, 7] } ] }
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Bucket, EndpointId};
+
+/// Label of the ConfigMaps that are reports, and its value.
+pub const REPORT_LABEL: (&str, &str) = ("cmd.nu/tunnel-object", "node-report");
+/// The key of the report in the ConfigMap's data.
+pub const REPORT_KEY: &str = "report.json";
+const VERSION: u64 = 1;
+
+/// Name of the ConfigMap of a node.
+pub fn report_name(node: &str) -> String {
+    format!("node-{node}")
+}
+
+/// A drain that is over.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Drained {
+    /// UID of the Service.
+    pub service: String,
+    /// The pod.
+    pub pod: EndpointId,
+    /// See [`Drain::generation`](crate::model::Drain::generation).
+    pub generation: u64,
+    /// The bucket.
+    pub bucket: Bucket,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Wire {
+    version: u64,
+    node: String,
+    drained: Vec<WireDrained>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WireDrained {
+    service: String,
+    pod: String,
+    generation: u64,
+    buckets: Vec<u32>,
+}
+
+/// The value of [`REPORT_KEY`].
+pub fn encode(node: &str, drained: &BTreeSet<Drained>) -> String {
+    let mut groups: BTreeMap<(&str, &str, u64), Vec<u32>> = BTreeMap::new();
+    for drain in drained {
+        let group = groups.entry((&drain.service, drain.pod.as_str(), drain.generation)).or_default();
+        group.push(drain.bucket.number());
+    }
+    let one = |((service, pod, generation), buckets): ((&str, &str, u64), Vec<u32>)| WireDrained {
+        service: service.to_owned(),
+        pod: pod.to_owned(),
+        generation,
+        buckets,
+    };
+    let wire = Wire { version: VERSION, node: node.to_owned(), drained: groups.into_iter().map(one).collect() };
+    serde_json::to_string(&wire).unwrap_or_default()
+}
+
+/// Reads the value of [`REPORT_KEY`]: the node and what it says. What cannot be read says nothing: drains then end in
+/// another way.
+pub fn decode(text: Option<&str>) -> Option<(String, BTreeSet<Drained>)> {
+    let wire: Wire = serde_json::from_str(text?).ok().filter(|wire: &Wire| wire.version == VERSION)?;
+    let drained = wire.drained.into_iter().flat_map(|WireDrained { service, pod, generation, buckets }| {
+        let pod = EndpointId::from(pod.as_str());
+        let buckets = buckets.into_iter().filter_map(Bucket::new);
+        buckets.map(move |bucket| Drained { service: service.clone(), pod: pod.clone(), generation, bucket })
+    });
+    Some((wire.node, drained.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_what_is_not_understood_says_nothing() {
+        let drained = |generation, bucket| Drained {
+            service: "s".into(),
+            pod: "p".into(),
+            generation,
+            bucket: Bucket::new(bucket).unwrap(),
+        };
+        let all = BTreeSet::from([drained(3, 0), drained(3, 7), drained(4, 1)]);
+        let text = encode("n1", &all);
+        let expected = r#"{"version":1,"node":"n1","drained":[{"service":"s","pod":"p","generation":3,"buckets":[0,7]},{"service":"s","pod":"p","generation":4,"buckets":[1]}]}"#;
+        assert_eq!(text, expected);
+        assert_eq!(decode(Some(&text)), Some(("n1".to_owned(), all)));
+        assert_eq!(decode(Some(&text.replace("\"version\":1", "\"version\":2"))), None);
+        assert!(decode(None).is_none() && decode(Some("{}")).is_none());
+    }
+}
