@@ -12,7 +12,7 @@
 //! the cluster is made of.
 //!
 //! It is built over netlink from one process, because starting processes is slow where the lab usually runs; only the
-//! pods' servers and nft are processes. Everything is named by a prefix that no other lab has (`kst3f-client`), so labs
+//! pods' servers, nft and BIRD are processes. Everything is named by a prefix that no other lab has (`kst3f-client`), so labs
 //! run side by side, and nothing of the host's own namespace is touched. A lab is removed when it is dropped; what a
 //! killed owner left is removed by the next one ([`Lab::remove_stale`]).
 //!
@@ -20,8 +20,10 @@
 //! that drops what connection tracking calls invalid, objects of other owners all around.
 
 mod address;
+pub mod bird;
 pub mod cgroup;
 mod claim;
+mod cut;
 mod fabric;
 mod family;
 pub mod foreign;
@@ -53,6 +55,7 @@ pub use address::{
     API, API_CLUSTER_IP, API_CLUSTER_IP6, API6, CLIENTS, CLIENTS6, FABRIC, FABRIC6, INTRUDER, INTRUDER6, OUTSIDE,
     OUTSIDE6, PODS, PODS6, STRANGER, STRANGER6, host, host6,
 };
+pub use bird::Bird;
 pub use fabric::Fabric;
 pub use family::{Families, Family};
 pub use node::Node;

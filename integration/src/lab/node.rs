@@ -127,7 +127,7 @@ impl Node {
     async fn build(prefix: &str, number: u8, spec: &NodeSpec, lab: &LabSpec, fabric: &Fabric) -> Result<Node> {
         let sysctls = [base_sysctls(), strict_sysctls(), forwarding_sysctls()].concat();
         let stack = Stack::create(&format!("{prefix}-{}", spec.name), &sysctls).await?;
-        fabric.plug(&stack, &format!("p-{}", spec.name), "eth0", lab.underlay_mtu).await?;
+        fabric.plug(&stack, &port(&spec.name), "eth0", lab.underlay_mtu).await?;
         let (underlay_mtu, families) = (lab.underlay_mtu, lab.families);
         let node = Node { spec: spec.clone(), stack, number, underlay_mtu, families };
         node.join_fabric().await?;
@@ -176,6 +176,11 @@ pub(super) async fn build_all(prefix: &str, lab: &LabSpec, fabric: &Fabric) -> R
         }
     }
     Ok(nodes.into_iter().map(|node| (node.name().to_owned(), node)).collect())
+}
+
+/// The port of the router's bridge that the node is behind.
+pub(super) fn port(node: &str) -> String {
+    format!("p-{node}")
 }
 
 /// The name becomes part of a device name of at most 15 bytes, and must not collide with the other namespaces.
