@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use nix::unistd::gethostname;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use tunnel_router::agent::{cleanup, dry_run, run};
-use tunnel_router::cli::{Cli, Command, Host, agent_config, cleanup_config, controller_config};
+use tunnel_router::agent::{cleanup, drain_node, dry_run, run};
+use tunnel_router::cli::{Cli, Command, Host, agent_config, cleanup_config, controller_config, drain_node_config};
 use tunnel_router::controller;
 use tunnel_router::model::config::{CleanupConfig, Config, ControllerConfig, LogConfig, LogFormat};
 
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent_config(&args, &host()).map_err(Into::into).and_then(agent),
         Command::Controller(args) => controller_config(&args, &host()).map_err(Into::into).and_then(control),
         Command::Cleanup(args) => cleanup_config(&args).map_err(Into::into).and_then(|config| clean_up(&config)),
+        Command::DrainNode(args) => drain_node_config(&args).map_err(Into::into).and_then(|config| {
+            init_logging(&config.log);
+            drain_node::drain_node(&config)
+        }),
         Command::Version => {
             println!("tunnel-router {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -5,7 +5,7 @@
 
 use tracing::{error, info};
 
-use crate::kernel;
+use crate::kernel::{self, KernelError};
 use crate::model::config::CleanupConfig;
 use crate::netns::{Netns, all_netns};
 use crate::plan::Observed;
@@ -36,6 +36,11 @@ pub fn cleanup(config: &CleanupConfig) -> Summary {
     };
     let own_id = own.id();
     clean(&own, "node", config, &mut summary);
+    if !config.dry_run
+        && let Err(error) = own.run(|| kernel::set_withdrawn(false)).map_err(KernelError::from).flatten()
+    {
+        summary.errors.push(format!("node: {error}"));
+    }
     for netns in all_netns(&config.kernel.proc_root).into_iter().filter(|n| n.id() != own_id) {
         let name = netns.path().display().to_string();
         clean(&netns, &name, config, &mut summary);

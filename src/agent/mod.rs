@@ -6,8 +6,10 @@
 
 pub mod cleanup;
 pub mod dispatch;
+pub mod drain_node;
 mod drains;
 pub mod dry_run;
+mod leaving;
 pub mod run;
 mod staged;
 pub mod start;

@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::dispatch::{Dispatcher, send};
 use super::drains::{Draining, draining, watch_drains};
+use super::leaving::Leaving;
 use super::staged::Stages;
 use super::start::{preflight, state_settings};
 use super::status::Status;
@@ -65,6 +66,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         unready,
         waiting: Waiting::default(),
         staged: Stages::default(),
+        leaving: Leaving::default(),
+        announces: config.kernel.announce_table.is_some(),
         draining: watched::Sender::new(Vec::new()),
         last: None,
     };
@@ -96,6 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                 agent.resolve();
             }
             () = at(agent.staged.due()) => agent.resolve(),
+            () = at(agent.leaving.due()) => agent.resolve(),
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();
@@ -129,6 +133,9 @@ struct Agent {
     unready: watched::Sender<Vec<String>>,
     waiting: Waiting,
     staged: Stages,
+    leaving: Leaving,
+    /// Whether routers follow what this node announces.
+    announces: bool,
     draining: watched::Sender<Vec<Draining>>,
     /// What was dispatched last.
     last: Option<Resolved>,
@@ -138,7 +145,11 @@ impl Agent {
     fn resolve(&mut self) {
         let Some(snapshot) = self.index.snapshot() else { return };
         let mut resolved = resolve(&snapshot, &self.settings);
-        self.staged.stage(&mut resolved.cluster, self.dispatcher.flows(), tokio::time::Instant::now());
+        let now = tokio::time::Instant::now();
+        self.staged.stage(&mut resolved.cluster, self.dispatcher.flows(), now);
+        if self.announces {
+            self.leaving.go_on(&mut resolved.cluster, &self.settings.node_name, now);
+        }
         if self.last.as_ref() != Some(&resolved) {
             self.dispatch(&resolved);
             self.last = Some(resolved);

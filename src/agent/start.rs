@@ -21,6 +21,7 @@ pub fn plan_settings(config: &Config) -> Settings {
         node_name: config.node_name.clone(),
         buckets: config.kernel.buckets,
         table_base: config.kernel.table_base,
+        announce_table: config.kernel.announce_table,
         link_prefix: config.kernel.link_prefix.clone(),
         hash_seed: config.hash_seed,
         mark: config.kernel.mark,

@@ -86,6 +86,7 @@ mod tests {
             client_ip_affinity: false,
             tracked: false,
             endpoints: endpoints(there),
+            local_only: false,
             drain_limit: None,
             shared: Some(SharedMap::new(flows, &endpoints(in_map)).into()),
             staged: None,

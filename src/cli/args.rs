@@ -46,6 +46,17 @@ pub struct CleanupArgs {
     pub log: LogArgs,
 }
 
+/// Flags of `drain-node`.
+#[derive(Debug, Clone, Args)]
+pub struct DrainNodeArgs {
+    /// Announce again
+    #[arg(long)]
+    pub undo: bool,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Flags of `controller`.
 #[derive(Debug, Clone, Args)]
 pub struct ControllerArgs {
@@ -201,6 +212,13 @@ pub struct KernelArgs {
     /// The block must avoid 0 and 253 to 255 and end by 4294967295.
     #[arg(long, value_name = "TABLE", env = "TUNNEL_ROUTER_TABLE_OFFSET", default_value = "10000")]
     pub table_base: String,
+
+    /// Routing table into which the VIPs that this node serves are written, for a routing daemon to announce, or off
+    ///
+    /// An otherwise unused table; nothing looks into it. A VIP is in it while this node takes its packets in, has set
+    /// everything up, and is not cordoned; with externalTrafficPolicy: Local only where it has an endpoint.
+    #[arg(long, value_name = "TABLE", env = "TUNNEL_ROUTER_ANNOUNCE_TABLE", default_value = "off")]
+    pub announce_table: String,
 
     /// First priority of a block of 2.5 x --buckets + 1 ip rules
     ///

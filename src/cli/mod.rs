@@ -1,4 +1,4 @@
-//! The command line: `tunnel-router agent|controller|cleanup|version`.
+//! The command line: `tunnel-router agent|controller|cleanup|drain-node|version`.
 //!
 //! `args` declares the flags and explains them, `validate` turns them into a [`Config`]. Values stay text until then, so
 //! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
@@ -10,10 +10,12 @@ mod validate;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use args::{
-    AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, EncapsulationArgs, HashArgs, KernelArgs, KubernetesArgs, LogArgs,
-    ObservabilityArgs,
+    AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, DrainNodeArgs, EncapsulationArgs, HashArgs, KernelArgs,
+    KubernetesArgs, LogArgs, ObservabilityArgs,
 };
-pub use validate::{ConfigErrors, Host, Invalid, agent_config, cleanup_config, controller_config, env_of};
+pub use validate::{
+    ConfigErrors, Host, Invalid, agent_config, cleanup_config, controller_config, drain_node_config, env_of,
+};
 
 /// Delivers packets for a Service's external address, as plain IP packets, into the pods of the Service.
 #[derive(Debug, Clone, Parser)]
@@ -41,6 +43,11 @@ pub enum Command {
     ///
     /// Give it the same values as the agent had: they say what is the agent's.
     Cleanup(Box<CleanupArgs>),
+    /// Stop announcing this node's VIPs, or start again
+    ///
+    /// Routers send their packets to other nodes; what still comes is forwarded, and no connection is lost. It holds until
+    /// `drain-node --undo`, also over restarts of the agent, but not of the node. With --announce-table only.
+    DrainNode(DrainNodeArgs),
     /// Print the version
     Version,
 }

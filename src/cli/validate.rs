@@ -11,12 +11,13 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::args::{
-    AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, EncapsulationArgs, KernelArgs, KubernetesArgs, LogArgs,
+    AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, DrainNodeArgs, EncapsulationArgs, KernelArgs, KubernetesArgs,
+    LogArgs,
 };
 use super::parse::{duration, number};
 use crate::model::config::{
-    CleanupConfig, Config, ControllerConfig, KernelObjects, LogConfig, LogFormat, MplsLabels, check_priorities,
-    check_tables,
+    CleanupConfig, Config, ControllerConfig, DrainNodeConfig, KernelObjects, LogConfig, LogFormat, MplsLabels,
+    check_announce_table, check_priorities, check_tables,
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
 use crate::model::{BucketCount, Flows, MarkField, Mode, parse_duration};
@@ -124,6 +125,16 @@ pub fn cleanup_config(args: &CleanupArgs) -> Result<CleanupConfig, ConfigErrors>
     })
 }
 
+/// The configuration of `drain-node`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn drain_node_config(args: &DrainNodeArgs) -> Result<DrainNodeConfig, ConfigErrors> {
+    let mut check = Check::default();
+    let log = log_config(&mut check, &args.log);
+    check.finish(|| Some(DrainNodeConfig { undo: args.undo, log: log? }))
+}
+
 /// The configuration of the controller.
 ///
 /// # Errors
@@ -178,6 +189,8 @@ const LISTEN: &str = "must be an IP address and a port, such as 127.0.0.1:9469 o
 const NUMBER: &str = "must be a number from 0 to 4294967295, decimal or 0x hexadecimal";
 const DURATION: &str = "must be seconds, or a number with s, m or h, from 1s to 24h";
 
+const ANNOUNCE: &str = "must be the number of a routing table, such as 10900, or off";
+const DEFAULT_TABLES: u32 = 10_000;
 const DURATION_OR_NONE: &str = "must be 0, seconds, or a number with s, m or h, up to 24h";
 
 /// Collects what is wrong.
@@ -263,6 +276,14 @@ fn kernel_objects(check: &mut Check, args: &KernelArgs) -> Option<KernelObjects>
     let assumed = buckets.unwrap_or_default();
     let mark = check.number("mark-field", &args.mark_field, |mask| MarkField::new(mask, assumed));
     let table_base = check.number("table-base", &args.table_base, |first| check_tables(first, assumed).map(|()| first));
+    let announce_table = check.value("announce-table", &args.announce_table, |text| match text {
+        "" | "off" => Ok(None),
+        text => {
+            let table = number(text).ok_or_else(|| ANNOUNCE.to_owned())?;
+            let first = table_base.unwrap_or(DEFAULT_TABLES);
+            check_announce_table(table, first, assumed).map(Some).map_err(|e| e.to_string())
+        }
+    });
     let rule_priority =
         check.number("rule-priority", &args.rule_priority, |first| check_priorities(first, assumed).map(|()| first));
     let link_prefix = check.value("link-prefix", &args.link_prefix, LinkPrefix::new);
@@ -275,6 +296,7 @@ fn kernel_objects(check: &mut Check, args: &KernelArgs) -> Option<KernelObjects>
         mark: mark?,
         table_base: table_base?,
         rule_priority: rule_priority?,
+        announce_table: announce_table?,
         proc_root: proc_root?,
     })
 }

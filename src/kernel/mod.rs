@@ -36,7 +36,7 @@ pub use apply::{ApplyError, apply};
 pub use error::KernelError;
 pub use features::{Missing, missing};
 pub use monitor::{Change, Monitor};
-pub use nft::list as our_table;
+pub use nft::{list as our_table, set_withdrawn};
 pub use observe::{observe, read_sysctls};
 pub use route_to::{RouteFact, route_to, routes_to};
 pub use sock_diag::{Connection, connections};

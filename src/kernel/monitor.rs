@@ -20,7 +20,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime::Handle;
 
 use crate::netns::Netns;
-use crate::plan::NFT_TABLE;
+use crate::plan::{NFT_TABLE, WITHDRAWN_TABLE};
 
 use super::error::KernelError;
 use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
@@ -216,6 +216,7 @@ fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
     let nftables = kind >> 8 == SUBSYSTEM && kind & 0xff != NEWGEN;
     let ours = nftables
         && u8_at(payload, 0).and_then(nft::family_of).is_some()
-        && attribute(payload, NFGENMSG, TABLE).is_some_and(|name| text(name) == NFT_TABLE);
+        && attribute(payload, NFGENMSG, TABLE)
+            .is_some_and(|name| [NFT_TABLE, WITHDRAWN_TABLE].contains(&text(name).as_str()));
     ours.then_some(Change::Nft)
 }

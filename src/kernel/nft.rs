@@ -9,8 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::plan::NFT_TABLE;
 use crate::plan::nft::{Counter, ObservedChain, ObservedSet, ObservedTable, TableFamily};
+use crate::plan::{NFT_TABLE, WITHDRAWN_TABLE};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
@@ -41,11 +41,29 @@ pub fn list() -> Result<Option<ObservedTable>, KernelError> {
 /// As [`list`], and the errors of a netlink socket.
 pub(super) fn list_all() -> Result<BTreeMap<TableFamily, ObservedTable>, KernelError> {
     let mut tables = BTreeMap::new();
-    for family in existing()? {
+    for family in existing(NFT_TABLE)? {
         // It may have gone meanwhile.
         tables.extend(list_family(family)?.map(|table| (family, table)));
     }
     Ok(tables)
+}
+
+/// Whether `drain-node` has been here.
+///
+/// # Errors
+/// Those of a netlink socket.
+pub(super) fn is_withdrawn() -> Result<bool, KernelError> {
+    Ok(!existing(WITHDRAWN_TABLE)?.is_empty())
+}
+
+/// Makes a node announce nothing from now on, or announce again.
+///
+/// # Errors
+/// [`KernelError::NftSpawn`], or [`KernelError::Nft`] with what `nft` said.
+pub fn set_withdrawn(withdrawn: bool) -> Result<(), KernelError> {
+    let table = format!("table inet {WITHDRAWN_TABLE}\n");
+    // Added first, so that one that is not there can be deleted.
+    run(&if withdrawn { format!("add {table}") } else { format!("add {table}delete {table}") })
 }
 
 /// `enum nf_inet_hooks`' families (include/uapi/linux/netfilter.h).
@@ -60,14 +78,14 @@ pub(super) fn family_of(number: u8) -> Option<TableFamily> {
     }
 }
 
-/// The families in which there is a table of ours: starting `nft` to be told that there is none is dear.
-fn existing() -> Result<Vec<TableFamily>, KernelError> {
+/// The families in which there is a table of this name: starting `nft` to be told that there is none is dear.
+fn existing(table: &str) -> Result<Vec<TableFamily>, KernelError> {
     const GETTABLE: u16 = (10 << 8) | 1;
     const NFGENMSG: usize = 4;
     const NAME: u16 = 1;
     let request = Request { kind: GETTABLE, flags: 0, payload: vec![0; NFGENMSG] };
     Netlink::netfilter()?.dump("nft tables", &request, |families: &mut Vec<_>, _, payload| {
-        if attribute(payload, NFGENMSG, NAME).is_some_and(|name| text(name) == NFT_TABLE) {
+        if attribute(payload, NFGENMSG, NAME).is_some_and(|name| text(name) == table) {
             families.extend(u8_at(payload, 0).and_then(family_of));
         }
     })

@@ -52,6 +52,7 @@ pub fn observe<'a>(
         rules,
         sysctls,
         neighbours,
+        withdrawn: nft::is_withdrawn().map_err(reading("nft tables"))?,
         nft,
         frames,
     })

@@ -25,6 +25,7 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
         client_ip_affinity: false,
         tracked: false,
         endpoints: pods.iter().map(endpoint).collect(),
+        local_only: false,
         drain_limit: None,
         shared: None,
         staged: None,

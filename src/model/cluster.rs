@@ -61,6 +61,8 @@ pub struct Vip {
     pub tracked: bool,
     /// All endpoints, eligible or not, sorted by pod UID, each once.
     pub endpoints: Vec<Endpoint>,
+    /// `externalTrafficPolicy: Local`: only nodes with an endpoint of their own announce it.
+    pub local_only: bool,
     /// For how long pods keep the connections of buckets that they have lost, if there is a limit; zero: not at all.
     pub drain_limit: Option<Duration>,
     /// The map that the controller has decided on; `None` while it has not spoken.
@@ -119,6 +121,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Whether it matches `--ingress-nodes`.
     pub ingress: bool,
+    /// Whether it is to be left alone (`kubectl cordon`): it forwards what comes, and announces nothing.
+    pub cordoned: bool,
 }
 
 impl Node {

@@ -100,8 +100,19 @@ pub struct KernelObjects {
     pub table_base: u32,
     /// First of its block of [`BucketCount::rule_slots`] priorities of ip rules.
     pub rule_priority: u32,
+    /// Table in which a routing daemon finds the VIPs that this node serves; `None`: none is written.
+    pub announce_table: Option<u32>,
     /// Where the host's procfs is mounted.
     pub proc_root: PathBuf,
+}
+
+/// What `drain-node` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainNodeConfig {
+    /// Announce again.
+    pub undo: bool,
+    /// How to log.
+    pub log: LogConfig,
 }
 
 /// The form of log lines.
@@ -142,6 +153,16 @@ pub enum BlockError {
         first: u32,
         /// How many there are.
         count: u32,
+    },
+    /// The table for announcements is one that packets look into.
+    #[error(
+        "must be a table that nothing looks into: not 0, 253 to 255 (default, main, local) or {first} to {last} (--table-base)"
+    )]
+    AnnounceTable {
+        /// First table of the block.
+        first: u32,
+        /// Last table of the block.
+        last: u64,
     },
     /// The rules do not fit between `local` (0) and `main` (32766).
     #[error(
@@ -189,6 +210,16 @@ pub fn check_tables(first: u32, buckets: BucketCount) -> Result<(), BlockError> 
         Some(reserved) => Err(BlockError::ReservedTable { first, last, reserved }),
         None => Ok(()),
     }
+}
+
+/// Checks the table for announcements against the block of tables from `first` on.
+///
+/// # Errors
+/// When it is a table of the kernel, or of the block.
+pub fn check_announce_table(table: u32, first: u32, buckets: BucketCount) -> Result<u32, BlockError> {
+    let last = u64::from(first) + u64::from(buckets.tables());
+    let taken = [0, 253, 254, 255].contains(&table) || (u64::from(first)..=last).contains(&u64::from(table));
+    if taken { Err(BlockError::AnnounceTable { first, last }) } else { Ok(table) }
 }
 
 /// Checks the block of priorities from `first` on.
@@ -291,6 +322,15 @@ mod tests {
         );
         assert!(check_tables(0, buckets(16)).is_err());
         assert!(check_tables(255, buckets(16)).is_err());
+    }
+
+    #[test]
+    fn announcements_have_a_table_of_their_own() {
+        assert_eq!(check_announce_table(10_900, 10_000, buckets(64)), Ok(10_900));
+        assert_eq!(check_announce_table(10_129, 10_000, buckets(64)), Ok(10_129));
+        for bad in [0, 253, 254, 255, 10_000, 10_128] {
+            assert!(check_announce_table(bad, 10_000, buckets(64)).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Desired and observed → plan: make before break.
 //!
-//! Order: nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → new routes → rules → diversion of
-//! open connections → changed routes → new VIPs; then removal in reverse. A packet that is on its way always finds either the old way or the new one, and a process that dies
+//! Order: announcements that end → nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → new routes → rules → diversion of
+//! open connections → changed routes → new VIPs → announcements; then removal in reverse. A packet that is on its way always finds either the old way or the new one, and a process that dies
 //! between two steps leaves something that the next diff understands.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use super::saved::{add_maps, diff_sysctls};
 use super::step::RouteWrite;
 use crate::model::Family;
 
-use super::{Address, Desired, Neighbour, Nexthop, Observed, Plan, RouteTarget, Step, Sysctl};
+use super::{Address, Desired, Neighbour, Nexthop, Observed, Plan, RouteKey, RouteTarget, RuleAction, Step, Sysctl};
 
 /// First id of our nexthop objects. Ours are recognised by their protocol; the block only keeps ids readable and away from
 /// the small numbers that routing daemons use.
@@ -30,7 +30,10 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     let nft = diff_nft(desired, observed, &sysctls.keep);
     let nexthops = diff_nexthops(desired, observed);
 
+    let withdrawn: BTreeSet<RouteKey> =
+        observed.announcements().filter(|key| !desired.routes.contains_key(key)).collect();
     let mut plan = Plan::default();
+    plan.steps.extend(withdrawn.iter().copied().map(Step::DelRoute));
     push_nft(&mut plan, nft.prepare);
     plan.steps.append(&mut links.make);
     plan.steps.extend(sysctls.set);
@@ -40,13 +43,15 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(changed_labels(desired, observed));
     plan.steps.extend(nexthops.make);
     let (new, changed) = changed_routes(desired, observed, &nexthops.ids);
+    let (announced, new): (Vec<Step>, Vec<Step>) = new.into_iter().partition(|step| is_announcement(step, desired));
     plan.steps.extend(new);
     plan.steps.extend(missing_rules(desired, observed));
     push_nft(&mut plan, nft.divert);
     plan.steps.extend(changed);
     push_nft(&mut plan, nft.enable);
+    plan.steps.extend(announced);
     plan.steps.extend(surplus_rules(desired, observed));
-    plan.steps.extend(surplus_routes(desired, observed));
+    plan.steps.extend(surplus_routes(desired, observed, &withdrawn));
     plan.steps.extend(nexthops.remove);
     plan.steps.extend(surplus_labels(desired, observed));
     plan.steps.extend(surplus_neighbours(desired, observed));
@@ -213,8 +218,15 @@ fn changed_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop
     (new, changed)
 }
 
-fn surplus_routes(desired: &Desired, observed: &Observed) -> Vec<Step> {
-    observed.routes.keys().filter(|k| !desired.routes.contains_key(k)).copied().map(Step::DelRoute).collect()
+fn surplus_routes(desired: &Desired, observed: &Observed, gone: &BTreeSet<RouteKey>) -> Vec<Step> {
+    let surplus = observed.routes.keys().filter(|key| !desired.routes.contains_key(key) && !gone.contains(key));
+    surplus.copied().map(Step::DelRoute).collect()
+}
+
+/// Whether a route is for a routing daemon to see: no rule leads to its table.
+fn is_announcement(step: &Step, desired: &Desired) -> bool {
+    let Step::ReplaceRoute(key, _) = step else { return false };
+    desired.rules.iter().all(|rule| rule.action != RuleAction::Lookup(key.table))
 }
 
 fn missing_rules(desired: &Desired, observed: &Observed) -> Vec<Step> {

@@ -36,5 +36,8 @@ pub use crate::model::names::ROUTE_PROTOCOL as PROTOCOL;
 /// The nft table: of family `inet` in the node and in every pod we configure, of `netdev` and `bridge` where MPLS needs them.
 pub const NFT_TABLE: &str = "kube_service_tunnel";
 
+/// An empty nft table of family inet: while it is there, the node announces nothing (`drain-node`).
+pub const WITHDRAWN_TABLE: &str = "kube_service_tunnel_withdrawn";
+
 #[cfg(test)]
 mod tests;

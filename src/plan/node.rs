@@ -171,6 +171,17 @@ impl Build {
         for (bucket, drains) in &map.previous {
             self.drain(vip, *bucket, drains, &ways, ctx);
         }
+        self.announce(vip, &ways, ctx);
+    }
+
+    /// The VIP in the table of a routing daemon, if this node is to take its packets in and has somewhere to send them.
+    fn announce(&mut self, vip: &Vip, ways: &Ways<'_>, ctx: &Context<'_>) {
+        let Some(table) = ctx.settings.announce_table else { return };
+        let own = |e: &Endpoint| !vip.local_only || e.node == ctx.settings.node_name;
+        let served = vip.endpoints.iter().any(|e| e.eligible && own(e) && ways.contains_key(e.pod_uid.as_str()));
+        if served && ctx.me().is_some_and(|node| node.ingress && !node.cordoned) {
+            self.desired.routes.insert(RouteKey { table, vip: vip.address }, RouteTarget::Unreachable);
+        }
     }
 
     /// The way to the first of those who had a bucket, for all packets that open no connection.
@@ -274,6 +285,12 @@ impl Build {
             self.desired.frames.insert(TableFamily::Bridge, BridgeTable { node, bridges, label }.table());
         }
     }
+}
+
+/// Takes back the announcements of VIPs of which `serves` says that this node does not carry them.
+pub fn withdraw(desired: &mut Desired, settings: &Settings, serves: impl Fn(Family) -> bool) {
+    let announced = |key: &RouteKey| settings.announce_table == Some(key.table);
+    desired.routes.retain(|key, _| !announced(key) || serves(Family::of(key.vip)));
 }
 
 /// How endpoints are reached, by pod UID.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::nft::{ObservedTable, TableFamily};
-use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleSpec, Sysctl};
+use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleAction, RuleSpec, Sysctl};
 
 /// A link of the namespace, ours or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub struct Observed {
     pub sysctls: BTreeMap<Sysctl, u32>,
     /// Neighbours, where MPLS makes them of interest.
     pub neighbours: BTreeMap<Neighbour, ObservedNeighbour>,
+    /// Nothing is to be announced, as `drain-node` has said.
+    pub withdrawn: bool,
     /// Our nft table.
     pub nft: Option<ObservedTable>,
     /// Our tables below IP.
@@ -102,6 +104,13 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Routes of ours that no rule of ours leads to: announcements.
+    pub fn announcements(&self) -> impl Iterator<Item = RouteKey> {
+        let rules = || self.rules.iter().filter(|rule| rule.ours).filter_map(|rule| rule.spec);
+        let is_looked_up = move |key: &RouteKey| rules().any(|rule| rule.action == RuleAction::Lookup(key.table));
+        self.routes.keys().copied().filter(move |key| !is_looked_up(key))
+    }
+
     /// Whether the namespace has this address, on whatever device.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|(a, _, _)| a.address == address)

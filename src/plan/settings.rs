@@ -15,6 +15,8 @@ pub struct Settings {
     pub buckets: BucketCount,
     /// First routing table of our block.
     pub table_base: u32,
+    /// Table of the VIPs that are to be announced, if they are.
+    pub announce_table: Option<u32>,
     /// Prefix of our links.
     pub link_prefix: LinkPrefix,
     /// Seed of the flow hash of a Service without a stored map.

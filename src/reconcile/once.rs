@@ -13,7 +13,7 @@ use crate::kernel::{self, ApplyError, KernelError};
 use crate::model::{Cluster, Problem};
 use crate::netns::{Netns, NetnsError};
 use crate::plan::diff::diff;
-use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node};
+use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node, withdraw};
 use crate::plan::pod::{NoPodDevice, PodInput, desired_pod};
 use crate::plan::saved::saved;
 use crate::plan::surroundings::{self, Surroundings};
@@ -119,10 +119,12 @@ fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Des
         Goal::Nothing => (Desired::default(), Vec::new()),
         Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
         Goal::Node(cluster) => {
-            let (desired, mut problems) = desired_node(cluster, &routes(cluster, observed)?, settings);
+            let (mut desired, mut problems) = desired_node(cluster, &routes(cluster, observed)?, settings);
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
-                problems.extend(surroundings::problems(cluster, &looked_around(), settings));
+                let around = looked_around();
+                withdraw(&mut desired, settings, |family| !observed.withdrawn && !around.unforwarded.contains(&family));
+                problems.extend(surroundings::problems(cluster, &around, settings));
             }
             (desired, problems)
         }

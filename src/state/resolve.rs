@@ -163,6 +163,7 @@ fn serve(
             client_ip_affinity: claim.record.client_ip_affinity,
             tracked: options.tracked,
             endpoints: endpoints.clone(),
+            local_only: claim.record.local_only,
             drain_limit: options.drain_limit,
             shared: None,
             staged: None,
@@ -175,7 +176,10 @@ fn serve(
 fn nodes(snapshot: &Snapshot, settings: &Settings) -> BTreeMap<String, Node> {
     let nodes = snapshot.nodes.iter().map(|(key, record)| {
         let ingress = settings.ingress_nodes.as_ref().is_none_or(|selector| selector.matches(&record.labels));
-        (key.name.clone(), Node { name: key.name.clone(), addresses: record.internal.clone(), ingress })
+        (
+            key.name.clone(),
+            Node { name: key.name.clone(), addresses: record.internal.clone(), ingress, cordoned: record.cordoned },
+        )
     });
     nodes.collect()
 }

@@ -9,7 +9,7 @@ use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
 use crate::plan::pod::{PodDrain, PodInput, desired_pod};
-use crate::plan::{Desired, Plan};
+use crate::plan::{Desired, Plan, Settings, Step};
 
 fn golden(case: &str, plan: &Plan) {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden/plan", &format!("{case}.sh")].iter().collect();
@@ -158,6 +158,29 @@ fn a_pod_passes_on_what_belongs_to_no_connection_of_its_own() {
             &pod_plan_with(&[Family::V4], &[("192.0.2.10", mode), ("2001:db8::10", mode)], drain),
         );
     }
+}
+
+#[test]
+fn a_vip_is_announced_last_and_withdrawn_first() {
+    let announcing = Settings { announce_table: Some(10_900), ..settings("n1") };
+    let plan = |cluster: &Cluster, kernel: &FakeKernel| {
+        let (desired, _) = desired_node(cluster, &routes(cluster), &announcing);
+        diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")
+    };
+    let announced = |step: Option<&Step>| match step {
+        Some(Step::ReplaceRoute(key, _) | Step::DelRoute(key)) => key.table == 10_900,
+        _ => false,
+    };
+    let mut served = cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(3, "n2")])]);
+    let mut kernel = node_kernel(&served);
+    let first = plan(&served, &kernel);
+    assert!(announced(first.steps.last()), "{first}");
+    kernel.apply(&first, usize::MAX);
+    served.nodes.get_mut("n1").unwrap().cordoned = true;
+    golden("node-gre-cordoned", &plan(&served, &kernel));
+    served.nodes.get_mut("n1").unwrap().ingress = false;
+    let left = plan(&served, &kernel);
+    assert!(announced(left.steps.first()) && left.steps.len() > 1, "{left}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub fn settings(node: &str) -> Settings {
         node_name: node.to_owned(),
         buckets: BucketCount::new(16).unwrap(),
         table_base: 10_000,
+        announce_table: None,
         link_prefix: LinkPrefix::new("kst-").unwrap(),
         hash_seed: 0x6b73_7401,
         mark: MarkField::DEFAULT,
@@ -68,6 +69,7 @@ pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
         client_ip_affinity: false,
         tracked: false,
         endpoints,
+        local_only: false,
         drain_limit: None,
         shared: None,
         staged: None,
@@ -83,7 +85,12 @@ pub fn draining_vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>, before:
 
 /// Nodes `n1` and `n2`, both ingress nodes, 10.0.0.1 and 10.0.0.2.
 pub fn cluster(vips: Vec<Vip>) -> Cluster {
-    let node = |n: u8| Node { name: format!("n{n}"), addresses: vec![IpAddr::from([10, 0, 0, n])], ingress: true };
+    let node = |n: u8| Node {
+        name: format!("n{n}"),
+        addresses: vec![IpAddr::from([10, 0, 0, n])],
+        ingress: true,
+        cordoned: false,
+    };
     Cluster {
         vips: vips.into_iter().map(|v| (v.address, v)).collect(),
         nodes: [node(1), node(2)].into_iter().map(|n| (n.name.clone(), n)).collect(),

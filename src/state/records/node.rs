@@ -17,6 +17,8 @@ pub(in crate::state) struct NodeRecord {
     pub all: Vec<IpAddr>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<IpNet>,
+    /// `spec.unschedulable`: it was cordoned.
+    pub cordoned: bool,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
 }
@@ -37,6 +39,7 @@ impl Reduce for NodeRecord {
             internal: addresses(listed.iter().filter(|a| a.type_ == "InternalIP").map(|a| &a.address)),
             all: addresses(listed.iter().map(|a| &a.address)),
             pod_cidrs,
+            cordoned: spec.and_then(|s| s.unschedulable) == Some(true),
             labels: node.metadata.labels.clone().unwrap_or_default(),
         }
     }

@@ -26,6 +26,8 @@ pub(in crate::state) struct ServiceRecord {
     pub external_name: bool,
     /// `sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
+    /// `externalTrafficPolicy: Local`.
+    pub local_only: bool,
     /// `spec.clusterIPs`, without "None".
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
@@ -50,6 +52,7 @@ impl Reduce for ServiceRecord {
             drain: annotation(&annotations.drain),
             external_name: spec.is_some_and(|s| s.type_.as_deref() == Some("ExternalName")),
             client_ip_affinity: spec.is_some_and(|s| s.session_affinity.as_deref() == Some("ClientIP")),
+            local_only: spec.is_some_and(|s| s.external_traffic_policy.as_deref() == Some("Local")),
             // `clusterIP` repeats the first of `clusterIPs`, unless a very old writer left the list out.
             cluster_ips: match cluster_ips {
                 Some(all) if !all.is_empty() => addresses(all),

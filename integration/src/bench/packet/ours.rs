@@ -42,6 +42,7 @@ fn settings(buckets: BucketCount) -> Result<Settings> {
         node_name: NODE.to_owned(),
         buckets,
         table_base: 10_000,
+        announce_table: None,
         link_prefix: LinkPrefix::new("kst-")?,
         hash_seed: DEFAULT_HASH_SEED,
         mark: MarkField::new(0xff, buckets).or_else(|_| MarkField::new(0x1ff, buckets))?,
@@ -61,11 +62,12 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         client_ip_affinity: false,
         tracked: false,
         endpoints: (0..ENDPOINTS).map(|n| endpoint(site, n)).collect(),
+        local_only: false,
         drain_limit: None,
         shared: None,
         staged: None,
     };
-    let node = Node { name: NODE.to_owned(), addresses: vec![site.node_address()], ingress: true };
+    let node = Node { name: NODE.to_owned(), addresses: vec![site.node_address()], ingress: true, cordoned: false };
     Cluster {
         vips: BTreeMap::from([(vip.address, vip)]),
         nodes: BTreeMap::from([(node.name.clone(), node)]),

@@ -1,0 +1,109 @@
+//! Announcing by a real daemon: routers send packets where a node can serve them, and elsewhere before it cannot any more.
+//!
+//! Witnesses: the next hops in the router's kernel, which real BIRD has put there, and connections that stay open.
+
+use anyhow::{Result, ensure};
+use integration::lab::bird::ANNOUNCE_TABLE;
+use integration::lab::{Bird, PodSpec};
+use integration::traffic::Connections;
+use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_at};
+use integration::world::{World, WorldSpec, router_program};
+use serde_json::json;
+use tunnel_router::model::Mode;
+
+const BOTH: [&str; 2] = ["ing1", "ing2"];
+
+/// Two ingress nodes whose agents write what BIRD announces, two pods, and open connections.
+async fn world() -> Result<(World, Bird)> {
+    let flags = ["--announce-table".to_owned(), ANNOUNCE_TABLE.to_string()].into();
+    let mut world = World::build(WorldSpec { flags, ..WorldSpec::new(Mode::Vxlan) }).await?;
+    world.add_pods(vec![(PodSpec::new("echo-1", "wrk1"), "echo"), (PodSpec::new("echo-2", "ing1"), "echo")]).await?;
+    world.add_dual_service(SERVICE, "echo", &[(ANNOTATION, &format!("{VIP},{VIP6}"))])?;
+    world.start_controller("ctl-a", "wrk1", &[])?;
+    let bird = world.lab.start_bird().await?;
+    world.start_agents()?;
+    by(&bird, &BOTH).await?;
+    Ok((world, bird))
+}
+
+/// Waits until the router sends both VIPs to exactly these nodes.
+async fn by(bird: &Bird, nodes: &[&str]) -> Result<()> {
+    for vip in [VIP, VIP6] {
+        bird.announced_by(vip.parse()?, nodes).await?;
+    }
+    Ok(())
+}
+
+async fn open(world: &World) -> Result<Connections> {
+    let (connections, tally) = Connections::open(&world.client(), 64, echo_at(VIP)?).await?;
+    tally.perfect()?;
+    Ok(connections)
+}
+
+async fn unbroken(connections: &mut Connections) -> Result<()> {
+    connections.probe_all().await.perfect().map(drop)
+}
+
+fn drain_node(world: &World, node: &str, more: &str) -> Result<()> {
+    let program = router_program()?;
+    World::run_in(world.lab.node(node)?.netns(), &format!("{} drain-node {more}", program.display())).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cordoned_drained_or_relabelled_loses_its_packets_and_no_connection() -> Result<()> {
+    let (mut world, bird) = world().await?;
+    world.converged().await?;
+    let mut connections = open(&world).await?;
+    let node = |patch| world.api.store().patch("nodes", "", "ing1", patch);
+
+    node(json!({ "spec": { "unschedulable": true } }))?;
+    by(&bird, &["ing2"]).await?;
+    unbroken(&mut connections).await?;
+    node(json!({ "spec": { "unschedulable": null } }))?;
+    by(&bird, &BOTH).await?;
+    unbroken(&mut connections).await?;
+
+    node(json!({ "metadata": { "labels": { "node": null } } }))?;
+    by(&bird, &["ing2"]).await?;
+    // It goes on forwarding until the routers know.
+    let rules = World::run_in(world.lab.node("ing1")?.netns(), "nft list table inet kube_service_tunnel")?;
+    ensure!(rules.contains("set vips "), "a node that has just left forwards nothing any more:\n{rules}");
+    unbroken(&mut connections).await?;
+    world.converged().await?;
+    unbroken(&mut connections).await?;
+    world.api.store().patch("nodes", "", "ing1", json!({ "metadata": { "labels": { "node": "tunnel" } } }))?;
+    by(&bird, &BOTH).await?;
+    unbroken(&mut connections).await?;
+
+    // Also without an agent, and over its restart.
+    world.kill_agent("ing1").await?;
+    drain_node(&world, "ing1", "")?;
+    by(&bird, &["ing2"]).await?;
+    unbroken(&mut connections).await?;
+    world.start_agent("ing1")?;
+    world.agent("ing1")?.line_after(0, "first pass complete").await?;
+    by(&bird, &["ing2"]).await?;
+    drain_node(&world, "ing1", "--undo")?;
+    by(&bird, &BOTH).await?;
+    unbroken(&mut connections).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vip_is_announced_where_it_can_be_served() -> Result<()> {
+    let (world, bird) = world().await?;
+    let service = |patch| world.api.store().patch("services", "default", SERVICE, patch);
+
+    service(json!({ "spec": { "type": "LoadBalancer", "externalTrafficPolicy": "Local" } }))?;
+    by(&bird, &["ing1"]).await?;
+    world.set_ready("echo-2", false)?;
+    by(&bird, &[]).await?;
+    service(json!({ "spec": { "externalTrafficPolicy": "Cluster" } }))?;
+    by(&bird, &BOTH).await?;
+    world.set_ready("echo-1", false)?;
+    by(&bird, &[]).await?;
+    world.set_ready("echo-1", true)?;
+    by(&bird, &BOTH).await?;
+    world.annotate(SERVICE, ANNOTATION, None)?;
+    by(&bird, &[]).await?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! A node that is an ingress node no more goes on forwarding for a while: routers have to hear of it first.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::Cluster;
+
+/// What routers get to learn that a node announces nothing any more.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// Whether this node is leaving.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    /// It took packets in when it was last looked at.
+    ingress: bool,
+    /// Until when it goes on.
+    until: Option<Instant>,
+}
+
+impl Leaving {
+    /// Lets the node go on as an ingress node that announces nothing, as long as it has to.
+    pub fn go_on(&mut self, cluster: &mut Cluster, node: &str, now: Instant) {
+        let Some(me) = cluster.nodes.get_mut(node) else { return };
+        if me.ingress || !self.ingress {
+            (self.ingress, self.until) = (me.ingress, None);
+            return;
+        }
+        let until = *self.until.get_or_insert(now + NOTICE);
+        if now < until {
+            (me.ingress, me.cordoned) = (true, true);
+        } else {
+            (self.ingress, self.until) = (false, None);
+        }
+    }
+
+    /// When to look again although nothing changes.
+    pub fn due(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Node;
+
+    #[test]
+    fn a_node_that_was_an_ingress_node_goes_on_for_a_while_and_announces_nothing() {
+        let (start, mut leaving) = (Instant::now(), Leaving::default());
+        let mut look = |ingress, seconds| {
+            let node = Node { name: "n1".into(), addresses: Vec::new(), ingress, cordoned: false };
+            let mut cluster = Cluster { nodes: [("n1".to_owned(), node)].into(), ..Cluster::default() };
+            leaving.go_on(&mut cluster, "n1", start + Duration::from_secs(seconds));
+            (cluster.nodes["n1"].ingress, cluster.nodes["n1"].cordoned, leaving.due().is_some())
+        };
+        assert_eq!(look(false, 0), (false, false, false), "it never was one");
+        assert_eq!(look(true, 0), (true, false, false));
+        assert_eq!(look(false, 10), (true, true, true));
+        assert_eq!(look(true, 20), (true, false, false));
+        assert_eq!(look(false, 30), (true, true, true));
+        assert_eq!(look(false, 59), (true, true, true));
+        assert_eq!(look(false, 60), (false, false, false));
+        assert_eq!(look(false, 61), (false, false, false));
+    }
+}
