@@ -102,7 +102,11 @@ pub async fn watch_drains(
                 Err(error) => debug!(%error, "cannot count connections"),
             }
         }
-        send(&over, quiet.look(&seen, Instant::now()));
+        let now_over = quiet.look(&seen, Instant::now());
+        if !now_over.is_subset(&over.borrow()) {
+            info!(buckets = now_over.len(), "drains are over, and reported until the controller knows");
+        }
+        send(&over, now_over);
         let idle = draining.borrow().is_empty();
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -134,11 +138,7 @@ impl Quiet {
         }
         self.0 = still;
         let over = self.0.iter().filter(|(_, since)| now.duration_since(**since) >= QUIET);
-        let over: BTreeSet<Drained> = over.map(|(drained, _)| drained.clone()).collect();
-        if !over.is_empty() {
-            info!(buckets = over.len(), "drains are over");
-        }
-        over
+        over.map(|(drained, _)| drained.clone()).collect()
     }
 }
 

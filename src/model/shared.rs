@@ -121,7 +121,8 @@ impl SharedMap {
     /// When [`SharedMap::next`] has something to change although no endpoint has: seconds since 1970 (UTC).
     pub fn due(&self, rules: DrainRules) -> Option<u64> {
         let ends = self.previous.values().flatten().flat_map(|drain| {
-            [rules.limit, drain.datagrams.then_some(rules.datagrams)].map(|limit| Some(drain.since + limit?.as_secs()))
+            [rules.limit, drain.datagrams.then_some(rules.datagrams)]
+                .map(|limit| Some(drain.since.saturating_add(limit?.as_secs())))
         });
         ends.flatten().min()
     }

@@ -23,6 +23,8 @@ pub enum Way {
         /// The device to the endpoints has no address, so the node has the rule and table that tell reverse path filtering
         /// where VIPs are sources.
         sources: bool,
+        /// Every bucket drains: the packets go to its former owner.
+        draining: bool,
     },
 }
 
@@ -61,8 +63,10 @@ impl fmt::Display for Case {
             Way::Plain => write!(f, "plain{peer}"),
             Way::Ipvs => write!(f, "ipvs-tun-mh{peer}"),
             Way::KubeProxy => write!(f, "kube-proxy-nft{peer}"),
-            Way::Ours { mode, buckets, sources } => {
-                write!(f, "{mode}-{ours}-{buckets}{}", if sources { "-sources" } else { "" })
+            Way::Ours { mode, buckets, sources, draining } => {
+                write!(f, "{mode}-{ours}-{buckets}")?;
+                f.write_str(if sources { "-sources" } else { "" })?;
+                f.write_str(if draining { "-draining" } else { "" })
             }
         }
     }
@@ -81,11 +85,12 @@ impl FromStr for Case {
 pub fn all() -> impl Iterator<Item = Case> {
     let ways = || {
         let modes = Mode::ALL.into_iter();
-        let ours = modes.flat_map(|mode| [16, 64, 128].map(|buckets| Way::Ours { mode, buckets, sources: false }));
+        let of_mode = |mode| [16, 64, 128].map(|buckets| Way::Ours { mode, buckets, sources: false, draining: false });
+        let ours = modes.flat_map(of_mode);
         [Way::Plain, Way::Ipvs, Way::KubeProxy].into_iter().chain(ours)
     };
-    let sources = Way::Ours { mode: Mode::Gre, buckets: 64, sources: true };
-    let v4 = ways().chain([sources]).map(|way| Case::new(way, Family::V4));
+    let gre = |sources, draining| Way::Ours { mode: Mode::Gre, buckets: 64, sources, draining };
+    let v4 = ways().chain([gre(true, false), gre(false, true)]).map(|way| Case::new(way, Family::V4));
     v4.chain(ways().map(|way| Case::new(way, Family::V6)))
 }
 
@@ -108,7 +113,7 @@ mod tests {
         for case in all() {
             assert_eq!(case.to_string().parse(), Ok(case));
         }
-        assert_eq!(all().count(), 25);
+        assert_eq!(all().count(), 26);
         assert!("gre-v4-32".parse::<Case>().unwrap_err().contains(" gre-v4-64-sources "));
     }
 

@@ -122,7 +122,7 @@ async fn program(case: &Case, site: &Site) -> Result<()> {
         Way::Plain => peers::plain(site).await,
         Way::Ipvs => peers::ipvs(site),
         Way::KubeProxy => peers::kube_proxy(site),
-        Way::Ours { mode, buckets, sources } => ours::program(site, mode, buckets, sources),
+        Way::Ours { mode, buckets, sources, draining } => ours::program(site, (mode, buckets), sources, draining),
     }
 }
 

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use tunnel_router::model::config::{DEFAULT_HASH_SEED, MplsLabels};
 use tunnel_router::model::names::LinkPrefix;
-use tunnel_router::model::{Addresses, BucketCount, Cluster, Endpoint, MarkField, Mode, Node, ServiceRef, Vip};
+use tunnel_router::model::{
+    Addresses, BucketCount, Cluster, Drain, Endpoint, EndpointId, Flows, MarkField, Mode, Node, ServiceRef, SharedMap,
+    Vip,
+};
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::tree::sources_table;
 use tunnel_router::plan::{RuleAction, Settings, Step};
@@ -20,9 +23,13 @@ const NODE: &str = "node";
 
 /// Does one round of the agent for the node: reads back, plans, applies. `sources` says what the plan has to contain for
 /// the case to be what its name says.
-pub fn program(site: &Site, mode: Mode, buckets: u32, sources: bool) -> Result<()> {
+pub fn program(site: &Site, (mode, buckets): (Mode, u32), sources: bool, draining: bool) -> Result<()> {
     let settings = settings(BucketCount::new(buckets)?)?;
-    let goal = Goal::Node(Arc::new(cluster(site, mode)));
+    let mut cluster = cluster(site, mode);
+    for vip in cluster.vips.values_mut().filter(|_| draining) {
+        vip.shared = Some(Arc::new(all_draining(settings.flows(), &vip.endpoints)));
+    }
+    let goal = Goal::Node(Arc::new(cluster));
     let netns = Netns::open(site.node().netns().path())?;
     let outcome = reconcile(&netns, &goal, &settings, &mut Memory::default(), false)?;
     ensure!(outcome.problems.is_empty(), "tunnel-router refuses: {:?}", outcome.problems);
@@ -51,6 +58,19 @@ fn settings(buckets: BucketCount) -> Result<Settings> {
         vxlan_port: VXLAN_PORT,
         unavailable: BTreeMap::new(),
     })
+}
+
+/// A map in which every bucket has just left one endpoint for another.
+fn all_draining(flows: Flows, endpoints: &[Endpoint]) -> SharedMap {
+    let mut map = SharedMap::new(flows, endpoints);
+    let ids: Vec<EndpointId> = endpoints.iter().map(|e| e.pod_uid.as_str().into()).collect();
+    let former = |bucket| {
+        let owner = ids.iter().position(|id| map.owners.owner(bucket) == Some(id))?;
+        let endpoint = ids[(owner + 1) % ids.len()].clone();
+        Some((bucket, vec![Drain { endpoint, since: 0, generation: 1, datagrams: true }]))
+    };
+    map.previous = flows.buckets.iter().filter_map(former).collect();
+    map
 }
 
 /// One VIP, one node, and ten pods on it.
