@@ -3,7 +3,7 @@
 //! The modules form layers, and each may use only those to its left (`hack/check-layers` enforces it):
 //!
 //! ```text
-//! model ← state ← plan ← {kernel, netns, kube} ← reconcile ← metrics ← {agent, controller} ← main
+//! model ← state ← plan ← {kernel, netns, kube} ← reconcile ← {metrics, inspect} ← {agent, controller} ← main
 //! ```
 //!
 //! `model`, `state` and `plan` are pure: they do no I/O and know neither the runtime nor netlink.
@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod cli;
 pub mod controller;
+pub mod inspect;
 pub mod kernel;
 pub mod kube;
 pub mod metrics;

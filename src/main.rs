@@ -6,14 +6,25 @@ use nix::unistd::gethostname;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tunnel_router::agent::{cleanup, drain_node, dry_run, run};
-use tunnel_router::cli::{Cli, Command, Host, agent_config, cleanup_config, controller_config, drain_node_config};
+use tunnel_router::cli::{
+    Cli, Command, Host, agent_config, cleanup_config, controller_config, drain_node_config, status_config, trace_config,
+};
 use tunnel_router::controller;
+use tunnel_router::inspect;
 use tunnel_router::model::config::{CleanupConfig, Config, ControllerConfig, LogConfig, LogFormat};
 
 fn main() -> ExitCode {
     let result = match Cli::parse() {
         Command::Agent(args) => agent_config(&args, &host()).map_err(Into::into).and_then(agent),
         Command::Controller(args) => controller_config(&args, &host()).map_err(Into::into).and_then(control),
+        Command::Status(args) => status_config(&args).map_err(Into::into).and_then(|config| {
+            init_logging(&config.log);
+            inspect::command::status(&config)
+        }),
+        Command::Trace(args) => trace_config(&args).map_err(Into::into).and_then(|config| {
+            init_logging(&config.log);
+            inspect::command::trace(&config)
+        }),
         Command::Cleanup(args) => cleanup_config(&args).map_err(Into::into).and_then(|config| clean_up(&config)),
         Command::DrainNode(args) => drain_node_config(&args).map_err(Into::into).and_then(|config| {
             init_logging(&config.log);

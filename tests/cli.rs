@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::CommandFactory;
-use tunnel_router::cli::{Cli, Command, ConfigErrors, Host, agent_config, cleanup_config, env_of};
-use tunnel_router::model::config::{CleanupConfig, LogFormat};
+use tunnel_router::cli::{Cli, Command, ConfigErrors, Host, agent_config, cleanup_config, env_of, trace_config};
+use tunnel_router::model::config::{CleanupConfig, LogFormat, Output};
 use tunnel_router::model::{Config, Mode};
 
 fn host() -> Host {
@@ -257,6 +257,28 @@ fn variables_do_what_flags_do_and_flags_win() {
     assert!(text.contains("CONFIG mpls 32 500 tun- example.org/ip n2 true\n"), "{text}");
 }
 
+#[test]
+fn a_flow_is_read_and_everything_wrong_with_it_is_told_at_once() {
+    let trace = |words: &str| match Cli::try_parse_from(format!("tunnel-router trace {words}").split_whitespace()) {
+        Ok(Command::Trace(args)) => trace_config(&args).map_err(|error| error.to_string()),
+        other => panic!("{other:?}"),
+    };
+    let config = trace("198.51.100.7:4000 192.0.2.10:80").unwrap();
+    assert_eq!(config.flow.to_string(), "tcp 198.51.100.7:4000 -> 192.0.2.10:80");
+    let config = trace("[2001:db8::7]:53 [2001:db8::10]:53 udp -o json").unwrap();
+    assert_eq!(config.flow.to_string(), "udp [2001:db8::7]:53 -> [2001:db8::10]:53");
+    assert_eq!(config.output, Output::Json);
+    assert_eq!(trace("2001:db8::7 2001:db8::10 icmp").unwrap().flow.to_string(), "icmp 2001:db8::7 -> 2001:db8::10");
+    assert_eq!(
+        trace("client:1 2001:db8::10 esp -o yaml").unwrap_err(),
+        "invalid configuration
+  SRC is \"client:1\": must be an address with or without a port, such as 192.0.2.10:80 or [2001:db8::10]:80
+  PROTOCOL is \"esp\": must be tcp, udp, sctp or icmp
+  --output is \"yaml\": must be text or json"
+    );
+    assert!(trace("192.0.2.1:1 [2001:db8::10]:80").unwrap_err().contains("DST is"));
+}
+
 /// Compares with `tests/golden/<name>`; `UPDATE_GOLDEN=1` writes it instead.
 fn assert_golden(name: &str, help: &str) {
     let text: String = help.lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
@@ -273,7 +295,7 @@ fn the_help_reads_as_reviewed() {
     let mut cli = Cli::command().term_width(100);
     cli.build();
     assert_golden("help.txt", &cli.render_long_help().to_string());
-    for name in ["agent", "controller", "cleanup"] {
+    for name in ["agent", "controller", "cleanup", "status", "trace"] {
         let help = cli.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         assert_golden(&format!("help-{name}.txt"), &help);
     }

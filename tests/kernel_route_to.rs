@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nix::errno::Errno;
 use support::{netns, sh};
-use tunnel_router::kernel::{KernelError, RouteFact, route_to, routes_to};
+use tunnel_router::kernel::{KernelError, MarkedRoute, RouteFact, marked_route, route_to, routes_to};
 use tunnel_router::netns::Netns;
 
 fn uplink() -> Netns {
@@ -121,4 +121,25 @@ fn a_thousand_addresses_are_answered_in_their_order() {
             _ => assert!(matches!(fact, Err(KernelError::NoRoute { to, .. }) if to == address), "{address}"),
         }
     }
+}
+
+#[test]
+fn a_mark_is_taken_into_account_and_the_table_and_nexthop_are_told() {
+    let target = uplink();
+    sh(
+        &target,
+        "ip nexthop add id 7 via 10.0.0.2 dev eth0; ip route add 192.0.2.10/32 nhid 7 table 10005
+         ip route add unreachable 192.0.2.11/32 table 10005
+         ip rule add priority 101 fwmark 0x85/0xff lookup 10005
+         sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip addr add fd00::11/64 dev eth0 nodad
+         ip nexthop add id 8 via fd00::2 dev eth0; ip -6 route add 2001:db8::10/128 nhid 8 table 10005
+         ip -6 rule add priority 101 fwmark 0x85/0xff lookup 10005",
+    );
+    let ask = |to: &str, mark| target.run(|| marked_route(to.parse().unwrap(), mark)).unwrap();
+    assert_eq!(ask("192.0.2.10", 0x85).unwrap(), MarkedRoute { table: Some(10_005), nexthop: Some(7) });
+    assert_eq!(ask("192.0.2.10", 0x86).unwrap(), MarkedRoute { table: Some(254), nexthop: None });
+    assert_eq!(ask("2001:db8::10", 0x85).unwrap(), MarkedRoute { table: None, nexthop: Some(8) });
+    let unreachable = ask("192.0.2.11", 0x85);
+    assert!(matches!(unreachable, Err(KernelError::NoRoute { errno: Errno::EHOSTUNREACH, .. })), "{unreachable:?}");
+    assert!(matches!(ask("2001:db8::10", 0), Err(KernelError::NoRoute { errno: Errno::ENETUNREACH, .. })));
 }

@@ -15,7 +15,8 @@ const BOTH: [&str; 2] = ["ing1", "ing2"];
 
 /// Two ingress nodes whose agents write what BIRD announces, two pods, and open connections.
 async fn world() -> Result<(World, Bird)> {
-    let flags = ["--announce-table".to_owned(), ANNOUNCE_TABLE.to_string()].into();
+    // Nothing tells of a sysctl that has changed: it is seen at the next look.
+    let flags = ["--announce-table", &ANNOUNCE_TABLE.to_string(), "--resync", "2s"].map(str::to_owned).into();
     let mut world = World::build(WorldSpec { flags, ..WorldSpec::new(Mode::Vxlan) }).await?;
     world.add_pods(vec![(PodSpec::new("echo-1", "wrk1"), "echo"), (PodSpec::new("echo-2", "ing1"), "echo")]).await?;
     world.add_dual_service(SERVICE, "echo", &[(ANNOTATION, &format!("{VIP},{VIP6}"))])?;
@@ -102,6 +103,17 @@ async fn a_vip_is_announced_where_it_can_be_served() -> Result<()> {
     world.set_ready("echo-1", false)?;
     by(&bird, &[]).await?;
     world.set_ready("echo-1", true)?;
+    by(&bird, &BOTH).await?;
+    // A node that does not forward a family takes none of its packets in, and says so.
+    let sysctl = |value| {
+        let line = format!("sysctl -qw net.ipv4.ip_forward={value}");
+        World::run_in(world.lab.node("ing1")?.netns(), &line)
+    };
+    sysctl(0)?;
+    bird.announced_by(VIP.parse()?, &["ing2"]).await?;
+    bird.announced_by(VIP6.parse()?, &BOTH).await?;
+    ensure!(world.event(SERVICE, "NotForwarding").await?.contains("ing1"), "the Event names another node");
+    sysctl(1)?;
     by(&bird, &BOTH).await?;
     world.annotate(SERVICE, ANNOTATION, None)?;
     by(&bird, &[]).await?;

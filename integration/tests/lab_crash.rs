@@ -13,35 +13,39 @@ use tunnel_router::model::Mode;
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 const SETS: [[&str; 2]; 2] = [["192.0.2.10", "192.0.2.11"], ["192.0.2.12", "192.0.2.13"]];
-const KILLS: u64 = 12;
+/// How often agents are killed: on an emulated CPU each takes 15 s.
+const fn kills(mode: Mode) -> u64 {
+    if matches!(mode, Mode::Vxlan) { 12 } else { 6 }
+}
 /// The kills fall between the change and this long after it, in milliseconds.
 const LATEST: u64 = 300;
 
-/// Random delays, one from each twelfth of the time, so that early, middle and late kills are all among them.
+/// Random delays, one from each of equal parts of the time, so that early, middle and late kills are all among them.
 struct Delays {
     state: u64,
     drawn: u64,
+    parts: u64,
 }
 
 impl Delays {
     /// `KST_SEED` repeats a run.
-    fn new() -> Result<Self> {
+    fn new(parts: u64) -> Result<Self> {
         let seed = match std::env::var("KST_SEED") {
             Ok(text) => text.parse().context("KST_SEED")?,
             Err(_) => u64::from(SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos()),
         };
         println!("KST_SEED={seed}");
         // A generator that shifts never leaves zero.
-        Ok(Self { state: seed | 1 << 40, drawn: 0 })
+        Ok(Self { state: seed | 1 << 40, drawn: 0, parts })
     }
 
     fn next(&mut self) -> Duration {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        let slot = self.drawn * 5 % KILLS;
+        let slot = self.drawn * 5 % self.parts;
         self.drawn += 1;
-        let width = LATEST / KILLS;
+        let width = LATEST / self.parts;
         Duration::from_millis(slot * width + self.state % width)
     }
 }
@@ -60,7 +64,7 @@ async fn kill_after_change(world: &mut World, vips: [&str; 2], delay: Duration) 
 async fn killed_agents_are_made_up_for(mode: Mode) -> Result<()> {
     let _alone = ALONE.lock().await;
     load_modules();
-    let mut delays = Delays::new()?;
+    let mut delays = Delays::new(kills(mode))?;
     let mut world = echo_pods(mode).await?;
     for vip in SETS.as_flattened() {
         world.route(vip).await?;
@@ -70,7 +74,7 @@ async fn killed_agents_are_made_up_for(mode: Mode) -> Result<()> {
 
     let mut unfinished = 0;
     let turns = SETS.iter().cycle();
-    for (kill, vips) in (0..KILLS).zip(turns) {
+    for (kill, vips) in (0..kills(mode)).zip(turns) {
         // Every other kill meets agents that found an earlier one's ruins, or have not even started.
         if kill % 2 == 0 {
             world.converged().await?;

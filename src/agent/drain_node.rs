@@ -6,21 +6,23 @@ use tracing::info;
 
 use crate::kernel;
 use crate::model::config::DrainNodeConfig;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, set_withdrawn};
 
 /// Withdraws what this node announces, and keeps the agent from announcing it again; or lets it.
 ///
 /// # Errors
 /// What the kernel refused.
 pub fn drain_node(config: &DrainNodeConfig) -> anyhow::Result<()> {
-    kernel::set_withdrawn(!config.undo)?;
+    let mut plan = Plan { steps: vec![set_withdrawn(!config.undo)] };
     if config.undo {
+        kernel::apply(&plan)?;
         info!("the agent may announce VIPs again");
         return Ok(());
     }
     // No device of ours matters here.
-    let announced: Vec<_> = kernel::observe(std::iter::empty(), "kst-")?.announcements().collect();
-    kernel::apply(&Plan { steps: announced.iter().copied().map(Step::DelRoute).collect() })?;
+    let announced = kernel::observe(std::iter::empty(), "kst-")?.announcements();
+    plan.steps.extend(announced.iter().copied().map(Step::DelRoute));
+    kernel::apply(&plan)?;
     for route in &announced {
         info!(vip = %route.vip, table = route.table, "withdrawn");
     }

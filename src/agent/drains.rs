@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::dispatch::{pod_target, send};
+use super::dispatch::{pod_target, send_part};
+use crate::inspect::connections::by_bucket;
 use crate::kernel::{self, Connection, KernelError};
-use crate::model::{Bucket, Cluster, EndpointId, Flow, Flows, hash};
+use crate::model::{Bucket, Cluster, EndpointId, Flows};
 use crate::netns::Netns;
 use crate::reconcile::Places;
-use crate::state::report::Drained;
+use crate::state::report::{Drained, NodeReport};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -62,51 +63,41 @@ pub fn draining(cluster: &Cluster, node: &str) -> Vec<Draining> {
     found.into_values().collect()
 }
 
-/// The buckets of a draining pod that connections are in, with their number.
-fn occupied(draining: &Draining, connections: &[Connection]) -> BTreeMap<Bucket, usize> {
-    let mut counts = BTreeMap::new();
-    for Connection { local, peer } in connections.iter().filter(|c| draining.vips.contains(&c.local.ip())) {
-        let ports = (!draining.affinity).then_some((peer.port(), local.port()));
-        let flow = Flow { src: peer.ip(), dst: local.ip(), ports };
-        let bucket = hash::bucket(&flow, draining.flows.buckets, draining.flows.seed);
-        *counts.entry(bucket).or_default() += 1;
-    }
-    counts
+/// The open connections of pods whose namespaces are known, and can be looked into.
+pub(super) fn open_connections(pods: &BTreeSet<EndpointId>, places: &Places) -> BTreeMap<EndpointId, Vec<Connection>> {
+    let places: BTreeMap<String, Netns> = places.all().into_iter().collect();
+    let look = |pod: &EndpointId| {
+        let found =
+            places.get(&pod_target(pod.as_str()))?.run(kernel::connections).map_err(KernelError::from).flatten();
+        let found = found.inspect_err(|error| debug!(%pod, %error, "cannot count its connections"));
+        Some((pod.clone(), found.ok()?))
+    };
+    pods.iter().filter_map(look).collect()
 }
 
-/// Looks at what drains, and says in `over` what is over, until `shutdown`.
+/// Looks at what drains, and says in `report` what is over, until `shutdown`.
 pub async fn watch_drains(
     mut draining: watch::Receiver<Vec<Draining>>,
     places: Places,
-    over: watch::Sender<BTreeSet<Drained>>,
+    report: watch::Sender<NodeReport>,
     shutdown: CancellationToken,
 ) {
     let mut quiet = Quiet::default();
     loop {
         let all = draining.borrow_and_update().clone();
-        let netns: BTreeMap<String, Netns> = places.all().into_iter().collect();
-        let mut seen = Vec::new();
-        for one in all {
-            let place = netns.get(&pod_target(one.pod.as_str())).cloned();
-            let looked = tokio::task::spawn_blocking(move || {
-                let connections = place.map(|place| place.run(kernel::connections).map_err(KernelError::from));
-                (one, connections)
-            });
-            match looked.await {
-                Ok((one, Some(Ok(Ok(connections))))) => seen.push((occupied(&one, &connections), one)),
-                Ok((one, Some(Ok(Err(error)) | Err(error)))) => {
-                    debug!(pod = %one.pod, %error, "cannot count its connections");
-                }
-                // Its namespace is not found yet, or not any more.
-                Ok((_, None)) => {}
-                Err(error) => debug!(%error, "cannot count connections"),
-            }
-        }
+        let pods: BTreeSet<EndpointId> = all.iter().map(|one| one.pod.clone()).collect();
+        let places = places.clone();
+        let open = tokio::task::spawn_blocking(move || open_connections(&pods, &places)).await.unwrap_or_default();
+        let look = |one: Draining| {
+            let counts = by_bucket(open.get(&one.pod)?, &one.vips, one.flows, one.affinity);
+            Some((counts, one))
+        };
+        let seen: Vec<_> = all.into_iter().filter_map(look).collect();
         let now_over = quiet.look(&seen, Instant::now());
-        if !now_over.is_subset(&over.borrow()) {
+        if !now_over.is_subset(&report.borrow().drained) {
             info!(buckets = now_over.len(), "drains are over, and reported until the controller knows");
         }
-        send(&over, now_over);
+        send_part(&report, |report| &mut report.drained, now_over);
         let idle = draining.borrow().is_empty();
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -175,20 +166,5 @@ mod tests {
         assert_eq!(look(&none, &draining(&[(3, 5), (4, 2)]), 36), [(4, 2)], "another decision counts anew");
         assert_eq!(look(&none, &draining(&[(3, 5)]), 51), [(3, 5)]);
         assert_eq!(look(&none, &draining(&[]), 60), []);
-    }
-
-    #[test]
-    fn connections_are_counted_by_bucket_as_ingress_nodes_hash_them() {
-        let connection = |local: &str, port: u16| Connection {
-            local: format!("{local}:80").parse().unwrap(),
-            peer: format!("198.51.100.2:{port}").parse().unwrap(),
-        };
-        let drains = draining(&[]);
-        let all: Vec<Connection> = (2000..2100).map(|port| connection("192.0.2.10", port)).collect();
-        let counts = occupied(&drains, &all);
-        assert_eq!(counts.values().sum::<usize>(), 100);
-        assert!(counts.len() > 10, "{counts:?}");
-        assert_eq!(occupied(&Draining { affinity: true, ..drains.clone() }, &all).len(), 1);
-        assert!(occupied(&drains, &[connection("192.0.2.11", 2000)]).is_empty());
     }
 }

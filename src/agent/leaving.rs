@@ -21,7 +21,11 @@ pub struct Leaving {
 impl Leaving {
     /// Lets the node go on as an ingress node that announces nothing, as long as it has to.
     pub fn go_on(&mut self, cluster: &mut Cluster, node: &str, now: Instant) {
-        let Some(me) = cluster.nodes.get_mut(node) else { return };
+        let Some(me) = cluster.nodes.get_mut(node) else {
+            // Deleted: there is nothing to go on with, and nothing to wait for.
+            *self = Leaving::default();
+            return;
+        };
         if me.ingress || !self.ingress {
             (self.ingress, self.until) = (me.ingress, None);
             return;
@@ -62,5 +66,19 @@ mod tests {
         assert_eq!(look(false, 59), (true, true, true));
         assert_eq!(look(false, 60), (false, false, false));
         assert_eq!(look(false, 61), (false, false, false));
+    }
+
+    #[test]
+    fn nothing_is_due_for_a_node_that_is_deleted_while_it_leaves() {
+        let (start, mut leaving) = (Instant::now(), Leaving::default());
+        let mut look = |ingress: Option<bool>, seconds| {
+            let node = |ingress| Node { name: "n1".into(), addresses: Vec::new(), ingress, cordoned: false };
+            let nodes = ingress.map(|ingress| ("n1".to_owned(), node(ingress))).into_iter().collect();
+            let mut cluster = Cluster { nodes, ..Cluster::default() };
+            leaving.go_on(&mut cluster, "n1", start + Duration::from_secs(seconds));
+            leaving.due().is_some()
+        };
+        assert!(!look(Some(true), 0) && look(Some(false), 10));
+        assert!(!look(None, 20), "what is due and never done would be due for ever");
     }
 }

@@ -9,19 +9,24 @@ use tokio::sync::{Semaphore, mpsc, watch as watched};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::dispatch::{Dispatcher, send};
-use super::drains::{Draining, draining, watch_drains};
+use super::dispatch::{Dispatcher, send, send_part};
+use super::drains::{Draining, draining, open_connections, watch_drains};
 use super::leaving::Leaving;
+use super::prepared::prepared;
 use super::staged::Stages;
 use super::start::{preflight, state_settings};
 use super::status::Status;
 use super::waiting::Waiting;
+use crate::inspect::connections::count;
+use crate::inspect::{Known, socket};
 use crate::kube::{Reporter, Scope, client, keep_report, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
+use crate::model::{Cluster, Problem};
 use crate::netns::Netns;
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
+use crate::state::report::NodeReport;
 use crate::state::{Index, Resolved, Settings, resolve};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
@@ -67,14 +72,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         waiting: Waiting::default(),
         staged: Stages::default(),
         leaving: Leaving::default(),
-        announces: config.kernel.announce_table.is_some(),
+        places: places.clone(),
+        config: config.clone(),
         draining: watched::Sender::new(Vec::new()),
+        report: watched::Sender::new(NodeReport::default()),
         last: None,
     };
-    let (over, reported_over) = watched::channel(BTreeSet::new());
-    tokio::spawn(watch_drains(agent.draining.subscribe(), places, over, shutdown.clone()));
+    tokio::spawn(watch_drains(agent.draining.subscribe(), places, agent.report.clone(), shutdown.clone()));
     let (namespace, node) = (config.namespace.clone(), config.node_name.clone());
-    tokio::spawn(keep_report(client.clone(), namespace, node, reported_over, shutdown.clone()));
+    tokio::spawn(keep_report(client.clone(), namespace, node, agent.report.subscribe(), shutdown.clone()));
+    let (questions, mut questioned) = mpsc::channel(1);
+    tokio::spawn(socket::serve(questions, shutdown.clone()));
     let mut changes = watch(client, scope(&config), shutdown.clone());
     info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due: Option<tokio::time::Instant> = None;
@@ -94,12 +102,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             Some(report) = reported.recv() => agent.reported(report),
             // Who asks may have gone away.
             Some(answer) = pinged.recv() => drop(answer.send(())),
+            Some(question) = questioned.recv() => agent.answer(question),
             () = at(due) => {
                 due = None;
                 agent.resolve();
             }
-            () = at(agent.staged.due()) => agent.resolve(),
-            () = at(agent.leaving.due()) => agent.resolve(),
+            () = at([agent.staged.due(), agent.leaving.due()].into_iter().flatten().min()) => agent.resolve(),
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();
@@ -134,9 +142,11 @@ struct Agent {
     waiting: Waiting,
     staged: Stages,
     leaving: Leaving,
-    /// Whether routers follow what this node announces.
-    announces: bool,
+    places: Places,
+    config: Config,
     draining: watched::Sender<Vec<Draining>>,
+    /// What the other nodes and the controller are told.
+    report: watched::Sender<NodeReport>,
     /// What was dispatched last.
     last: Option<Resolved>,
 }
@@ -146,8 +156,11 @@ impl Agent {
         let Some(snapshot) = self.index.snapshot() else { return };
         let mut resolved = resolve(&snapshot, &self.settings);
         let now = tokio::time::Instant::now();
-        self.staged.stage(&mut resolved.cluster, self.dispatcher.flows(), now);
-        if self.announces {
+        // Who is prepared changes when buckets follow, and nothing else.
+        let prepared = std::mem::take(&mut resolved.prepared);
+        self.staged.stage(&mut resolved.cluster, &prepared, self.dispatcher.flows(), now);
+        // Otherwise routers follow nothing that this node announces.
+        if self.config.kernel.announce_table.is_some() {
             self.leaving.go_on(&mut resolved.cluster, &self.settings.node_name, now);
         }
         if self.last.as_ref() != Some(&resolved) {
@@ -162,6 +175,7 @@ impl Agent {
         let pods = self.dispatcher.dispatch(resolved);
         self.status.dispatched(&cluster.problems, services, pods);
         send(&self.draining, draining(cluster, &self.settings.node_name));
+        self.tell_what_is_prepared(cluster);
         self.waiting.dispatched(cluster, tokio::time::Instant::now());
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
@@ -169,15 +183,47 @@ impl Agent {
         self.tell_problems();
     }
 
-    fn tell_problems(&mut self) {
+    /// What users have to know now.
+    fn problems(&self) -> BTreeSet<Problem> {
         let mut problems = self.status.problems();
         problems.extend(self.waiting.problems());
+        problems
+    }
+
+    fn tell_problems(&mut self) {
+        let problems = self.problems();
         self.metrics.problems(&problems);
         self.reporter.report(problems);
     }
 
+    fn tell_what_is_prepared(&self, cluster: &Cluster) {
+        let now = prepared(cluster, &self.settings.node_name, |uid| self.status.is_done(uid));
+        send_part(&self.report, |report| &mut report.prepared, now);
+    }
+
     fn tell_whether_ready(&mut self) {
         send(&self.unready, self.status.unready(&self.index.missing()));
+    }
+
+    /// Answers somebody on this node; pods are looked into aside.
+    fn answer(&mut self, question: socket::Question) {
+        let known = Known {
+            node: self.config.node_name.clone(),
+            cluster: self.last.as_ref().map(|last| last.cluster.clone()).unwrap_or_default(),
+            flows: self.dispatcher.flows(),
+            labels: self.config.mpls,
+            unready: self.status.unready(&self.index.missing()),
+            pending: self.status.pending(),
+            problems: self.problems(),
+        };
+        let places = self.places.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut status = known.status();
+            let open = open_connections(&known.local_pods(), &places);
+            count(&mut status, |endpoint| open.get(endpoint.id.as_str()).map(Vec::as_slice));
+            // Who asked may have gone away.
+            drop(question.send(status));
+        });
     }
 
     fn reported(&mut self, report: Report) {
@@ -186,6 +232,9 @@ impl Agent {
         self.metrics.reported(&report);
         self.status.reported(&self.settings.node_name, report);
         self.status.announce();
+        if let Some(last) = &self.last {
+            self.tell_what_is_prepared(&last.cluster);
+        }
         if ended {
             self.dispatcher.ended(&target);
             // The pod may have got a VIP again in the meantime.

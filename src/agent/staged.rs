@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::model::{Cluster, Flows, Stage};
+use crate::model::{Circumstances, Cluster, Flows, Stage};
+use crate::state::Prepared;
 
 /// The progress of all VIPs.
 #[derive(Debug, Default)]
@@ -19,14 +20,22 @@ pub struct Stages {
 
 impl Stages {
     /// Writes into each VIP with a stored map what this node does now. Without a stored map nothing drains.
-    pub fn stage(&mut self, cluster: &mut Cluster, default: Flows, now: Instant) {
+    pub fn stage(&mut self, cluster: &mut Cluster, prepared: &Prepared, default: Flows, now: Instant) {
+        let nobody = BTreeMap::new();
         let mut old = std::mem::take(&mut self.stages);
         self.due = None;
-        for (address, vip) in cluster.vips.iter_mut().filter(|(_, vip)| vip.shared.is_some()) {
+        for (address, vip) in &mut cluster.vips {
+            let Some(said) = vip.map_as_said() else { continue };
             let map = vip.bucket_map(default);
             let known = old.remove(address).filter(|(uid, _)| *uid == vip.service.uid);
             let (uid, mut stage) = known.unwrap_or_else(|| (vip.service.uid.clone(), Stage::new(map.clone())));
-            let (staged, due) = stage.step(&map, &vip.endpoints, now.into_std());
+            let around = Circumstances {
+                endpoints: &vip.endpoints,
+                limit: vip.drain_limit,
+                prepared: prepared.get(&vip.service.uid).unwrap_or(&nobody),
+                now: now.into_std(),
+            };
+            let (staged, due) = stage.step(&map, &said, &around);
             vip.staged = Some(Arc::new(staged));
             self.due = [self.due, due.map(Instant::from_std)].into_iter().flatten().min();
             self.stages.insert(*address, (uid, stage));

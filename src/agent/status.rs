@@ -6,6 +6,8 @@ use tracing::info;
 
 use super::dispatch::{PodGoal, pod_target};
 use crate::model::{Problem, Reason, ServiceRef};
+use crate::plan::pod::PodInput;
+use crate::reconcile::Goal;
 use crate::reconcile::target::{NODE, Report, State};
 
 /// A failure is told to the user after this many tries: a pod that is just starting needs one or two (about 3 s).
@@ -22,6 +24,8 @@ pub struct Status {
     pods: BTreeMap<String, PodGoal>,
     /// Problems by target name; replaced by the target's reports.
     targets: BTreeMap<String, Vec<Problem>>,
+    /// What the last round of each pod was asked for, if it succeeded; replaced by the pod's reports.
+    done: BTreeMap<String, PodInput>,
     /// Steps of the first successful round of each target.
     first: BTreeMap<String, usize>,
     /// Something was dispatched.
@@ -50,8 +54,12 @@ impl Status {
 
     /// A target has reported.
     pub fn reported(&mut self, node: &str, report: Report) {
+        self.done.remove(&report.target);
         let problems = match report.state {
-            State::InSync { writes, problems } => {
+            State::InSync { writes, problems, goal } => {
+                if let Goal::Pod(input) = goal {
+                    self.done.insert(report.target.clone(), input);
+                }
                 self.first.entry(report.target.clone()).or_insert(writes);
                 self.failing.remove(&report.target);
                 problems
@@ -112,13 +120,28 @@ impl Status {
         let node = self.failing.get(NODE).map(|error| format!("{NODE}: {error}"));
         let waiting = self.waiting();
         let counts = |target: &&String| !self.failing.contains_key(*target) && !self.was_ready;
-        let waiting = waiting.iter().filter(counts).map(|target| match self.pods.get(target) {
-            Some(pod) => format!("pod {}: is being set up", pod.name),
-            None => format!("{target}: is being set up"),
-        });
+        let waiting = waiting.iter().filter(counts).map(|target| format!("{}: is being set up", self.name(target)));
         let reasons: Vec<String> = node.into_iter().chain(waiting).collect();
         self.was_ready |= reasons.is_empty();
         reasons
+    }
+
+    /// What is not as asked for, a line each: the last error, or that nothing has been heard of it yet.
+    pub fn pending(&self) -> Vec<String> {
+        let waiting = self.waiting().into_iter().filter(|target| !self.failing.contains_key(target));
+        let failing = self.failing.iter().map(|(target, error)| format!("{}: {error}", self.name(target)));
+        failing.chain(waiting.map(|target| format!("{}: is being set up", self.name(&target)))).collect()
+    }
+
+    /// Whether a pod is as is asked for now.
+    pub fn is_done(&self, uid: &str) -> bool {
+        let target = pod_target(uid);
+        self.pods.get(&target).is_some_and(|goal| self.done.get(&target) == Some(&goal.input))
+    }
+
+    /// A target as people know it.
+    fn name(&self, target: &str) -> String {
+        self.pods.get(target).map_or(target.to_owned(), |pod| format!("pod {}", pod.name))
     }
 
     fn failure(&self, node: &str, target: &str, error: &str) -> Vec<Problem> {
@@ -143,23 +166,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::pod::{PodDrain, PodInput};
+    use crate::plan::pod::PodDrain;
 
     fn service(name: &str) -> ServiceRef {
         ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
     }
 
-    fn status() -> Status {
-        let input = PodInput {
+    fn input() -> PodInput {
+        PodInput {
             vips: BTreeMap::new(),
             addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
             outer: BTreeSet::new(),
             nodes: BTreeSet::new(),
             underlay_mtu: None,
             drain: PodDrain::default(),
-        };
+        }
+    }
+
+    fn status() -> Status {
         let services = BTreeSet::from([service("echo"), service("dns")]);
-        let goal = PodGoal { name: "default/echo-1".into(), services: services.clone(), input };
+        let goal = PodGoal { name: "default/echo-1".into(), services: services.clone(), input: input() };
         let mut status = Status::default();
         status.dispatched(&[], services, BTreeMap::from([("uid-1".to_owned(), goal)]));
         status
@@ -174,7 +200,8 @@ mod tests {
     }
 
     fn in_sync(target: &str) -> Report {
-        Report { target: target.into(), took: Duration::ZERO, state: State::InSync { writes: 3, problems: Vec::new() } }
+        let state = State::InSync { writes: 3, problems: Vec::new(), goal: Goal::Pod(input()) };
+        Report { target: target.into(), took: Duration::ZERO, state }
     }
 
     #[test]
@@ -188,6 +215,24 @@ mod tests {
         assert!(problems.iter().all(|p| p.reason == Reason::EndpointFailed && p.note.contains("default/echo-1")));
         status.reported("n1", in_sync("pod uid-1"));
         assert_eq!(status.problems().len(), 0);
+    }
+
+    #[test]
+    fn a_pod_is_done_when_its_last_round_did_what_is_asked_for_now() {
+        let mut status = status();
+        assert!(!status.is_done("uid-1"));
+        status.reported("n1", in_sync("pod uid-1"));
+        assert!(status.is_done("uid-1"));
+        status.reported("n1", pending("pod uid-1", 1));
+        assert!(!status.is_done("uid-1"), "its last round has failed");
+        status.reported("n1", in_sync("pod uid-1"));
+        let goal = PodGoal {
+            name: "default/echo-1".into(),
+            services: BTreeSet::new(),
+            input: PodInput { underlay_mtu: Some(1400), ..input() },
+        };
+        status.dispatched(&[], BTreeSet::new(), BTreeMap::from([("uid-1".to_owned(), goal)]));
+        assert!(!status.is_done("uid-1"), "something else is asked for");
     }
 
     #[test]

@@ -57,6 +57,46 @@ pub struct DrainNodeArgs {
     pub log: LogArgs,
 }
 
+/// Flags of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Form of the answer: text or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: String,
+    /// Prefix of the names of the agent's network devices
+    #[arg(long, value_name = "PREFIX", env = "TUNNEL_ROUTER_TUNNEL_PREFIX", default_value = "kst-")]
+    pub link_prefix: String,
+    /// Where the node's procfs is mounted; without an agent, pods' connections are looked for there
+    #[arg(long, value_name = "PATH", env = "TUNNEL_ROUTER_PROC_ROOT", default_value = "/proc")]
+    pub proc_root: String,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Clone, Args)]
+pub struct TraceArgs {
+    /// The client: 198.51.100.7:40000, [2001:db8::7]:40000, or without a port where none is hashed
+    #[arg(value_name = "SRC[:PORT]")]
+    pub src: String,
+    /// The VIP and the port
+    #[arg(value_name = "DST[:PORT]")]
+    pub dst: String,
+    /// tcp, udp, sctp or icmp
+    #[arg(value_name = "PROTOCOL", default_value = "tcp")]
+    pub protocol: String,
+    /// Form of the answer: text or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: String,
+    /// Prefix of the names of the agent's network devices
+    #[arg(long, value_name = "PREFIX", env = "TUNNEL_ROUTER_TUNNEL_PREFIX", default_value = "kst-")]
+    pub link_prefix: String,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Flags of `controller`.
 #[derive(Debug, Clone, Args)]
 pub struct ControllerArgs {

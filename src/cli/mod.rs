@@ -1,4 +1,4 @@
-//! The command line: `tunnel-router agent|controller|cleanup|drain-node|version`.
+//! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|version`.
 //!
 //! `args` declares the flags and explains them, `validate` turns them into a [`Config`]. Values stay text until then, so
 //! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
@@ -11,10 +11,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use args::{
     AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, DrainNodeArgs, EncapsulationArgs, HashArgs, KernelArgs,
-    KubernetesArgs, LogArgs, ObservabilityArgs,
+    KubernetesArgs, LogArgs, ObservabilityArgs, StatusArgs, TraceArgs,
 };
 pub use validate::{
     ConfigErrors, Host, Invalid, agent_config, cleanup_config, controller_config, drain_node_config, env_of,
+    status_config, trace_config,
 };
 
 /// Delivers packets for a Service's external address, as plain IP packets, into the pods of the Service.
@@ -39,6 +40,16 @@ pub enum Command {
     /// Run two: one of them leads, elected by a Lease, and each does nothing but talk to the Kubernetes API. Agents follow
     /// what is stored, also while no controller runs.
     Controller(Box<ControllerArgs>),
+    /// Show this node's VIPs, who has which share of them, what drains, and what is wrong
+    ///
+    /// Asks the agent of this node, and compares what it means to do with what the kernel holds. Without an agent it shows what
+    /// the kernel does. Run it on the node or in the agent's pod, as root.
+    Status(StatusArgs),
+    /// Show the way of one flow from this node: bucket, table, endpoint, encapsulation, path MTU
+    ///
+    /// Computed from the rules and routes as they are in the kernel, and compared with the agent and with what the kernel
+    /// answers itself (`ip route get`). Exits with 1 if they disagree. Works without an agent, too.
+    Trace(TraceArgs),
     /// Remove everything that the agent made on this node and in its pods
     ///
     /// Give it the same values as the agent had: they say what is the agent's.

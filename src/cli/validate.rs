@@ -4,7 +4,7 @@
 //! needs another that is wrong itself, it takes that one's default, so that the reader sees no consequential errors.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -12,15 +12,16 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{
     AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, DrainNodeArgs, EncapsulationArgs, KernelArgs, KubernetesArgs,
-    LogArgs,
+    LogArgs, StatusArgs, TraceArgs,
 };
 use super::parse::{duration, number};
 use crate::model::config::{
-    CleanupConfig, Config, ControllerConfig, DrainNodeConfig, KernelObjects, LogConfig, LogFormat, MplsLabels,
-    check_announce_table, check_priorities, check_tables,
+    CleanupConfig, Config, ControllerConfig, DrainNodeConfig, KernelObjects, LogConfig, LogFormat, MplsLabels, Output,
+    StatusConfig, TraceConfig, check_announce_table, check_priorities, check_tables,
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
-use crate::model::{BucketCount, Flows, MarkField, Mode, parse_duration};
+use crate::model::protocol::parse_end;
+use crate::model::{BucketCount, Family, Flows, MarkField, Mode, Protocol, TracedFlow, parse_duration};
 
 /// What the process knows about its host, for defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,9 +34,9 @@ pub struct Host {
 
 /// One value that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} ({env}) is {value:?}: {reason}", env = env_of(flag))]
+#[error("{} is {value:?}: {reason}", shown(flag))]
 pub struct Invalid {
-    /// The flag, without dashes.
+    /// The flag, without dashes, or an argument in capitals.
     pub flag: &'static str,
     /// What was given.
     pub value: String,
@@ -55,6 +56,15 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// A flag with its environment variable if it has one, or an argument.
+fn shown(flag: &str) -> String {
+    match flag {
+        "output" => format!("--{flag}"),
+        argument if argument.starts_with(char::is_uppercase) => argument.to_owned(),
+        flag => format!("--{flag} ({})", env_of(flag)),
+    }
+}
 
 /// The environment variable of a flag.
 pub fn env_of(flag: &str) -> String {
@@ -133,6 +143,57 @@ pub fn drain_node_config(args: &DrainNodeArgs) -> Result<DrainNodeConfig, Config
     let mut check = Check::default();
     let log = log_config(&mut check, &args.log);
     check.finish(|| Some(DrainNodeConfig { undo: args.undo, log: log? }))
+}
+
+/// The configuration of `status`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn status_config(args: &StatusArgs) -> Result<StatusConfig, ConfigErrors> {
+    let mut check = Check::default();
+    let output = check.value("output", &args.output, output);
+    let link_prefix = check.value("link-prefix", &args.link_prefix, LinkPrefix::new);
+    let proc_root = check.value("proc-root", &args.proc_root, absolute);
+    let log = log_config(&mut check, &args.log);
+    check.finish(|| Some(StatusConfig { output: output?, link_prefix: link_prefix?, proc_root: proc_root?, log: log? }))
+}
+
+/// The configuration of `trace`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn trace_config(args: &TraceArgs) -> Result<TraceConfig, ConfigErrors> {
+    let mut check = Check::default();
+    let src = check.value("SRC", &args.src, end);
+    let dst = check.value("DST", &args.dst, |text| match (end(text), src) {
+        (Ok((dst, _)), Some((src, _))) if Family::of(dst) != Family::of(src) => Err("must be of the family of SRC"),
+        (end, _) => end,
+    });
+    let protocol = check.value("PROTOCOL", &args.protocol, str::parse::<Protocol>);
+    let output = check.value("output", &args.output, output);
+    let link_prefix = check.value("link-prefix", &args.link_prefix, LinkPrefix::new);
+    let log = log_config(&mut check, &args.log);
+    check.finish(|| {
+        let ((src, from), (dst, to)) = (src?, dst?);
+        let flow = TracedFlow { src, dst, ports: from.zip(to), protocol: protocol? };
+        Some(TraceConfig { flow, output: output?, link_prefix: link_prefix?, log: log? })
+    })
+}
+
+fn output(text: &str) -> Result<Output, &'static str> {
+    match text {
+        "text" => Ok(Output::Text),
+        "json" => Ok(Output::Json),
+        _ => Err("must be text or json"),
+    }
+}
+
+fn end(text: &str) -> Result<(IpAddr, Option<u16>), &'static str> {
+    parse_end(text).ok_or("must be an address with or without a port, such as 192.0.2.10:80 or [2001:db8::10]:80")
+}
+
+fn absolute(path: &str) -> Result<PathBuf, &'static str> {
+    if Path::new(path).is_absolute() { Ok(PathBuf::from(path)) } else { Err("must be an absolute path") }
 }
 
 /// The configuration of the controller.
@@ -287,9 +348,7 @@ fn kernel_objects(check: &mut Check, args: &KernelArgs) -> Option<KernelObjects>
     let rule_priority =
         check.number("rule-priority", &args.rule_priority, |first| check_priorities(first, assumed).map(|()| first));
     let link_prefix = check.value("link-prefix", &args.link_prefix, LinkPrefix::new);
-    let proc_root = check.value("proc-root", &args.proc_root, |path| {
-        if Path::new(path).is_absolute() { Ok(PathBuf::from(path)) } else { Err("must be an absolute path") }
-    });
+    let proc_root = check.value("proc-root", &args.proc_root, absolute);
     Some(KernelObjects {
         link_prefix: link_prefix?,
         buckets: buckets?,

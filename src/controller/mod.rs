@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::kube::{Election, MapWriter, Scope, WriteError, client, watch};
+use crate::kube::{Election, MapWriter, RequestError, Scope, client, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::ControllerConfig;
 use crate::model::{Flows, Mode};
@@ -136,7 +136,7 @@ struct Controller {
     written: BTreeMap<String, Instant>,
     /// Services whose map is being written, by UID.
     under_way: BTreeSet<String>,
-    writes: JoinSet<(Decision, Result<Option<ConfigMap>, WriteError>)>,
+    writes: JoinSet<(Decision, Result<Option<ConfigMap>, RequestError>)>,
     permits: Arc<Semaphore>,
 }
 
@@ -180,7 +180,7 @@ impl Controller {
     }
 
     /// Takes the outcome of a write, and says when to look again.
-    fn finished(&mut self, decision: &Decision, result: Result<Option<ConfigMap>, WriteError>) -> Option<Instant> {
+    fn finished(&mut self, decision: &Decision, result: Result<Option<ConfigMap>, RequestError>) -> Option<Instant> {
         self.under_way.remove(decision.uid());
         // Not to wait for the watch: the next decision rests on this one. Unless the watch was faster: then it knows better,
         // for what it brought may be newer still.
@@ -199,6 +199,7 @@ impl Controller {
                 if unseen {
                     self.index.apply(Change::Map(Watched::Delete(key.clone())));
                 }
+                self.index.forget_map(decision.uid());
             }
             (Ok(None), Decision::Write { .. }) => {}
             // A conflict is resolved by the news that is on its way, anything else by trying again.

@@ -9,8 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::plan::nft::{Counter, ObservedChain, ObservedSet, ObservedTable, TableFamily};
-use crate::plan::{NFT_TABLE, WITHDRAWN_TABLE};
+use crate::plan::nft::{Counter, ObservedChain, ObservedHash, ObservedSet, ObservedTable, TableFamily};
+use crate::plan::{NFT_TABLE, PAUSED_TABLE, WITHDRAWN_TABLE};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
@@ -30,40 +30,36 @@ pub(super) fn run(script: &str) -> Result<(), KernelError> {
 /// Our table of family inet; `None` if there is none.
 ///
 /// # Errors
-/// As [`run`], and [`KernelError::Malformed`] for JSON that is none.
+/// As [`run`], [`KernelError::Malformed`] for JSON that is none, and the errors of a netlink socket.
 pub fn list() -> Result<Option<ObservedTable>, KernelError> {
-    list_family(TableFamily::Inet)
+    let ours = (TableFamily::Inet, NFT_TABLE.to_owned());
+    if existing()?.contains(&ours) { list_family(TableFamily::Inet) } else { Ok(None) }
+}
+
+/// What there is of ours.
+pub(super) struct Tables {
+    /// Our tables.
+    pub tables: BTreeMap<TableFamily, ObservedTable>,
+    /// `drain-node` has left its own.
+    pub withdrawn: bool,
+    /// A change of the rules has left its own.
+    pub paused: bool,
 }
 
 /// Our tables of all families.
 ///
 /// # Errors
-/// As [`list`], and the errors of a netlink socket.
-pub(super) fn list_all() -> Result<BTreeMap<TableFamily, ObservedTable>, KernelError> {
+/// As [`list`].
+pub(super) fn list_all() -> Result<Tables, KernelError> {
+    let existing = existing()?;
+    let exists = |table: &str| existing.iter().any(|(_, name)| name == table);
+    let (withdrawn, paused) = (exists(WITHDRAWN_TABLE), exists(PAUSED_TABLE));
     let mut tables = BTreeMap::new();
-    for family in existing(NFT_TABLE)? {
+    for (family, _) in existing.iter().filter(|(_, name)| name == NFT_TABLE) {
         // It may have gone meanwhile.
-        tables.extend(list_family(family)?.map(|table| (family, table)));
+        tables.extend(list_family(*family)?.map(|table| (*family, table)));
     }
-    Ok(tables)
-}
-
-/// Whether `drain-node` has been here.
-///
-/// # Errors
-/// Those of a netlink socket.
-pub(super) fn is_withdrawn() -> Result<bool, KernelError> {
-    Ok(!existing(WITHDRAWN_TABLE)?.is_empty())
-}
-
-/// Makes a node announce nothing from now on, or announce again.
-///
-/// # Errors
-/// [`KernelError::NftSpawn`], or [`KernelError::Nft`] with what `nft` said.
-pub fn set_withdrawn(withdrawn: bool) -> Result<(), KernelError> {
-    let table = format!("table inet {WITHDRAWN_TABLE}\n");
-    // Added first, so that one that is not there can be deleted.
-    run(&if withdrawn { format!("add {table}") } else { format!("add {table}delete {table}") })
+    Ok(Tables { tables, withdrawn, paused })
 }
 
 /// `enum nf_inet_hooks`' families (include/uapi/linux/netfilter.h).
@@ -78,16 +74,15 @@ pub(super) fn family_of(number: u8) -> Option<TableFamily> {
     }
 }
 
-/// The families in which there is a table of this name: starting `nft` to be told that there is none is dear.
-fn existing(table: &str) -> Result<Vec<TableFamily>, KernelError> {
+/// The tables that there are in families of ours, by name: starting `nft` to be told that there is none is dear.
+fn existing() -> Result<Vec<(TableFamily, String)>, KernelError> {
     const GETTABLE: u16 = (10 << 8) | 1;
     const NFGENMSG: usize = 4;
     const NAME: u16 = 1;
     let request = Request { kind: GETTABLE, flags: 0, payload: vec![0; NFGENMSG] };
-    Netlink::netfilter()?.dump("nft tables", &request, |families: &mut Vec<_>, _, payload| {
-        if attribute(payload, NFGENMSG, NAME).is_some_and(|name| text(name) == table) {
-            families.extend(u8_at(payload, 0).and_then(family_of));
-        }
+    Netlink::netfilter()?.dump("nft tables", &request, |tables: &mut Vec<_>, _, payload| {
+        let name = attribute(payload, NFGENMSG, NAME).map(text);
+        tables.extend(u8_at(payload, 0).and_then(family_of).zip(name));
     })
 }
 
@@ -165,7 +160,7 @@ fn complaint(output: &Output) -> String {
 fn decode(json: &[u8]) -> Result<ObservedTable, KernelError> {
     let root = parse(json)?;
     let mut table = ObservedTable::default();
-    let mut rules: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut rules: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
     for object in root["nftables"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
         let (kind, body) = object;
         let name = body["name"].as_str().unwrap_or_default().to_owned();
@@ -174,19 +169,33 @@ fn decode(json: &[u8]) -> Result<ObservedTable, KernelError> {
                 table.sets.insert(name, decode_set(body));
             }
             "chain" => {
-                table.chains.insert(name, ObservedChain { base: decode_base(body), comments: Vec::new() });
+                table.chains.insert(name, ObservedChain { base: decode_base(body), ..ObservedChain::default() });
             }
             "rule" => {
-                let comment = body["comment"].as_str().unwrap_or_default().to_owned();
-                rules.entry(body["chain"].as_str().unwrap_or_default().to_owned()).or_default().push(comment);
+                rules.entry(body["chain"].as_str().unwrap_or_default().to_owned()).or_default().push(body);
             }
             _ => {}
         }
     }
-    for (chain, comments) in rules {
-        table.chains.entry(chain).or_default().comments = comments;
+    for (chain, rules) in rules {
+        let chain = table.chains.entry(chain).or_default();
+        chain.comments = rules.iter().map(|rule| rule["comment"].as_str().unwrap_or_default().to_owned()).collect();
+        chain.hash = rules.iter().find_map(|rule| decode_hash(&rule["expr"]));
     }
     Ok(table)
+}
+
+/// The first `{"jhash": {"mod": 64, "seed": 7, "offset": 128, "expr": …}}` in an expression.
+fn decode_hash(expression: &Value) -> Option<ObservedHash> {
+    let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+    match expression {
+        Value::Object(object) => match object.get("jhash") {
+            Some(hash) => Some(ObservedHash { buckets: number(&hash["mod"])?, seed: number(&hash["seed"]) }),
+            None => object.values().find_map(decode_hash),
+        },
+        Value::Array(all) => all.iter().find_map(decode_hash),
+        _ => None,
+    }
 }
 
 fn decode_base(body: &Value) -> Option<(String, String, i32)> {
@@ -253,7 +262,10 @@ mod tests {
         {"chain": {"family": "inet", "table": "t", "name": "pre", "handle": 2, "type": "filter",
                    "hook": "prerouting", "prio": -300, "policy": "accept"}},
         {"rule": {"family": "inet", "table": "t", "chain": "pre", "handle": 10, "comment": "a #1", "expr": []}},
-        {"rule": {"family": "inet", "table": "t", "chain": "pre", "handle": 11, "expr": []}}]}"#;
+        {"rule": {"family": "inet", "table": "t", "chain": "pre", "handle": 11, "expr": [
+            {"mangle": {"key": {"meta": {"key": "mark"}}, "value": {"jhash": {"mod": 64, "seed": 1802728497, "offset": 128,
+             "expr": {"concat": [{"payload": {"protocol": "ip", "field": "saddr"}}, {"payload": {"protocol": "ip", "field": "daddr"}}]}}}}},
+            {"return": null}]}}]}"#;
 
     fn elements(table: &ObservedTable, set: &str) -> Vec<String> {
         table.sets[set].elements.iter().cloned().collect()
@@ -274,6 +286,7 @@ mod tests {
         assert_eq!(elements(&table, "drain"), ["1-2 : accept", "192.0.2.10 . 5 : jump d"]);
         assert_eq!(table.chains["pre"].base, Some(("filter".into(), "prerouting".into(), -300)));
         assert_eq!(table.chains["pre"].comments, ["a #1", ""]);
+        assert_eq!(table.chains["pre"].hash, Some(ObservedHash { buckets: 64, seed: Some(0x6b73_7431) }));
         assert_eq!(table.chains["d"], ObservedChain::default());
     }
 

@@ -29,7 +29,7 @@ pub(super) const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 pub(super) const RTA_VIA: u16 = 18;
 pub(super) const RTA_NEWDST: u16 = 19;
-const RTA_NH_ID: u16 = 30;
+pub(super) const RTA_NH_ID: u16 = 30;
 /// In `RTA_METRICS`.
 pub(super) const RTAX_LOCK: u16 = 1;
 /// In `RTA_METRICS`.
@@ -162,7 +162,8 @@ pub(super) fn is_ours(payload: &[u8]) -> bool {
     u8_at(payload, 5) == Some(PROTOCOL)
 }
 
-fn table(payload: &[u8]) -> u32 {
+/// The table of a route message.
+pub(super) fn table(payload: &[u8]) -> u32 {
     let long = attribute(payload, RTMSG, RTA_TABLE).and_then(|v| u32_at(v, 0));
     long.unwrap_or_else(|| u8_at(payload, 4).map_or(0, u32::from))
 }

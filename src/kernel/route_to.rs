@@ -13,7 +13,7 @@ use crate::plan::observed::ObservedLink;
 use super::error::KernelError;
 use super::link;
 use super::netlink::Netlink;
-use super::route::{RTA_GATEWAY, RTA_OIF, RTA_VIA, RTMSG, destination, mtu};
+use super::route::{RTA_GATEWAY, RTA_NH_ID, RTA_OIF, RTA_VIA, RTMSG, destination, mtu, table};
 use super::wire::{Request, address_family, attribute, ip, u8_at, u32_at};
 
 const RTA_CACHEINFO: u16 = 12;
@@ -23,6 +23,8 @@ const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
 /// `rtm_flags`, Linux 4.13: the route itself, not what was learned for this destination.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
+/// `rtm_flags`: say which table it is in. IPv4 says `main` without it, IPv6 refuses it.
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 
 /// How an address is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub fn routes_to(addresses: &[IpAddr]) -> Result<Vec<Result<RouteFact, KernelErr
     let mut facts: Vec<Result<RouteFact, KernelError>> = Vec::with_capacity(addresses.len());
     facts.extend(addresses.iter().map(|to| Err(KernelError::NoRoute { to: *to, errno: Errno::ENETUNREACH })));
     let mut learned = Vec::new();
-    let requests: Vec<Request> = addresses.iter().map(|to| get(*to, 0)).collect();
+    let requests: Vec<Request> = addresses.iter().map(|to| get(*to, 0, None)).collect();
     netlink.ask(&requests, |index, answer| {
         let (Some(slot), Some(to)) = (facts.get_mut(index), addresses.get(index)) else { return };
         if answer.as_ref().is_ok_and(|payload| is_learned(payload)) {
@@ -72,13 +74,40 @@ pub fn routes_to(addresses: &[IpAddr]) -> Result<Vec<Result<RouteFact, KernelErr
     Ok(facts)
 }
 
+/// A route that a marked packet takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkedRoute {
+    /// The table that it is in; `None` for IPv6: a nexthop object keeps its last look-up for all routes that use it, and the
+    /// kernel tells the table of that one (`rt6_get_pcpu_route`, net/ipv6/route.c, Linux 6.18).
+    pub table: Option<u32>,
+    /// Its nexthop object, if it has one.
+    pub nexthop: Option<u32>,
+}
+
+/// `ip route get ADDRESS mark MARK fibmatch`, in the namespace of the calling thread: the kernel's own walk over its rules.
+///
+/// # Errors
+/// [`KernelError::NoRoute`] if no route leads there or the route rejects it.
+pub fn marked_route(address: IpAddr, mark: u32) -> Result<MarkedRoute, KernelError> {
+    let mut answered = Err(KernelError::NoRoute { to: address, errno: Errno::ENETUNREACH });
+    let say_table = if address.is_ipv4() { RTM_F_LOOKUP_TABLE } else { 0 };
+    let request = get(address, RTM_F_FIB_MATCH | say_table, Some(mark));
+    Netlink::route()?.ask(&[request], |_, answer| {
+        answered = answer.map_err(|e| no_route(address, e)).map(|payload| {
+            let nexthop = attribute(payload, RTMSG, RTA_NH_ID).and_then(|v| u32_at(v, 0));
+            MarkedRoute { table: address.is_ipv4().then(|| table(payload)), nexthop }
+        });
+    })?;
+    answered
+}
+
 /// Asks for the routes below learned exceptions and takes their own metric, if they have one.
 fn correct_learned(
     netlink: &mut Netlink,
     learned: &[(usize, IpAddr)],
     facts: &mut [Result<RouteFact, KernelError>],
 ) -> Result<(), KernelError> {
-    let requests: Vec<Request> = learned.iter().map(|(_, to)| get(*to, RTM_F_FIB_MATCH)).collect();
+    let requests: Vec<Request> = learned.iter().map(|(_, to)| get(*to, RTM_F_FIB_MATCH, None)).collect();
     netlink.ask(&requests, |index, answer| {
         let slot = learned.get(index).and_then(|(original, _)| facts.get_mut(*original));
         if let (Some(Ok(fact)), Some(own)) = (slot, answer.ok().and_then(mtu)) {
@@ -87,13 +116,14 @@ fn correct_learned(
     })
 }
 
-fn get(to: IpAddr, flags: u32) -> Request {
+fn get(to: IpAddr, flags: u32, mark: Option<u32>) -> Request {
     let mut message = RouteMessage::default();
     let family = Family::of(to);
     message.header.address_family = address_family(family);
     message.header.destination_prefix_length = family.bits();
     message.header.flags = RouteFlags::from_bits_retain(flags);
     message.attributes.push(RouteAttribute::Destination(destination(to)));
+    message.attributes.extend(mark.map(RouteAttribute::Mark));
     Request::new(&RouteNetlinkMessage::GetRoute(message), 0)
 }
 

@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::outage::{Outage, describe};
+use super::outage::Outage;
+use super::own::{RequestError, answer};
 
 /// client-go's defaults: a leader that dies is replaced after 15 to 17 seconds.
 const DURATION: Duration = Duration::from_secs(15);
@@ -36,22 +37,6 @@ pub struct Election {
     outage: Outage,
 }
 
-/// Why a try did not work.
-#[derive(Debug, thiserror::Error)]
-enum TryError {
-    #[error("no answer within {ANSWER:?}")]
-    NoAnswer,
-    #[error("{}", describe(.0))]
-    Client(#[from] ::kube::Error),
-}
-
-impl TryError {
-    /// Somebody else was faster: look again.
-    fn is_conflict(&self) -> bool {
-        matches!(self, TryError::Client(::kube::Error::Api(status)) if status.code == 409)
-    }
-}
-
 impl Election {
     /// Stands for the Lease `name` as `identity`, which no other process may use.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
@@ -68,10 +53,10 @@ impl Election {
     /// Says in `leading` whether we lead, until the token is cancelled; then the Lease is given back.
     pub async fn run(mut self, leading: watch::Sender<bool>, cancel: CancellationToken) {
         loop {
-            let attempt = timeout(ANSWER, self.attempt()).await;
-            match attempt.unwrap_or(Err(TryError::NoAnswer)) {
+            match answer(ANSWER, self.attempt()).await {
                 Ok(()) => self.outage.over(),
-                Err(error) if error.is_conflict() => {}
+                // Somebody else was faster: look again.
+                Err(RequestError::Conflict) => {}
                 Err(error) => self.outage.failed(&error),
             }
             let leads = self.renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
@@ -87,7 +72,7 @@ impl Election {
     }
 
     /// Acquires or renews if that is our right.
-    async fn attempt(&mut self) -> Result<(), TryError> {
+    async fn attempt(&mut self) -> ::kube::Result<()> {
         // What is renewed now counts from before the request.
         let now = Instant::now();
         let found = self.api.get_opt(&self.name).await?;
@@ -151,8 +136,8 @@ impl Election {
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
         }
-        let replaced = timeout(ANSWER, self.api.replace(&self.name, &PostParams::default(), &lease)).await;
-        if let Err(error) = replaced.map_err(|_| TryError::NoAnswer).and_then(|result| Ok(result?)) {
+        let replaced = answer(ANSWER, self.api.replace(&self.name, &PostParams::default(), &lease)).await;
+        if let Err(error) = replaced {
             warn!(%error, "cannot give the Lease back, another controller steps in when it has run out");
         }
     }

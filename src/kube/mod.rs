@@ -13,6 +13,7 @@ mod client;
 mod lease;
 mod maps;
 mod outage;
+mod own;
 mod report;
 mod reports;
 mod watch;
@@ -22,7 +23,8 @@ mod tests;
 
 pub use client::{ClientError, client};
 pub use lease::Election;
-pub use maps::{MapWriter, WriteError};
+pub use maps::MapWriter;
+pub use own::RequestError;
 pub use report::Reporter;
 pub use reports::keep_report;
 pub use watch::{Scope, watch};

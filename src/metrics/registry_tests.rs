@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{Addresses, BucketCount, Endpoint, Mode, Reason};
+use crate::reconcile::Goal;
 
 const FLOWS: Flows = Flows { buckets: BucketCount::DEFAULT, seed: 1 };
 
@@ -68,7 +69,7 @@ fn samples(metrics: &Metrics) -> BTreeMap<String, f64> {
 fn the_page_is_what_prometheus_reads() {
     let metrics = Metrics::default();
     dispatched(&metrics, None, &cluster("echo", &[1, 2]));
-    metrics.reported(&report(NODE, State::InSync { writes: 9, problems: Vec::new() }));
+    metrics.reported(&report(NODE, State::InSync { writes: 9, problems: Vec::new(), goal: Goal::Nothing }));
     metrics.problems(&BTreeSet::from([Problem {
         service: service("echo"),
         reason: Reason::EndpointFailed,
@@ -106,7 +107,7 @@ fn a_target_that_ends_takes_its_series_along() {
     assert!(of_the_pod(&metrics) > 4);
     let pending = "tunnel_router_pending{target=\"pod default/echo-1\"}";
     assert_eq!(samples(&metrics).get(pending), Some(&1.0));
-    metrics.reported(&report("pod uid-1", State::InSync { writes: 0, problems: Vec::new() }));
+    metrics.reported(&report("pod uid-1", State::InSync { writes: 0, problems: Vec::new(), goal: Goal::Nothing }));
     assert_eq!(samples(&metrics).get(pending), Some(&0.0));
     metrics.reported(&report("pod uid-1", State::Gone));
     assert_eq!(of_the_pod(&metrics), 0);
@@ -118,7 +119,7 @@ fn a_pod_keeps_its_series_when_its_predecessor_of_the_same_name_ends() {
     dispatched(&metrics, None, &cluster("echo", &[1]));
     let successor = BTreeMap::from([("pod uid-7".to_owned(), "default/echo-1".to_owned())]);
     metrics.dispatched(None, &cluster("echo", &[7]), FLOWS, &successor, &BTreeSet::new());
-    metrics.reported(&report("pod uid-7", State::InSync { writes: 1, problems: Vec::new() }));
+    metrics.reported(&report("pod uid-7", State::InSync { writes: 1, problems: Vec::new(), goal: Goal::Nothing }));
     let of_pod =
         "tunnel_router_pod_vip_received_packets_total{vip=\"192.0.2.10\",namespace=\"default\",pod=\"echo-1\"}";
     assert_eq!(samples(&metrics)[of_pod], 3.0 + 1.0, "both count");
@@ -131,6 +132,6 @@ fn a_pod_keeps_its_series_when_its_predecessor_of_the_same_name_ends() {
 #[test]
 fn a_pod_that_never_served_anything_is_not_shown() {
     let metrics = Metrics::default();
-    metrics.reported(&report("pod uid-9", State::InSync { writes: 0, problems: Vec::new() }));
+    metrics.reported(&report("pod uid-9", State::InSync { writes: 0, problems: Vec::new(), goal: Goal::Nothing }));
     assert!(samples(&metrics).keys().all(|name| !name.contains("uid-9")));
 }

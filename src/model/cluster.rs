@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Addresses, Family, Flows, Mode, Onward, SharedMap, Staged};
+use super::{Addresses, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,10 +91,18 @@ impl Vip {
 
     /// Bucket → endpoint: the same on every node that knows the same endpoints and map.
     pub fn bucket_map(&self, default: Flows) -> SharedMap {
-        let mut map = match &self.shared {
+        self.with_drains(match &self.shared {
             Some(map) => map.bridge(&self.endpoints),
             None => SharedMap::new(default, &self.endpoints),
-        };
+        })
+    }
+
+    /// The same without what nodes bridge only because endpoints take no new connections; `None` without a stored map.
+    pub fn map_as_said(&self) -> Option<SharedMap> {
+        Some(self.with_drains(self.shared.as_ref()?.bridge_gone(&self.endpoints)))
+    }
+
+    fn with_drains(&self, mut map: SharedMap) -> SharedMap {
         if self.drain_limit == Some(Duration::ZERO) {
             map.previous.clear();
         }
@@ -104,6 +112,12 @@ impl Vip {
     /// The map that packets follow now.
     pub fn map_in_use(&self, default: Flows) -> SharedMap {
         self.staged.as_ref().map_or_else(|| self.bucket_map(default), |staged| staged.map.clone())
+    }
+
+    /// Who takes packets that another one passes on, in pairs from the one to the other.
+    pub fn admitted(&self, default: Flows) -> BTreeSet<(EndpointId, EndpointId)> {
+        let pairs = |onward: Onward| onward.into_iter().map(|((_, from), to)| (from, to)).collect();
+        self.staged.as_ref().map_or_else(|| pairs(self.onward(default)), |staged| staged.admitted.clone())
     }
 
     /// Who passes packets on to whom, see [`SharedMap::onward`].

@@ -5,13 +5,14 @@
 //! reason for each limit.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::names::{AnnotationKey, LinkPrefix};
-use super::{Addresses, BucketCount, Flows, MarkField, Mode};
+use super::{Addresses, BucketCount, Flows, MarkField, Mode, TracedFlow};
 
 /// Seed of the flow hash when none is given: fixed, because every ingress node must hash alike.
 pub const DEFAULT_HASH_SEED: u32 = 0x6b73_7431;
@@ -115,6 +116,41 @@ pub struct DrainNodeConfig {
     pub log: LogConfig,
 }
 
+/// What `status` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusConfig {
+    /// The form of the answer.
+    pub output: Output,
+    /// Prefix of the names of the agent's links.
+    pub link_prefix: LinkPrefix,
+    /// Where the host's procfs is mounted.
+    pub proc_root: PathBuf,
+    /// How to log.
+    pub log: LogConfig,
+}
+
+/// What `trace` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceConfig {
+    /// The flow.
+    pub flow: TracedFlow,
+    /// The form of the answer.
+    pub output: Output,
+    /// Prefix of the names of the agent's links.
+    pub link_prefix: LinkPrefix,
+    /// How to log.
+    pub log: LogConfig,
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -194,6 +230,14 @@ pub enum BlockError {
     },
 }
 
+/// None, and `default`, `main` and `local`.
+const KERNEL_TABLES: [u32; 4] = [0, 253, 254, 255];
+
+/// The tables of the buckets, and the table of the sources of VIPs.
+fn table_block(first: u32, buckets: BucketCount) -> RangeInclusive<u64> {
+    u64::from(first)..=u64::from(first) + u64::from(buckets.tables())
+}
+
 /// Checks the block of routing tables from `first` on.
 ///
 /// # Errors
@@ -201,13 +245,12 @@ pub enum BlockError {
 pub fn check_tables(first: u32, buckets: BucketCount) -> Result<(), BlockError> {
     // One more: the table of the sources of VIPs.
     let count = buckets.tables() + 1;
-    let last = u64::from(first) + u64::from(count) - 1;
-    if last > u64::from(u32::MAX) {
+    let block = table_block(first, buckets);
+    if *block.end() > u64::from(u32::MAX) {
         return Err(BlockError::TooHighTable { first, count });
     }
-    let inside = |table: &u32| (u64::from(first)..=last).contains(&u64::from(*table));
-    match [0, 253, 254, 255].into_iter().find(inside) {
-        Some(reserved) => Err(BlockError::ReservedTable { first, last, reserved }),
+    match KERNEL_TABLES.into_iter().find(|table| block.contains(&u64::from(*table))) {
+        Some(reserved) => Err(BlockError::ReservedTable { first, last: *block.end(), reserved }),
         None => Ok(()),
     }
 }
@@ -217,9 +260,9 @@ pub fn check_tables(first: u32, buckets: BucketCount) -> Result<(), BlockError> 
 /// # Errors
 /// When it is a table of the kernel, or of the block.
 pub fn check_announce_table(table: u32, first: u32, buckets: BucketCount) -> Result<u32, BlockError> {
-    let last = u64::from(first) + u64::from(buckets.tables());
-    let taken = [0, 253, 254, 255].contains(&table) || (u64::from(first)..=last).contains(&u64::from(table));
-    if taken { Err(BlockError::AnnounceTable { first, last }) } else { Ok(table) }
+    let block = table_block(first, buckets);
+    let taken = KERNEL_TABLES.contains(&table) || block.contains(&u64::from(table));
+    if taken { Err(BlockError::AnnounceTable { first, last: *block.end() }) } else { Ok(table) }
 }
 
 /// Checks the block of priorities from `first` on.

@@ -12,6 +12,7 @@ pub mod hash;
 pub mod mark;
 pub mod mode;
 pub mod names;
+pub mod protocol;
 pub mod shared;
 pub mod staged;
 
@@ -24,5 +25,6 @@ pub use family::{Addresses, Family};
 pub use hash::Flow;
 pub use mark::MarkField;
 pub use mode::Mode;
+pub use protocol::{Protocol, TracedFlow};
 pub use shared::{Drain, DrainRules, Flows, SharedMap};
-pub use staged::{Onward, Stage, Staged};
+pub use staged::{Circumstances, Onward, Stage, Staged};

@@ -70,12 +70,21 @@ impl SharedMap {
     /// The map as a node uses it while the writer has not spoken about these endpoints. `endpoints` are all that there
     /// are, eligible or not.
     pub fn bridge(&self, endpoints: &[Endpoint]) -> SharedMap {
+        self.bridge_unless(endpoints, &eligible(endpoints))
+    }
+
+    /// The same, but endpoints that take no new connections keep their buckets while they are there.
+    pub fn bridge_gone(&self, endpoints: &[Endpoint]) -> SharedMap {
+        self.bridge_unless(endpoints, &present(endpoints))
+    }
+
+    fn bridge_unless(&self, endpoints: &[Endpoint], stays: &BTreeSet<EndpointId>) -> SharedMap {
         let (present, eligible) = (present(endpoints), eligible(endpoints));
         let known: BTreeSet<EndpointId> = self.owners.counts().keys().map(|id| (*id).clone()).collect();
         let rest: BTreeSet<EndpointId> = known.intersection(&eligible).cloned().collect();
         let candidates = if rest.is_empty() { &eligible } else { &rest };
         let owner = |bucket| match self.owners.owner(bucket) {
-            Some(owner) if eligible.contains(owner) => Some(owner.clone()),
+            Some(owner) if stays.contains(owner) => Some(owner.clone()),
             _ => favourite(bucket, candidates).cloned(),
         };
         let owners: BucketMap = self.flows.buckets.iter().map(owner).collect();
@@ -101,12 +110,14 @@ impl SharedMap {
         let mut previous = self.draining(&owners, &bridged, &present, now);
         let passed = |since: u64, limit: Duration| now >= since.saturating_add(limit.as_secs());
         for (bucket, drains) in &mut previous {
-            drains.retain(|drain| {
-                !rules.limit.is_some_and(|limit| passed(drain.since, limit)) && !is_over(*bucket, drain)
-            });
-            for drain in drains {
+            for drain in drains.iter_mut() {
                 drain.datagrams &= !passed(drain.since, rules.datagrams);
             }
+            // Of datagrams nobody knows whether there are any left.
+            drains.retain(|drain| {
+                !rules.limit.is_some_and(|limit| passed(drain.since, limit))
+                    && (drain.datagrams || !is_over(*bucket, drain))
+            });
         }
         previous.retain(|_, drains| !drains.is_empty());
         let changed = owners != self.owners || previous != self.previous;
@@ -150,17 +161,24 @@ impl SharedMap {
         let of_bucket = |bucket| {
             let new = owners.owner(bucket);
             let drains = |id: &EndpointId| present.contains(id) && Some(id) != new;
-            let known = self.previous.get(&bucket).into_iter().flatten();
-            let mut list: Vec<Drain> = known.filter(|drain| drains(&drain.endpoint)).cloned().collect();
+            // Who gets the bucket back leaves the row as if it were a ring, so that all others go on asking whom they asked.
+            let known = self.previous.get(&bucket).map_or(&[][..], Vec::as_slice);
+            let back = known.iter().position(|drain| Some(&drain.endpoint) == new).unwrap_or(0);
+            let (before, after) = known.split_at(back);
+            let mut list: Vec<Drain> = after.iter().filter(|drain| drains(&drain.endpoint)).cloned().collect();
             let left = [self.owners.owner(bucket), meanwhile.owner(bucket)];
             for endpoint in left.into_iter().flatten().filter(|id| drains(id)) {
-                if list.iter().all(|drain| drain.endpoint != *endpoint) {
+                if before.iter().chain(&list).all(|drain| drain.endpoint != *endpoint) {
                     let generation = self.generation.saturating_add(1);
                     let datagrams = list.is_empty();
                     list.push(Drain { endpoint: endpoint.clone(), since: now, generation, datagrams });
                 }
             }
-            list.drain(..list.len().saturating_sub(MOST_DRAINS));
+            list.extend(before.iter().filter(|drain| drains(&drain.endpoint)).cloned());
+            while list.len() > MOST_DRAINS {
+                let longest = list.iter().enumerate().min_by_key(|(_, drain)| drain.generation);
+                longest.map(|(index, _)| index).map(|index| list.remove(index));
+            }
             (bucket, list)
         };
         self.flows.buckets.iter().map(of_bucket).filter(|(_, list)| !list.is_empty()).collect()
@@ -176,7 +194,8 @@ impl SharedMap {
         let count =
             |owners: &[Option<EndpointId>], id: &EndpointId| owners.iter().flatten().filter(|o| *o == id).count();
         let last = |drains: &'_ [Drain]| {
-            drains.iter().rev().map(|drain| &drain.endpoint).find(|id| eligible.contains(*id)).cloned()
+            let there = drains.iter().filter(|drain| eligible.contains(&drain.endpoint));
+            there.max_by_key(|drain| drain.generation).map(|drain| drain.endpoint.clone())
         };
         for (bucket, before) in self.previous.iter().filter_map(|(bucket, drains)| Some((bucket, last(drains)?))) {
             let spare = owners[bucket.index()].as_ref().is_none_or(|owner| count(&owners, owner) > most);

@@ -149,6 +149,7 @@ fn a_drain_ends_by_its_limit_or_because_it_is_over_and_datagrams_earlier() {
     assert_eq!((first.since, first.generation, first.datagrams), (1000, 2, true));
     assert_eq!(begun.due(DrainRules { limit: Some(Duration::from_secs(60)), ..RULES }), Some(1030));
     assert_eq!(at(&begun, 1029, Some(60), false), begun);
+    assert_eq!(at(&begun, 1029, None, true), begun, "there may be datagrams");
     let later = at(&begun, 1030, Some(60), false);
     assert!(later.generation == 3 && later.previous.values().flatten().all(|drain| !drain.datagrams));
     assert_eq!(later.due(DrainRules { limit: Some(Duration::from_secs(60)), ..RULES }), Some(1060));

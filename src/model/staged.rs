@@ -3,17 +3,39 @@
 //! A bucket that leaves an endpoint which stays drains: that endpoint's pod must pass on what it does not know before the
 //! first packet of the new owner comes by it, and the new owner's pod must take it, on nodes that learn of the change at
 //! other moments. So pods are prepared at once, ingress nodes follow [`HOLD`] later, and pods keep passing on for
-//! [`LINGER`] after the end. Where the former owner is gone there is nothing to wait for.
+//! [`LINGER`] after the end. Where the former owner is gone there is nothing to wait for. Where it is ready for new connections,
+//! ingress nodes can wait longer, for [`PREPARATION`], until the nodes of all pods concerned have reported that they are done.
+//!
+//! When changes follow each other quickly, ingress nodes are at different ones for a while, and packets come in at different
+//! pods. Until that is over the last pod asks the first, so that it does not matter where the first question is put: a pod
+//! that comes is added to the ring, and one that gets its bucket back ([`SharedMap::next`]) only becomes its end.
+//!
+//! While no controller writes, nodes bridge: a pod that is not ready for a while and then ready again has its buckets back,
+//! and nothing stored says who had them meanwhile. Nodes remember it by themselves, for [`REMEMBERED`] at most, and as long as
+//! they run: all of them have seen the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{Bucket, Endpoint, EndpointId, SharedMap};
+use super::{Bucket, Drain, Endpoint, EndpointId, SharedMap};
 
 /// What a change of owner waits for other nodes.
 pub const HOLD: Duration = Duration::from_secs(1);
+/// What a change of owner waits for nodes that have not reported yet, where the former owner takes new connections meanwhile.
+pub const PREPARATION: Duration = Duration::from_secs(60);
+/// What a node waits for the writer's word about endpoints that take no new connections but are there, before it bridges
+/// ([`SharedMap::bridge`]): what it would forget again when they are back. The writer writes once a second.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 /// What the end of a drain waits for other nodes.
 pub const LINGER: Duration = Duration::from_secs(5);
+
+/// What a pod waits before it passes on to another one than before, who has to be ready for it.
+pub const RELINK: Duration = Duration::from_millis(500);
+
+/// How long a node remembers who had a bucket of which the stored map says nothing.
+pub const REMEMBERED: Duration = Duration::from_secs(120);
+/// Of how many for each bucket.
+const MOST_REMEMBERED: usize = 4;
 
 /// For a bucket and one who had it: who is asked next.
 pub type Onward = BTreeMap<(Bucket, EndpointId), EndpointId>;
@@ -25,6 +47,8 @@ pub struct Staged {
     pub map: SharedMap,
     /// What its pods pass on to whom.
     pub onward: Onward,
+    /// Who takes what another passes on: all that do so on this node, or may do so already on others.
+    pub admitted: BTreeSet<(EndpointId, EndpointId)>,
 }
 
 /// The progress of one VIP on one node.
@@ -32,35 +56,197 @@ pub struct Staged {
 pub struct Stage {
     /// What packets follow.
     used: SharedMap,
-    /// Buckets that are to follow another owner, and since when that is known.
-    moves: BTreeMap<Bucket, (Option<EndpointId>, Instant)>,
-    /// What the last map said about passing on.
-    onward: Onward,
-    /// What an earlier one said, and until when it holds.
-    lingering: BTreeMap<(Bucket, EndpointId), (EndpointId, Instant)>,
+    /// Since when the owner of a bucket has been the same.
+    unchanged: BTreeMap<Bucket, Instant>,
+    /// Buckets whose packets are to take another way.
+    moves: BTreeMap<Bucket, Move>,
+    /// The map that does not know all endpoints, by its generation, and since when that is so.
+    unsaid: Option<(u64, Instant)>,
+    /// Who is asked, where others were asked before.
+    rows: BTreeMap<Bucket, Row>,
+    /// Who passes on to whom.
+    links: BTreeMap<(Bucket, EndpointId), Link>,
+    /// Who had a bucket here that no map mentions, the first one first, and until when that counts.
+    remembered: BTreeMap<Bucket, Vec<(EndpointId, Instant)>>,
+    /// Who drained by the writer's last word: of whom it says nothing any more, he has nothing left.
+    drained: BTreeSet<(Bucket, EndpointId)>,
+    /// Who takes whose packets, and until when if the other's node does not say otherwise: it may be late.
+    admitted: BTreeMap<(EndpointId, EndpointId), Instant>,
+}
+
+/// Who is asked, one after the other.
+#[derive(Debug, Clone)]
+struct Row {
+    /// They.
+    way: Vec<EndpointId>,
+    /// The generation of the map that said it first.
+    generation: u64,
+    /// Since when that is known.
+    since: Instant,
+    /// When the last that may wait for it was known to wait.
+    awaited: Instant,
+}
+
+/// A bucket whose packets are to take another way.
+#[derive(Debug, Clone)]
+struct Move {
+    /// Who is asked then, as the map said it first.
+    way: Vec<EndpointId>,
+    /// Since when where they come in and the owner are known.
+    since: Instant,
+    /// The generation of the map that said it first.
+    generation: u64,
+    /// When it is taken whatever is heard until then.
+    until: Instant,
+}
+
+/// What a step goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// All endpoints, eligible or not.
+    pub endpoints: &'a [Endpoint],
+    /// For how long pods may keep connections at all, if there is a limit.
+    pub limit: Option<Duration>,
+    /// By node, the generation of the map that its pods are prepared for.
+    pub prepared: &'a BTreeMap<String, u64>,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Circumstances<'_> {
+    fn endpoint(&self, id: &EndpointId) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.pod_uid == id.as_str())
+    }
+
+    /// How long a change, first said in this generation, waits for the nodes of those who are asked from then on, of whom
+    /// `old` is the present owner.
+    fn hold(&self, map: &SharedMap, bucket: Bucket, old: &EndpointId, generation: u64) -> Duration {
+        let can_wait = self.endpoint(old).is_some_and(|old| old.eligible);
+        if can_wait && self.awaits_nodes(map, bucket, generation) { PREPARATION } else { HOLD }
+    }
+
+    /// Whether somebody who is asked is on a node that has not reported that it is prepared. Of what is not stored yet no
+    /// node can report anything.
+    fn awaits_nodes(&self, map: &SharedMap, bucket: Bucket, generation: u64) -> bool {
+        let is_prepared = |id: &EndpointId| {
+            let node = self.endpoint(id).map(|endpoint| &endpoint.node);
+            node.and_then(|node| self.prepared.get(node)).is_some_and(|prepared| *prepared >= generation)
+        };
+        let stored = map.previous.get(&bucket).into_iter().flatten().all(|drain| drain.since > 0);
+        stored && !way(map, bucket).into_iter().all(is_prepared)
+    }
+}
+
+/// The way on from one who had a bucket.
+#[derive(Debug, Clone)]
+struct Link {
+    to: EndpointId,
+    change: Change,
+}
+
+/// What becomes of a link.
+#[derive(Debug, Clone)]
+enum Change {
+    /// It is as the last map says.
+    None,
+    /// The map says nothing any more: it goes then.
+    Ends(Instant),
+    /// The map has said something else for the first time then, and this since then.
+    Turns { first: Instant, to: EndpointId, since: Instant },
 }
 
 impl Stage {
     /// Begins with a map as it is: whoever was to be prepared for it has been.
     pub fn new(map: SharedMap) -> Stage {
-        let onward = map.onward();
-        Stage { used: map, moves: BTreeMap::new(), onward, lingering: BTreeMap::new() }
+        let link = |(from, to)| (from, Link { to, change: Change::None });
+        let links = map.onward().into_iter().map(link).collect();
+        let (moves, rows, admitted) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (unchanged, remembered, drained) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Stage { used: map, unchanged, moves, unsaid: None, rows, links, remembered, drained, admitted }
     }
 
-    /// Takes the present map and endpoints at `now`, and says what to do and when to ask again if nothing changes.
-    pub fn step(&mut self, map: &SharedMap, endpoints: &[Endpoint], now: Instant) -> (Staged, Option<Instant>) {
-        self.follow(map, now);
-        self.pass_on(map.onward(), endpoints, now);
-        let moves = self.moves.values().map(|(_, since)| *since + HOLD);
-        let due = moves.chain(self.lingering.values().map(|(_, until)| *until)).min();
-        let mut onward: Onward = self.lingering.iter().map(|(from, (to, _))| (from.clone(), to.clone())).collect();
-        onward.extend(self.onward.clone());
-        (Staged { map: self.used.clone(), onward }, due)
+    /// Takes the present map and endpoints at `now`, and says what to do and when to ask again if nothing changes. `said` is
+    /// the map without what this node bridges only because endpoints take no new connections.
+    pub fn step(&mut self, map: &SharedMap, said: &SharedMap, around: &Circumstances<'_>) -> (Staged, Option<Instant>) {
+        let Circumstances { endpoints, now, .. } = *around;
+        let map = if self.awaits_writer(map, said, now) { said } else { map };
+        let map = &self.remember(map.clone(), around);
+        self.follow(map, around);
+        let mut onward = map.onward();
+        self.close(map, &mut onward, around);
+        self.pass_on(onward, endpoints, now);
+        let moves = self.moves.values().map(|one| one.until);
+        let word = self.unsaid.map(|(_, since)| since + PATIENCE).filter(|until| *until > now);
+        let rings = self.rows.values().map(|row| row.awaited + LINGER).filter(|until| *until > now);
+        let due = moves.chain(self.links.values().filter_map(Link::due)).chain(word).chain(rings);
+        let due = due.chain(self.remembered.values().flatten().map(|(_, until)| *until)).min();
+        let onward = self.links.iter().map(|(from, link)| (from.clone(), link.to.clone())).collect();
+        let ends = self.admit(endpoints, now);
+        let admitted = self.admitted.keys().cloned().collect();
+        (Staged { map: self.used.clone(), onward, admitted }, [due, ends].into_iter().flatten().min())
     }
 
-    fn follow(&mut self, map: &SharedMap, now: Instant) {
+    /// Returns when somebody is admitted no more.
+    fn admit(&mut self, endpoints: &[Endpoint], now: Instant) -> Option<Instant> {
+        let pairs = self.links.iter().flat_map(|((_, from), link)| link.ends().map(|to| (from.clone(), to.clone())));
+        let pairs: BTreeSet<_> = pairs.collect();
+        let is_there = |id: &EndpointId| endpoints.iter().any(|e| e.pod_uid == id.as_str());
+        self.admitted.retain(|(from, to), until| *until > now && is_there(from) && is_there(to));
+        self.admitted.extend(pairs.iter().map(|pair| (pair.clone(), now + HOLD)));
+        self.admitted.iter().filter(|(pair, _)| !pairs.contains(pair)).map(|(_, until)| *until).min()
+    }
+
+    fn awaits_writer(&mut self, map: &SharedMap, said: &SharedMap, now: Instant) -> bool {
+        let known = self.unsaid.filter(|(generation, _)| *generation == map.generation);
+        self.unsaid = (map != said).then(|| known.unwrap_or((map.generation, now)));
+        self.unsaid.is_some_and(|(_, since)| now.duration_since(since) < PATIENCE)
+    }
+
+    /// The map with whoever this node has used and the map does not mention. Not for a moment only: maps and endpoints are
+    /// watched each by itself, and until both are there an owner may look as if it were gone.
+    fn remember(&mut self, mut map: SharedMap, around: &Circumstances<'_>) -> SharedMap {
+        let Circumstances { limit, now, .. } = *around;
+        if self.used.flows != map.flows {
+            self.remembered.clear();
+            return map;
+        }
+        let until = now + limit.map_or(REMEMBERED, |limit| limit.min(REMEMBERED));
+        let all = map.previous.iter().flat_map(|(bucket, drains)| drains.iter().map(move |drain| (*bucket, drain)));
+        let written = all.filter(|(_, drain)| drain.since > 0);
+        let written = written.map(|(bucket, drain)| (bucket, drain.endpoint.clone())).collect();
+        let drained = std::mem::replace(&mut self.drained, written);
+        for bucket in map.flows.buckets.iter() {
+            let before = self.remembered.remove(&bucket).unwrap_or_default();
+            let used = self.used.owners.owner(bucket).filter(|used| !drained.contains(&(bucket, (*used).clone())));
+            let used = used.map(|used| (used.clone(), until));
+            let used = used.filter(|_| self.unchanged.get(&bucket).is_some_and(|since| now - *since >= HOLD));
+            let stays = |(id, until): &(EndpointId, Instant)| {
+                *until > now && !way(&map, bucket).contains(&id) && around.endpoint(id).is_some()
+            };
+            let mut list: Vec<(EndpointId, Instant)> = before.into_iter().filter(stays).collect();
+            list.extend(used.filter(stays).filter(|(used, _)| list.iter().all(|(id, _)| id != used)));
+            list.drain(..list.len().saturating_sub(MOST_REMEMBERED));
+            if list.is_empty() {
+                continue;
+            }
+            let generation = map.generation;
+            let drain = |(id, _): &(EndpointId, Instant)| Drain {
+                endpoint: id.clone(),
+                since: 0,
+                generation,
+                datagrams: false,
+            };
+            map.previous.entry(bucket).or_default().extend(list.iter().map(drain));
+            self.remembered.insert(bucket, list);
+        }
+        map
+    }
+
+    fn follow(&mut self, map: &SharedMap, around: &Circumstances<'_>) {
+        let now = around.now;
         if self.used.flows != map.flows {
             self.moves.clear();
+            self.unchanged.clear();
             self.used = map.clone();
             return;
         }
@@ -68,23 +254,29 @@ impl Stage {
         let mut next = map.clone();
         let mut owners = map.owners.owners().to_vec();
         for bucket in map.flows.buckets.iter() {
-            let (old, new) = (self.used.owners.owner(bucket), map.owners.owner(bucket));
-            let drains = map.previous.get(&bucket).map_or(&[][..], Vec::as_slice);
-            let Some(old) = old.filter(|old| Some(*old) != new && drains.iter().any(|drain| drain.endpoint == **old))
-            else {
-                continue;
-            };
-            let since = match self.moves.get(&bucket) {
-                Some((to, since)) if to.as_ref() == new => *since,
-                _ => now,
-            };
-            if now.duration_since(since) >= HOLD {
+            let (used, wanted) = (way(&self.used, bucket), way(map, bucket));
+            let (Some(old), to) = (used.last(), ends(wanted.iter().copied())) else { continue };
+            let left = used.iter().copied().filter(|id| wanted.contains(id));
+            if !wanted.contains(old) || ends(left) == to {
                 continue;
             }
-            moves.insert(bucket, (new.cloned(), since));
-            owners[bucket.index()] = Some(old.clone());
+            let known = self.moves.remove(&bucket).filter(|one| ends(one.way.iter()) == to);
+            let mut one = known.unwrap_or_else(|| Move {
+                way: wanted.iter().copied().cloned().collect(),
+                since: now,
+                generation: map.generation,
+                until: now,
+            });
+            // What waits for long must not be overtaken: pods that are not asked any more forget whom they asked.
+            let overtaken = !one.way.iter().eq(wanted.iter().copied());
+            one.until = one.since + if overtaken { HOLD } else { around.hold(map, bucket, old, one.generation) };
+            if now >= one.until {
+                continue;
+            }
+            moves.insert(bucket, one);
+            owners[bucket.index()] = Some((*old).clone());
             let mut before = self.used.previous.get(&bucket).cloned().unwrap_or_default();
-            before.retain(|drain| drains.iter().any(|d| d.endpoint == drain.endpoint));
+            before.retain(|drain| wanted.contains(&&drain.endpoint));
             if before.is_empty() {
                 next.previous.remove(&bucket)
             } else {
@@ -92,22 +284,105 @@ impl Stage {
             };
         }
         next.owners = owners.into_iter().collect();
+        for bucket in map.flows.buckets.iter() {
+            if next.owners.owner(bucket) != self.used.owners.owner(bucket) {
+                self.unchanged.insert(bucket, now);
+            }
+            self.unchanged.entry(bucket).or_insert(now);
+        }
         (self.used, self.moves) = (next, moves);
     }
 
-    fn pass_on(&mut self, onward: Onward, endpoints: &[Endpoint], now: Instant) {
-        let over = std::mem::replace(&mut self.onward, onward).into_iter();
-        self.lingering.extend(over.map(|(from, to)| (from, (to, now + LINGER))));
+    /// Lets the last of a row ask the first while an ingress node may wait before it follows a change of the row, and for a
+    /// while after that.
+    fn close(&mut self, map: &SharedMap, onward: &mut Onward, around: &Circumstances<'_>) {
+        let now = around.now;
+        let mut old = std::mem::take(&mut self.rows);
+        for bucket in map.previous.keys() {
+            let way: Vec<EndpointId> = way(map, *bucket).into_iter().cloned().collect();
+            let known = old.remove(bucket).filter(|row| row.way == way);
+            let new = || Row { way, generation: map.generation, since: now, awaited: now };
+            let mut row = known.unwrap_or_else(new);
+            if now.duration_since(row.since) < PREPARATION && around.awaits_nodes(map, *bucket, row.generation) {
+                row.awaited = now;
+            }
+            if let [first, .., last] = &row.way[..] {
+                let key = (*bucket, last.clone());
+                if now.duration_since(row.awaited) < LINGER {
+                    onward.insert(key, first.clone());
+                } else {
+                    self.links.remove(&key);
+                }
+            }
+            self.rows.insert(*bucket, row);
+        }
+    }
+
+    fn pass_on(&mut self, mut onward: Onward, endpoints: &[Endpoint], now: Instant) {
         let present: BTreeSet<&str> = endpoints.iter().map(|e| e.pod_uid.as_str()).collect();
-        let Stage { onward, lingering, .. } = self;
-        lingering.retain(|from, (to, until)| {
-            *until > now
-                && !onward.contains_key(from)
-                && present.contains(from.1.as_str())
-                && present.contains(to.as_str())
-        });
+        let is_there = |id: &EndpointId| present.contains(id.as_str());
+        self.links.retain(|from, link| is_there(&from.1) && is_there(&link.to));
+        for (from, link) in &mut self.links {
+            link.turn(onward.remove(from), now);
+        }
+        self.links.retain(|_, link| !matches!(link.change, Change::Ends(at) if at <= now));
+        self.links.extend(onward.into_iter().map(|(from, to)| (from, Link { to, change: Change::None })));
     }
 }
+
+/// Who is asked, one after the other; the owner last.
+fn way(map: &SharedMap, bucket: Bucket) -> Vec<&EndpointId> {
+    let drains = map.previous.get(&bucket).into_iter().flatten();
+    drains.map(|drain| &drain.endpoint).chain(map.owners.owner(bucket)).collect()
+}
+
+fn ends<'a>(mut way: impl DoubleEndedIterator<Item = &'a EndpointId>) -> Option<(&'a EndpointId, &'a EndpointId)> {
+    let first = way.next()?;
+    Some((first, way.next_back().unwrap_or(first)))
+}
+
+impl Link {
+    /// Takes what the map says at `now`.
+    fn turn(&mut self, wanted: Option<EndpointId>, now: Instant) {
+        self.change = match (wanted, &self.change) {
+            (None, Change::Ends(at)) => Change::Ends(*at),
+            (None, _) => Change::Ends(now + LINGER),
+            (Some(wanted), _) if wanted == self.to => Change::None,
+            (Some(wanted), Change::Turns { first, to, since }) => {
+                let since = if *to == wanted { *since } else { now };
+                Change::Turns { first: *first, to: wanted, since }
+            }
+            (Some(wanted), _) => Change::Turns { first: now, to: wanted, since: now },
+        };
+        if let Change::Turns { to, .. } = &self.change
+            && self.due().is_some_and(|due| due <= now)
+        {
+            *self = Link { to: to.clone(), change: Change::None };
+        }
+    }
+
+    /// When something becomes of it although nothing is said. Nobody may be asked for longer than he has an answer.
+    fn due(&self) -> Option<Instant> {
+        match self.change {
+            Change::None => None,
+            Change::Ends(at) => Some(at),
+            Change::Turns { first, since, .. } => Some((since + RELINK).min(first + LINGER - HOLD)),
+        }
+    }
+
+    /// Whom it leads to, now or soon.
+    fn ends(&self) -> impl Iterator<Item = &EndpointId> {
+        let soon = match &self.change {
+            Change::Turns { to, .. } => Some(to),
+            _ => None,
+        };
+        std::iter::once(&self.to).chain(soon)
+    }
+}
+
+#[cfg(test)]
+#[path = "staged_races.rs"]
+mod races;
 
 #[cfg(test)]
 mod tests {
@@ -137,8 +412,14 @@ mod tests {
         letters.chars().map(endpoint).collect()
     }
 
+    /// No node has reported anything.
+    fn around(endpoints: &[Endpoint], limit: Option<Duration>, now: Instant) -> Circumstances<'_> {
+        static NOBODY: BTreeMap<String, u64> = BTreeMap::new();
+        Circumstances { endpoints, limit, prepared: &NOBODY, now }
+    }
+
     fn next(map: &SharedMap, letters: &str) -> SharedMap {
-        map.next(&endpoints(letters), 0, RULES, |_, _| false)
+        map.next(&endpoints(letters), 1, RULES, |_, _| false)
     }
 
     fn first(letters: &str) -> SharedMap {
@@ -154,24 +435,35 @@ mod tests {
         let one = first("a");
         let mut stage = Stage::new(one.clone());
         let two = next(&one, "Ab");
-        let (staged, due) = stage.step(&two, &endpoints("Ab"), at(0));
+        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(0)));
         assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(1000))));
-        assert!(staged.map.previous.is_empty() && staged.onward.len() == 16);
-        let (staged, due) = stage.step(&two, &endpoints("Ab"), at(999));
+        assert!(staged.map.previous.is_empty() && staged.onward.len() == 32, "to and fro");
+        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(999)));
         assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(1000))));
-        let (staged, due) = stage.step(&two, &endpoints("Ab"), at(1000));
-        assert_eq!((staged.map, staged.onward.len(), due), (two, 16, None));
+        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(1000)));
+        assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(6000))));
+        let prepared = BTreeMap::from([("n1".to_owned(), 2)]);
+        let all = endpoints("Ab");
+        let heard = |now| Circumstances { prepared: &prepared, ..around(&all, None, now) };
+        let (staged, due) = stage.clone().step(&two, &two, &heard(at(6000)));
+        assert_eq!((staged.onward.len(), staged.admitted.len(), due), (16, 1, None));
+        // Other nodes may know this owner as a ready one, and wait for what nobody reports.
+        stage.step(&two, &two, &around(&endpoints("Ab"), None, at(59_999)));
+        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(60_000)));
+        assert_eq!((staged.onward.len(), due), (32, Some(at(64_999))));
+        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(64_999)));
+        assert_eq!((staged.onward.len(), due), (16, None));
     }
 
     #[test]
     fn nobody_waits_for_one_who_is_gone_or_may_not_drain() {
         let one = first("a");
         let two = next(&one, "b");
-        let (staged, due) = Stage::new(one.clone()).step(&two, &endpoints("b"), at(0));
+        let (staged, due) = Stage::new(one.clone()).step(&two, &two, &around(&endpoints("b"), None, at(0)));
         assert_eq!((staged.map, due), (two, None));
         let mut cut = next(&one, "Ab");
         cut.previous.clear();
-        let (staged, due) = Stage::new(one).step(&cut, &endpoints("Ab"), at(0));
+        let (staged, due) = Stage::new(one).step(&cut, &cut, &around(&endpoints("Ab"), Some(Duration::ZERO), at(0)));
         assert_eq!((staged.map, due), (cut, None));
     }
 
@@ -180,26 +472,122 @@ mod tests {
         let one = first("ab");
         let two = next(&one, "Abc");
         let mut stage = Stage::new(one);
-        stage.step(&two, &endpoints("Abc"), at(0));
+        stage.step(&two, &two, &around(&endpoints("Abc"), None, at(0)));
         let three = next(&two, "AbCd");
-        let (staged, _) = stage.step(&three, &endpoints("AbCd"), at(500));
+        let (staged, _) = stage.step(&three, &three, &around(&endpoints("AbCd"), None, at(500)));
         assert!(!owners(&staged).contains(['c', 'd']), "{}", owners(&staged));
-        let (staged, due) = stage.step(&three, &endpoints("AbCd"), at(1000));
+        let (staged, due) = stage.step(&three, &three, &around(&endpoints("AbCd"), None, at(1000)));
         assert!(!owners(&staged).contains('d') && due == Some(at(1500)), "{}", owners(&staged));
-        let (staged, _) = stage.step(&three, &endpoints("AbCd"), at(1500));
+        let (staged, _) = stage.step(&three, &three, &around(&endpoints("AbCd"), None, at(1500)));
         assert_eq!(staged.map, three);
     }
 
     #[test]
     fn pods_pass_on_a_while_after_the_end() {
         let one = next(&first("a"), "Ab");
-        let over = one.next(&endpoints("Ab"), 0, RULES, |_, _| true);
+        let over = one.next(&endpoints("Ab"), 31, RULES, |_, _| true);
         let mut stage = Stage::new(one);
-        let (staged, due) = stage.step(&over, &endpoints("Ab"), at(0));
+        let (staged, due) = stage.step(&over, &over, &around(&endpoints("Ab"), None, at(0)));
         assert!(staged.map.previous.is_empty() && staged.onward.len() == 16 && due == Some(at(5000)));
-        let (staged, due) = stage.step(&over, &endpoints("b"), at(10));
+        let (staged, due) = stage.step(&over, &over, &around(&endpoints("b"), None, at(10)));
         assert!(staged.onward.is_empty() && due.is_none(), "who is gone passes nothing on");
-        let (staged, _) = stage.step(&over, &endpoints("b"), at(6000));
+        let (staged, _) = stage.step(&over, &over, &around(&endpoints("b"), None, at(6000)));
         assert!(staged.onward.is_empty());
+    }
+
+    #[test]
+    fn who_stood_in_while_nothing_was_stored_keeps_its_connections() {
+        let stored = first("ab");
+        let step = |stage: &mut Stage, letters: &str, limit, seconds: u64| {
+            let (map, said) = (stored.bridge(&endpoints(letters)), stored.bridge_gone(&endpoints(letters)));
+            stage.step(&map, &said, &around(&endpoints(letters), limit, at(1000 * seconds))).0
+        };
+        let flap = |limit| {
+            let mut stage = Stage::new(stored.clone());
+            for second in 0..10 {
+                step(&mut stage, "Ab", limit, second);
+            }
+            let staged = step(&mut stage, "Ab", limit, 10);
+            assert!(!owners(&staged).contains('a'));
+            (step(&mut stage, "ab", limit, 20), stage)
+        };
+        let (prepared, mut stage) = flap(None);
+        assert!(!owners(&prepared).contains('a'), "pods are prepared first");
+        assert!(prepared.onward.values().any(|to| to.as_str() == "a"));
+        let staged = step(&mut stage, "ab", None, 21);
+        assert_eq!(staged.map.owners, stored.owners);
+        let drains: BTreeSet<&str> = staged.map.previous.values().flatten().map(|d| d.endpoint.as_str()).collect();
+        assert_eq!((staged.map.previous.len(), drains), (8, ["b"].into()));
+        assert!(step(&mut stage.clone(), "a", None, 26).map.previous.is_empty(), "its pod is gone");
+        assert!(step(&mut stage, "ab", None, 20 + REMEMBERED.as_secs()).map.previous.is_empty());
+        // A map that is read before the endpoints that it is made for.
+        let mut stage = Stage::new(stored.bridge(&endpoints("b")));
+        step(&mut stage, "b", None, 0);
+        assert_eq!(step(&mut stage, "ab", None, 0).map, stored, "nobody has stood in for a second");
+        // A drain that the writer has ended while this node had not followed yet.
+        let moved = next(&stored, "abc");
+        let over = moved.next(&endpoints("abc"), 31, RULES, |_, _| true);
+        let mut stage = Stage::new(stored.clone());
+        let ask =
+            |stage: &mut Stage, map: &SharedMap, now| stage.step(map, map, &around(&endpoints("abc"), None, at(now))).0;
+        ask(&mut stage, &stored, 0);
+        ask(&mut stage, &moved, 5000);
+        assert_eq!(ask(&mut stage, &over, 6000).map, over, "nothing is left");
+        // A Service that wants connections cut.
+        let (staged, _) = flap(Some(Duration::ZERO));
+        assert_eq!(staged.map.previous.len(), 0);
+    }
+
+    #[test]
+    fn a_ready_owner_can_wait_for_the_nodes_of_all_who_are_asked() {
+        let one = first("a");
+        let two = next(&one, "ab");
+        let endpoints = endpoints("ab");
+        let follows = |stage: &mut Stage, generation: u64, milliseconds| {
+            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+            let around =
+                Circumstances { endpoints: &endpoints, limit: None, prepared: &prepared, now: at(milliseconds) };
+            owners(&stage.step(&two, &two, &around).0).contains('b')
+        };
+        let mut stage = Stage::new(one);
+        assert!(!follows(&mut stage, 1, 0) && !follows(&mut stage, 1, 1000), "prepared for something older");
+        assert!(follows(&mut stage.clone(), 2, 1000));
+        assert!(!follows(&mut stage, 1, 59_999));
+        assert!(follows(&mut stage, 1, 60_000), "nothing is heard of it");
+    }
+
+    #[test]
+    fn who_waits_is_not_hurried_by_what_changes_elsewhere() {
+        let one = first("a");
+        let two = next(&one, "ab");
+        let three = two.next(&endpoints("ab"), 31, RULES, |_, _| false);
+        assert!(three.generation == 3 && three.owners == two.owners, "datagrams have moved on");
+        let all = endpoints("ab");
+        let follows = |stage: &mut Stage, map: &SharedMap, generation: u64, milliseconds| {
+            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+            let around = Circumstances { prepared: &prepared, ..around(&all, None, at(milliseconds)) };
+            owners(&stage.step(map, map, &around).0).contains('b')
+        };
+        let mut stage = Stage::new(one);
+        assert!(!follows(&mut stage, &two, 1, 0));
+        assert!(!follows(&mut stage, &three, 1, 5000));
+        assert!(follows(&mut stage.clone(), &three, 2, 5000), "prepared for this change is enough");
+        assert!(follows(&mut stage, &three, 1, 60_000));
+    }
+
+    #[test]
+    fn both_the_former_and_the_new_owners_nodes_have_to_be_prepared() {
+        let one = first("a");
+        let two = next(&one, "ab");
+        let mut endpoints = endpoints("ab");
+        endpoints[1].node = "n2".into();
+        let follows = |nodes: &[&str]| {
+            let prepared = nodes.iter().map(|node| (node.to_string(), 2)).collect();
+            let around = |now| Circumstances { endpoints: &endpoints, limit: None, prepared: &prepared, now };
+            let mut stage = Stage::new(one.clone());
+            stage.step(&two, &two, &around(at(0)));
+            owners(&stage.step(&two, &two, &around(at(1000))).0).contains('b')
+        };
+        assert_eq!([follows(&["n1"]), follows(&["n2"]), follows(&["n1", "n2"])], [false, false, true]);
     }
 }

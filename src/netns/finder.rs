@@ -221,7 +221,10 @@ fn verify(netns: &Netns, host: NetnsId, pid: u32, pod: &PodQuery) -> Result<(), 
 }
 
 /// All addresses of a namespace (getifaddrs(3) asks over netlink, in the namespace of the calling thread).
-fn addresses_in(netns: &Netns) -> Result<BTreeSet<IpAddr>, NetnsError> {
+///
+/// # Errors
+/// The namespace cannot be entered, or does not answer.
+pub fn addresses_in(netns: &Netns) -> Result<BTreeSet<IpAddr>, NetnsError> {
     let listed = netns.run(|| {
         let list = nix::ifaddrs::getifaddrs()?;
         Ok::<_, Errno>(list.filter_map(|entry| ip_of(&entry.address?)).collect())

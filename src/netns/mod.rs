@@ -18,5 +18,5 @@ mod handle;
 
 pub use all::all_netns;
 pub use cgroup::pod_uids;
-pub use finder::{FindError, PodNetnsFinder, PodProcesses, PodQuery, ProcFinder};
+pub use finder::{FindError, PodNetnsFinder, PodProcesses, PodQuery, ProcFinder, addresses_in};
 pub use handle::{Netns, NetnsError, NetnsId};

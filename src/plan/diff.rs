@@ -1,19 +1,27 @@
 //! Desired and observed → plan: make before break.
 //!
-//! Order: announcements that end → nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → new routes → rules → diversion of
-//! open connections → changed routes → new VIPs → announcements; then removal in reverse. A packet that is on its way always finds either the old way or the new one, and a process that dies
-//! between two steps leaves something that the next diff understands.
+//! Order: announcements that end → nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → new
+//! routes → rules → diversion of open connections → changed routes → new VIPs → announcements; then removal in reverse. A
+//! packet that is on its way always finds either the old way or the new one, and a process that dies between two steps
+//! leaves something that the next diff understands.
+//!
+//! Only two trees of rules cannot stand side by side: each would take the other's marks for its own. While one is changed into
+//! the other, packets to VIPs are dropped; TCP sends them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::nft::TableFamily;
+use super::nft::pause::{pause, resume};
 use super::nft::script::{Scripts, scripts};
+use super::nft::{TableFamily, seen};
 use super::observed::ObservedRoute;
+use super::rule::tables_of;
 use super::saved::{add_maps, diff_sysctls};
 use super::step::RouteWrite;
 use crate::model::Family;
 
-use super::{Address, Desired, Neighbour, Nexthop, Observed, Plan, RouteKey, RouteTarget, RuleAction, Step, Sysctl};
+use super::{
+    Address, Desired, Neighbour, Nexthop, Observed, Plan, RouteKey, RouteTarget, RuleAction, RuleSpec, Step, Sysctl,
+};
 
 /// First id of our nexthop objects. Ours are recognised by their protocol; the block only keeps ids readable and away from
 /// the small numbers that routing daemons use.
@@ -30,9 +38,13 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     let nft = diff_nft(desired, observed, &sysctls.keep);
     let nexthops = diff_nexthops(desired, observed);
 
-    let withdrawn: BTreeSet<RouteKey> =
-        observed.announcements().filter(|key| !desired.routes.contains_key(key)).collect();
+    let mut withdrawn = observed.announcements();
+    withdrawn.retain(|key| !desired.routes.contains_key(key));
     let mut plan = Plan::default();
+    let reshaped = is_reshaped(desired, observed);
+    if reshaped {
+        push_nft(&mut plan, pause(&observed.nft.as_ref().and_then(seen::taken_in).unwrap_or_default()));
+    }
     plan.steps.extend(withdrawn.iter().copied().map(Step::DelRoute));
     push_nft(&mut plan, nft.prepare);
     plan.steps.append(&mut links.make);
@@ -42,15 +54,17 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(missing_neighbours(desired, observed));
     plan.steps.extend(changed_labels(desired, observed));
     plan.steps.extend(nexthops.make);
-    let (new, changed) = changed_routes(desired, observed, &nexthops.ids);
-    let (announced, new): (Vec<Step>, Vec<Step>) = new.into_iter().partition(|step| is_announcement(step, desired));
-    plan.steps.extend(new);
+    let routes = diff_routes(desired, observed, &nexthops.ids);
+    plan.steps.extend(routes.new);
     plan.steps.extend(missing_rules(desired, observed));
     push_nft(&mut plan, nft.divert);
-    plan.steps.extend(changed);
+    plan.steps.extend(routes.changed);
     push_nft(&mut plan, nft.enable);
-    plan.steps.extend(announced);
+    plan.steps.extend(routes.announced);
     plan.steps.extend(surplus_rules(desired, observed));
+    if reshaped || observed.paused {
+        push_nft(&mut plan, resume());
+    }
     plan.steps.extend(surplus_routes(desired, observed, &withdrawn));
     plan.steps.extend(nexthops.remove);
     plan.steps.extend(surplus_labels(desired, observed));
@@ -60,6 +74,14 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(sysctls.restore);
     push_nft(&mut plan, nft.finish);
     plan
+}
+
+/// Whether a tree of rules becomes another one: its jumps change. Leaves come and go with what drains.
+fn is_reshaped(desired: &Desired, observed: &Observed) -> bool {
+    let jumps = |rule: &RuleSpec| matches!(rule.action, RuleAction::Goto(_));
+    let there = observed.rules.iter().filter(|rule| rule.ours).filter_map(|rule| rule.spec).filter(jumps);
+    let trees: BTreeSet<Family> = desired.rules.iter().filter(|rule| jumps(rule)).map(|rule| rule.family).collect();
+    there.into_iter().any(|rule| trees.contains(&rule.family) && !desired.rules.contains(&rule))
 }
 
 fn diff_nft(desired: &Desired, observed: &Observed, keep: &BTreeMap<Sysctl, u32>) -> Scripts {
@@ -197,9 +219,19 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
     out
 }
 
-/// Routes that are not there, and routes that lead elsewhere.
-fn changed_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop, u32>) -> (Vec<Step>, Vec<Step>) {
-    let (mut new, mut changed) = (Vec::new(), Vec::new());
+#[derive(Default)]
+struct RouteDiff {
+    /// Routes that are not there.
+    new: Vec<Step>,
+    /// Routes that lead elsewhere.
+    changed: Vec<Step>,
+    /// Routes that are not there and that no rule leads to: a routing daemon is to see them.
+    announced: Vec<Step>,
+}
+
+fn diff_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop, u32>) -> RouteDiff {
+    let looked_into = tables_of(desired.rules.iter().copied());
+    let mut out = RouteDiff::default();
     for (key, target) in &desired.routes {
         let (write, want) = match target {
             RouteTarget::Unreachable => (RouteWrite::Unreachable, ObservedRoute::Unreachable),
@@ -209,24 +241,20 @@ fn changed_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop
                 (RouteWrite::Nhid { id, mtu: *mtu }, ObservedRoute::Nhid { id, mtu: Some(*mtu) })
             }
         };
-        match observed.routes.get(key) {
-            Some(there) if *there == want => {}
-            Some(_) => changed.push(Step::ReplaceRoute(*key, write)),
-            None => new.push(Step::ReplaceRoute(*key, write)),
-        }
+        let steps = match observed.routes.get(key) {
+            Some(there) if *there == want => continue,
+            Some(_) => &mut out.changed,
+            None if looked_into.contains(&key.table) => &mut out.new,
+            None => &mut out.announced,
+        };
+        steps.push(Step::ReplaceRoute(*key, write));
     }
-    (new, changed)
+    out
 }
 
 fn surplus_routes(desired: &Desired, observed: &Observed, gone: &BTreeSet<RouteKey>) -> Vec<Step> {
     let surplus = observed.routes.keys().filter(|key| !desired.routes.contains_key(key) && !gone.contains(key));
     surplus.copied().map(Step::DelRoute).collect()
-}
-
-/// Whether a route is for a routing daemon to see: no rule leads to its table.
-fn is_announcement(step: &Step, desired: &Desired) -> bool {
-    let Step::ReplaceRoute(key, _) = step else { return false };
-    desired.rules.iter().all(|rule| rule.action != RuleAction::Lookup(key.table))
 }
 
 fn missing_rules(desired: &Desired, observed: &Observed) -> Vec<Step> {

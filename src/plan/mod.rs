@@ -39,5 +39,15 @@ pub const NFT_TABLE: &str = "kube_service_tunnel";
 /// An empty nft table of family inet: while it is there, the node announces nothing (`drain-node`).
 pub const WITHDRAWN_TABLE: &str = "kube_service_tunnel_withdrawn";
 
+/// The nft table that drops packets to VIPs while the ip rules are changed into a tree of another shape.
+pub const PAUSED_TABLE: &str = "kube_service_tunnel_paused";
+
+/// Makes the node announce nothing from now on, or lets it announce again, whichever it did before.
+pub fn set_withdrawn(withdrawn: bool) -> Step {
+    let table = format!("table inet {WITHDRAWN_TABLE}\n");
+    // Added first, so that one that is not there can be deleted.
+    Step::Nft(if withdrawn { format!("add {table}") } else { format!("add {table}delete {table}") })
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::nft::{ObservedTable, TableFamily};
-use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleAction, RuleSpec, Sysctl};
+use super::rule::tables_of;
+use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleSpec, Sysctl};
 
 /// A link of the namespace, ours or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub struct Observed {
     pub neighbours: BTreeMap<Neighbour, ObservedNeighbour>,
     /// Nothing is to be announced, as `drain-node` has said.
     pub withdrawn: bool,
+    /// Packets to VIPs are dropped, because somebody died while it changed the tree of rules.
+    pub paused: bool,
     /// Our nft table.
     pub nft: Option<ObservedTable>,
     /// Our tables below IP.
@@ -105,10 +108,9 @@ pub struct Observed {
 
 impl Observed {
     /// Routes of ours that no rule of ours leads to: announcements.
-    pub fn announcements(&self) -> impl Iterator<Item = RouteKey> {
-        let rules = || self.rules.iter().filter(|rule| rule.ours).filter_map(|rule| rule.spec);
-        let is_looked_up = move |key: &RouteKey| rules().any(|rule| rule.action == RuleAction::Lookup(key.table));
-        self.routes.keys().copied().filter(move |key| !is_looked_up(key))
+    pub fn announcements(&self) -> BTreeSet<RouteKey> {
+        let looked_into = tables_of(self.rules.iter().filter(|rule| rule.ours).filter_map(|rule| rule.spec));
+        self.routes.keys().copied().filter(|key| !looked_into.contains(&key.table)).collect()
     }
 
     /// Whether the namespace has this address, on whatever device.

@@ -1,5 +1,6 @@
 //! One ip rule (`ip rule`, rtnetlink's `RTM_NEWRULE`), as data that prints itself as `ip` takes it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::model::Family;
@@ -45,6 +46,49 @@ impl RuleSpec {
     pub fn matches(&self, mark: u32) -> bool {
         self.mark.is_none_or(|(value, mask)| (mark ^ value) & mask == 0)
     }
+}
+
+/// The tables that rules look into.
+pub fn tables_of(rules: impl Iterator<Item = RuleSpec>) -> BTreeSet<u32> {
+    let table = |rule: RuleSpec| match rule.action {
+        RuleAction::Lookup(table) => Some(table),
+        RuleAction::Goto(_) | RuleAction::Nop => None,
+    };
+    rules.filter_map(table).collect()
+}
+
+/// How the kernel walks rules for a packet (`fib_rules_lookup`, net/core/fib_rules.c).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// Tables looked up, in order; the last one has a route, if any has.
+    pub tables: Vec<u32>,
+    /// Rules whose selector was compared.
+    pub visited: usize,
+}
+
+/// Walks the rules of one family, given in the order of their priorities, with this mark. A table in which there is a
+/// route ends the walk, others let it go on. A jump backwards, which the kernel refuses, is none here.
+pub fn walk(rules: &[RuleSpec], mark: u32, with_route: impl Fn(u32) -> bool) -> Walk {
+    let mut walk = Walk::default();
+    let mut at = 0;
+    while let Some(rule) = rules.get(at) {
+        walk.visited += 1;
+        at += 1;
+        match rule.action {
+            _ if !rule.matches(mark) => {}
+            RuleAction::Nop => {}
+            RuleAction::Goto(target) => {
+                at = rules.iter().skip(at).position(|r| r.priority == target).map_or(at, |ahead| at + ahead);
+            }
+            RuleAction::Lookup(table) => {
+                walk.tables.push(table);
+                if with_route(table) {
+                    return walk;
+                }
+            }
+        }
+    }
+    walk
 }
 
 /// The arguments of `ip rule add`.

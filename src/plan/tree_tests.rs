@@ -1,42 +1,9 @@
-//! The tree, walked by an interpreter of net/core/fib_rules.c.
+//! The tree, walked as the kernel does.
 
 use std::collections::BTreeSet;
 
 use super::*;
-
-/// Where a walk ended, and what it cost.
-#[derive(Debug, PartialEq, Eq)]
-struct Walk {
-    /// Tables looked up, in order.
-    tables: Vec<u32>,
-    /// Rules whose selector was compared.
-    visited: usize,
-}
-
-/// Walks the rules as `fib_rules_lookup` does. Tables in `with_route` end the walk, others let it go on.
-fn walk(rules: &[RuleSpec], mark: u32, with_route: impl Fn(u32) -> bool) -> Walk {
-    let mut walk = Walk { tables: vec![], visited: 0 };
-    let mut at = 0;
-    while let Some(rule) = rules.get(at) {
-        walk.visited += 1;
-        at += 1;
-        match rule.action {
-            _ if !rule.matches(mark) => {}
-            RuleAction::Nop => {}
-            RuleAction::Goto(target) => {
-                assert!(target > rule.priority, "the kernel refuses a jump backwards: {rule}");
-                at = rules.iter().position(|r| r.priority == target).unwrap_or(at);
-            }
-            RuleAction::Lookup(table) => {
-                walk.tables.push(table);
-                if with_route(table) {
-                    return walk;
-                }
-            }
-        }
-    }
-    walk
-}
+use crate::plan::rule::{Walk, walk};
 
 fn buckets(count: u32) -> BucketCount {
     BucketCount::new(count).unwrap()
@@ -66,6 +33,8 @@ fn with_previous(mark: MarkField, count: BucketCount, draining: impl Iterator<It
 fn every_mark_reaches_the_table_of_its_bucket_and_no_other() {
     for (field, count) in shapes() {
         let rules = rule_tree(Family::V4, field, count, 101, 10_000);
+        let backwards = |r: &RuleSpec| matches!(r.action, RuleAction::Goto(target) if target <= r.priority);
+        assert!(!rules.iter().any(backwards), "the kernel refuses them");
         for mark in marks(field) {
             let expected = count.iter().find(|b| field.mark(*b) == mark & field.mask()).map(|b| table(10_000, b));
             // No table has a route: even then no second table may be tried.

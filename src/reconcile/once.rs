@@ -17,7 +17,7 @@ use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node, 
 use crate::plan::pod::{NoPodDevice, PodInput, desired_pod};
 use crate::plan::saved::saved;
 use crate::plan::surroundings::{self, Surroundings};
-use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Sysctl};
+use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Sysctl, set_withdrawn};
 
 /// What one namespace is to become.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,14 +77,24 @@ pub fn reconcile(
     netns.run(|| round(goal, settings, memory, dry_run))?
 }
 
-/// One round with [`Goal::Nothing`], which needs to know no more than how our links are called.
+/// One round with [`Goal::Nothing`], which needs to know no more than how our links are called; what `drain-node` has left
+/// goes, too.
 ///
 /// # Errors
 /// See [`ReconcileError`].
 pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome, ReconcileError> {
     netns.run(|| {
         let observed = kernel::observe(std::iter::empty(), link_prefix)?;
-        carry_out(&Desired::default(), observed, &mut Memory::default(), link_prefix, dry_run)
+        let withdrawn = observed.withdrawn;
+        let mut outcome = carry_out(&Desired::default(), observed, &mut Memory::default(), link_prefix, dry_run)?;
+        if withdrawn {
+            let wish = Plan { steps: vec![set_withdrawn(false)] };
+            if !dry_run {
+                kernel::apply(&wish)?;
+            }
+            outcome.plan.steps.extend(wish.steps);
+        }
+        Ok(outcome)
     })?
 }
 

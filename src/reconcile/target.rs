@@ -56,6 +56,8 @@ pub enum State {
         writes: usize,
         /// What is in place but not as asked for.
         problems: Vec<Problem>,
+        /// What was asked for.
+        goal: Goal,
     },
     /// The round failed; it is tried again.
     Pending {
@@ -158,7 +160,7 @@ impl Target {
         if *goal == Goal::Nothing {
             return Ok(self.gone());
         }
-        self.report(State::InSync { writes, problems: outcome.problems });
+        self.report(State::InSync { writes, problems: outcome.problems, goal: goal.clone() });
         self.rewrites = if writes == 0 { 0 } else { self.rewrites + 1 };
         if self.rewrites >= CONTESTED_AFTER {
             warn!(rounds = self.rewrites, plan = %outcome.plan, "somebody keeps changing what we set up, slowing down");

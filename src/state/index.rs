@@ -77,10 +77,10 @@ pub struct Index {
     pods: Store<PodRecord>,
     /// Bucket maps; updated by [`Change::Map`].
     maps: Store<MapRecord>,
-    /// Reports of nodes; updated by [`Change::Report`].
+    /// Reports of nodes; updated by [`Change::Report`]. Nodes do without them: they only wait a little longer then.
     reports: Store<ReportRecord>,
     /// By UID of the Service, the last map that could be read. Updated with `maps`; a map that is damaged or deleted stays
-    /// here until its Service is gone, because the kernel of every node is as it said.
+    /// here until its Service is gone, because the kernel of every node is as it said ([`Index::forget_map`] apart).
     good_maps: Arc<BTreeMap<String, GoodMap>>,
 }
 
@@ -143,6 +143,14 @@ impl Index {
         }
     }
 
+    /// Forgets the map of a Service whose ConfigMap the caller has deleted: a Service that asks for a VIP again meanwhile
+    /// does not bring it back.
+    pub fn forget_map(&mut self, service_uid: &str) {
+        if self.good_maps.contains_key(service_uid) {
+            Arc::make_mut(&mut self.good_maps).remove(service_uid);
+        }
+    }
+
     /// UIDs of the Services that ask for VIPs, whether they get them or not.
     pub fn services_with_annotation(&self) -> BTreeSet<String> {
         let services = self.services.current().into_iter().flat_map(|services| services.values());
@@ -159,13 +167,13 @@ impl Index {
             bucket,
         };
         let mut reports = self.reports.current().into_iter().flat_map(|reports| reports.values());
-        reports.any(|report| report.drained.contains(&drained))
+        reports.any(|record| record.report.drained.contains(&drained))
     }
 
     /// Reports of nodes that are not there any more, with their versions.
     pub fn orphaned_reports(&self) -> Vec<(ObjectKey, String)> {
         let Some(nodes) = self.nodes.current() else { return Vec::new() };
-        let is_node = |name: &str| nodes.keys().any(|node| node.name == name);
+        let is_node = |name: &str| nodes.contains_key(&ObjectKey { namespace: String::new(), name: name.to_owned() });
         let reports = self.reports.current().into_iter().flat_map(|reports| reports.iter());
         let orphaned = reports.filter(|(_, report)| !is_node(&report.node));
         orphaned.map(|(key, report)| (key.clone(), report.version.clone())).collect()
@@ -189,6 +197,7 @@ impl Index {
             nodes: self.nodes.current()?.clone(),
             pods: self.pods.current()?.clone(),
             maps: self.maps.current()?.clone(),
+            reports: self.reports.current()?.clone(),
             good_maps: self.good_maps.clone(),
         })
     }

@@ -5,6 +5,7 @@
 //! data:
 //!   report.json: |
 //!     { "version": 1, "node": "<NODE>",
+//!       "prepared": { "<UID>": 17 },             the decision about a Service that all its pods of this node are prepared for
 //!       "drained": [                             pods of this node that have no connection left in buckets that they lost
 //!         { "service": "<UID>", "pod": "<UID>",
 //!           "generation": 17,                    the decision by which they lost them
@@ -41,10 +42,29 @@ pub struct Drained {
     pub bucket: Bucket,
 }
 
+/// What a node reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeReport {
+    /// The drains that are over.
+    pub drained: BTreeSet<Drained>,
+    /// By UID of the Service, the generation of the bucket map that its pods of this node are prepared for: whoever has lost
+    /// a bucket passes on, whoever has got one takes.
+    pub prepared: BTreeMap<String, u64>,
+}
+
+impl NodeReport {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.drained.is_empty() && self.prepared.is_empty()
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Wire {
     version: u64,
     node: String,
+    #[serde(default)]
+    prepared: BTreeMap<String, u64>,
     drained: Vec<WireDrained>,
 }
 
@@ -57,9 +77,9 @@ struct WireDrained {
 }
 
 /// The value of [`REPORT_KEY`].
-pub fn encode(node: &str, drained: &BTreeSet<Drained>) -> String {
+pub fn encode(node: &str, report: &NodeReport) -> String {
     let mut groups: BTreeMap<(&str, &str, u64), Vec<u32>> = BTreeMap::new();
-    for drain in drained {
+    for drain in &report.drained {
         let group = groups.entry((&drain.service, drain.pod.as_str(), drain.generation)).or_default();
         group.push(drain.bucket.number());
     }
@@ -69,20 +89,25 @@ pub fn encode(node: &str, drained: &BTreeSet<Drained>) -> String {
         generation,
         buckets,
     };
-    let wire = Wire { version: VERSION, node: node.to_owned(), drained: groups.into_iter().map(one).collect() };
+    let wire = Wire {
+        version: VERSION,
+        node: node.to_owned(),
+        prepared: report.prepared.clone(),
+        drained: groups.into_iter().map(one).collect(),
+    };
     serde_json::to_string(&wire).unwrap_or_default()
 }
 
 /// Reads the value of [`REPORT_KEY`]: the node and what it says. What cannot be read says nothing: drains then end in
-/// another way.
-pub fn decode(text: Option<&str>) -> Option<(String, BTreeSet<Drained>)> {
+/// another way, and nodes wait no longer than without a report.
+pub fn decode(text: Option<&str>) -> Option<(String, NodeReport)> {
     let wire: Wire = serde_json::from_str(text?).ok().filter(|wire: &Wire| wire.version == VERSION)?;
     let drained = wire.drained.into_iter().flat_map(|WireDrained { service, pod, generation, buckets }| {
         let pod = EndpointId::from(pod.as_str());
         let buckets = buckets.into_iter().filter_map(Bucket::new);
         buckets.map(move |bucket| Drained { service: service.clone(), pod: pod.clone(), generation, bucket })
     });
-    Some((wire.node, drained.collect()))
+    Some((wire.node, NodeReport { drained: drained.collect(), prepared: wire.prepared }))
 }
 
 #[cfg(test)]
@@ -98,10 +123,11 @@ mod tests {
             bucket: Bucket::new(bucket).unwrap(),
         };
         let all = BTreeSet::from([drained(3, 0), drained(3, 7), drained(4, 1)]);
-        let text = encode("n1", &all);
-        let expected = r#"{"version":1,"node":"n1","drained":[{"service":"s","pod":"p","generation":3,"buckets":[0,7]},{"service":"s","pod":"p","generation":4,"buckets":[1]}]}"#;
+        let report = NodeReport { drained: all, prepared: [("s".to_owned(), 4)].into() };
+        let text = encode("n1", &report);
+        let expected = r#"{"version":1,"node":"n1","prepared":{"s":4},"drained":[{"service":"s","pod":"p","generation":3,"buckets":[0,7]},{"service":"s","pod":"p","generation":4,"buckets":[1]}]}"#;
         assert_eq!(text, expected);
-        assert_eq!(decode(Some(&text)), Some(("n1".to_owned(), all)));
+        assert_eq!(decode(Some(&text)), Some(("n1".to_owned(), report)));
         assert_eq!(decode(Some(&text.replace("\"version\":1", "\"version\":2"))), None);
         assert!(decode(None).is_none() && decode(Some("{}")).is_none());
     }

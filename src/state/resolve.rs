@@ -20,7 +20,13 @@ pub struct Resolved {
     pub cluster: Cluster,
     /// Pods of the own node by UID, whoever they belong to: where to find the pod of a local endpoint.
     pub local_pods: BTreeMap<String, LocalPod>,
+    /// Who has said that it is prepared for what.
+    pub prepared: Prepared,
 }
+
+/// By UID of the Service and name of the node, the generation of the bucket map that the Service's pods of that node are
+/// prepared for.
+pub type Prepared = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// A pod of the own node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +75,21 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
         vip.shared = snapshot.good_maps.get(&vip.service.uid).map(|good| good.map.clone());
     }
     problems.sort();
-    Resolved { cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems }, local_pods: local_pods(snapshot) }
+    Resolved {
+        cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems },
+        local_pods: local_pods(snapshot),
+        prepared: prepared(snapshot),
+    }
+}
+
+fn prepared(snapshot: &Snapshot) -> Prepared {
+    let mut all = Prepared::new();
+    for record in snapshot.reports.values() {
+        for (service, generation) in &record.report.prepared {
+            all.entry(service.clone()).or_default().insert(record.node.clone(), *generation);
+        }
+    }
+    all
 }
 
 /// A Service with a mode that does not exist is left out rather than served in the default mode, which might be one
@@ -95,10 +115,8 @@ fn tracked(claim: &Claim<'_>, settings: &Settings) -> (bool, Option<Problem>) {
         None => (false, None),
         Some(KEEP) => (true, None),
         Some(text) => {
-            let annotation = settings.conntrack_annotation();
-            let what = format!("annotation {annotation} of Service {}: {} means nothing", claim.service, shown(text));
             let remedy = format!("write {KEEP}, or remove the annotation");
-            (false, Some(problem(&claim.service, Reason::InvalidOption, what, &remedy)))
+            (false, Some(invalid(claim, &settings.conntrack_annotation(), text, "means nothing", &remedy)))
         }
     }
 }
@@ -109,12 +127,16 @@ fn drain_limit(claim: &Claim<'_>, settings: &Settings) -> (Option<Duration>, Opt
     match parse_duration(text.trim()) {
         Some(limit) => (Some(limit), None),
         None => {
-            let annotation = settings.drain_annotation();
-            let what = format!("annotation {annotation} of Service {}: {} is no duration", claim.service, shown(text));
             let remedy = "write seconds, or a number with s, m or h up to 24h; 0 moves connections at once";
-            (None, Some(problem(&claim.service, Reason::InvalidOption, what, remedy)))
+            (None, Some(invalid(claim, &settings.drain_annotation(), text, "is no duration", remedy)))
         }
     }
+}
+
+/// An annotation whose value cannot be used; the Service is served without it.
+fn invalid(claim: &Claim<'_>, annotation: &str, text: &str, why: &str, remedy: &str) -> Problem {
+    let what = format!("annotation {annotation} of Service {}: {} {why}", claim.service, shown(text));
+    problem(&claim.service, Reason::InvalidOption, what, remedy)
 }
 
 /// What is wrong with the Service's stored map. The last one that could be read stays in use.

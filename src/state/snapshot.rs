@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::records::{GoodMap, MapRecord, NodeRecord, PodRecord, ServiceRecord, SliceRecord};
+use super::records::{GoodMap, MapRecord, NodeRecord, PodRecord, ReportRecord, ServiceRecord, SliceRecord};
 
 /// Name of an object within its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub(super) pods: Objects<PodRecord>,
     /// The bucket maps as they are stored.
     pub(super) maps: Objects<MapRecord>,
+    /// The reports of nodes, as far as they have been listed.
+    pub(super) reports: Objects<ReportRecord>,
     /// By UID of the Service, the last map that could be read, also if what is stored now cannot be.
     pub(super) good_maps: Arc<BTreeMap<String, GoodMap>>,
 }

@@ -30,7 +30,7 @@ pub mod foreign;
 pub mod nft;
 mod node;
 mod pod;
-mod process;
+pub(crate) mod process;
 mod register;
 mod remove;
 mod settle;

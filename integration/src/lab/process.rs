@@ -1,8 +1,9 @@
-//! Processes of a lab: who lives in its namespaces, and ending them.
+//! Processes of a lab: who lives in its namespaces, ending them, and what they have logged.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -14,6 +15,13 @@ use crate::netns::NetnsId;
 
 /// How long a killed process may take to go: generous, for emulated processors.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The last lines of a log; none if it cannot be read.
+pub(crate) fn tail(log: &Path, lines: usize) -> String {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let all: Vec<&str> = log.lines().collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|line| format!("{line}\n")).collect()
+}
 
 /// Kills every process that lives in one of the namespaces and waits until they have left.
 pub(super) fn kill_inhabitants(namespaces: &BTreeSet<NetnsId>) -> Result<()> {

@@ -25,6 +25,15 @@ impl Connection {
         Self { stream: BufReader::new(stream), source, target, patience, probes: 0 }
     }
 
+    /// Opens one from this very source, which a connection that was closed before may still keep busy.
+    pub async fn open(client: &Client, source: SocketAddr, target: SocketAddr) -> Result<Connection, Failure> {
+        let sockets = client.tcp_sockets(&[source]);
+        let mut sockets = sockets.map_err(|error| Failure { step: "bind", cause: error.to_string() })?;
+        let missing = || Failure { step: "bind", cause: "no socket".to_owned() };
+        let (_, socket) = sockets.pop().ok_or_else(missing)?;
+        client.connect(socket, target).await
+    }
+
     /// The client's end.
     pub fn source(&self) -> SocketAddr {
         self.source
@@ -32,8 +41,13 @@ impl Connection {
 
     /// Sends a line that was never sent before and awaits its answer. A connection that failed once stays failed.
     pub async fn probe(&mut self) -> Result<Answer, Failure> {
+        self.ask(0).await
+    }
+
+    /// The same with a line that is this many bytes longer, and an answer that is, too.
+    pub async fn ask(&mut self, padding: usize) -> Result<Answer, Failure> {
         self.probes += 1;
-        let question = format!("probe {}", self.probes);
+        let question = format!("probe {}{}", self.probes, "x".repeat(padding));
         let line = format!("{question}\n");
         step("send", self.patience, self.stream.get_mut().write_all(line.as_bytes())).await?;
         let mut reply = Vec::new();
@@ -54,6 +68,13 @@ pub struct Connections {
 impl Connections {
     /// Opens `n` connections. The tally says how each one began (its first probe); those that failed are left out.
     pub async fn open(client: &Client, n: usize, target: SocketAddr) -> Result<(Connections, Tally)> {
+        let (mut connections, mut tally) = Self::connect(client, n, target).await?;
+        tally.merge(connections.probe_all().await);
+        Ok((connections, tally))
+    }
+
+    /// Opens `n` connections and sends nothing by them. The tally has those that failed.
+    pub async fn connect(client: &Client, n: usize, target: SocketAddr) -> Result<(Connections, Tally)> {
         let mut connections = Connections { target, open: Vec::new() };
         let mut tally = Tally::new(target);
         for round in client.rounds(n) {
@@ -68,14 +89,18 @@ impl Connections {
                 }
             }
         }
-        tally.merge(connections.probe_all().await);
         Ok((connections, tally))
     }
 
     /// One probe on every connection, all at once.
     pub async fn probe_all(&mut self) -> Tally {
+        self.ask_all(0).await
+    }
+
+    /// The same with lines that are this many bytes longer.
+    pub async fn ask_all(&mut self, padding: usize) -> Tally {
         let probes = self.open.iter_mut().map(|connection| async {
-            let outcome = connection.probe().await;
+            let outcome = connection.ask(padding).await;
             Flow { source: connection.source(), outcome }
         });
         Tally { target: self.target, flows: join_all(probes).await }

@@ -7,6 +7,7 @@
 mod connection;
 mod echo_witness;
 mod exchange;
+mod icmp_error;
 pub mod packet;
 mod raw;
 mod sniffer;
@@ -21,6 +22,7 @@ use crate::netns::Netns;
 
 pub use connection::{Connection, Connections};
 pub use echo_witness::EchoWitness;
+pub use icmp_error::{flow_in, send_error};
 pub(crate) use raw::link_address;
 pub use raw::{FrameSender, RawSender};
 pub use sniffer::{Captured, Sniffer};
@@ -42,7 +44,7 @@ impl Sources {
     }
 
     /// Where flow number `n` comes from, in one of the two families.
-    fn of_flow(&self, n: usize, ipv4: bool) -> SocketAddr {
+    pub(crate) fn of_flow(&self, n: usize, ipv4: bool) -> SocketAddr {
         let any = if ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         let usable: Vec<IpAddr> = self.addresses.iter().copied().filter(|ip| ip.is_ipv4() == ipv4).collect();
         let round = usable.len().max(1);

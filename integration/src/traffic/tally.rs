@@ -27,7 +27,7 @@ impl Answer {
     }
 
     /// Reads `<pod> <peer> <local> <DATA>`; `sent` is what must come back in upper case.
-    pub(super) fn parse(reply: &[u8], sent: &str, answered_from: SocketAddr) -> Result<Answer, Failure> {
+    pub(crate) fn parse(reply: &[u8], sent: &str, answered_from: SocketAddr) -> Result<Answer, Failure> {
         let text = String::from_utf8_lossy(reply);
         let mut words = text.trim_end().splitn(4, ' ');
         let mut word = || words.next().unwrap_or_default();

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::converge::PATIENCE;
 use crate::lab::Node;
+use crate::lab::process::tail;
 
 /// A running agent or controller. Dropping it kills it.
 pub struct Agent {
@@ -43,20 +44,22 @@ pub fn router_program() -> Result<PathBuf> {
 }
 
 impl Agent {
-    /// Starts the agent in the node's namespace; its log goes into `directory`, after what an earlier one wrote there.
-    pub fn start(node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
-        Agent::run(("agent", node.name()), node, flags, directory)
+    /// Starts the agent in the node's namespace, of this binary; its log goes into `directory`, after what an earlier one wrote
+    /// there.
+    pub fn start(program: &Path, node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
+        Agent::run((program, "agent", node.name()), node, flags, directory)
     }
 
     /// Starts a controller in the node's namespace.
     pub fn start_controller(name: &str, node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
-        Agent::run(("controller", name), node, flags, directory)
+        Agent::run((&router_program()?, "controller", name), node, flags, directory)
     }
 
-    fn run((subcommand, name): (&str, &str), node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
+    fn run(what: (&Path, &str, &str), node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
+        let (program, subcommand, name) = what;
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(router_program()?);
+        let mut command = Command::new(program);
         command.arg(subcommand).args(flags).env("NO_COLOR", "1").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = node.netns().spawn_async(&mut command)?;
@@ -97,9 +100,7 @@ impl Agent {
 
     /// The last lines of its log.
     pub fn tail(&self, lines: usize) -> String {
-        let log = self.log();
-        let all: Vec<&str> = log.lines().collect();
-        all[all.len().saturating_sub(lines)..].iter().map(|l| format!("{l}\n")).collect()
+        tail(&self.log, lines)
     }
 
     /// Whether it has ended, and how.

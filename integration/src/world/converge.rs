@@ -27,19 +27,22 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 impl World {
     /// Waits until every node and pod is as the API server's objects ask for.
     pub async fn converged(&self) -> Result<()> {
-        self.api.settled().await;
-        self.converged_to_current().await
+        self.converged_but(PATIENCE, |_| false).await
     }
 
-    async fn converged_to_current(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    /// The same within this time, whatever would still be done where `ignored` accepts what
+    /// [`World::differences`] says of it.
+    pub async fn converged_but(&self, limit: Duration, ignored: impl Fn(&str) -> bool) -> Result<()> {
+        self.api.settled().await;
+        let deadline = Instant::now() + limit;
         loop {
-            let left = tokio::task::block_in_place(|| self.differences())?;
+            let mut left = tokio::task::block_in_place(|| self.differences())?;
+            left.retain(|difference| !ignored(difference));
             if left.is_empty() {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("not converged after {PATIENCE:?}:\n{}\n{}", left.join("\n"), self.logs());
+                bail!("not converged after {limit:?}:\n{}\n{}", left.join("\n"), self.logs());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

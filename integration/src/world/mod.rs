@@ -7,6 +7,7 @@
 mod agent;
 mod checks;
 mod converge;
+pub mod drain;
 pub mod dual;
 pub mod echo;
 mod objects;
@@ -65,6 +66,8 @@ pub struct World {
     pub lab: Lab,
     /// Flags of every agent, without those that differ from node to node.
     flags: Vec<String>,
+    /// The agents' binary, where it is not the one that was built last.
+    program: Option<PathBuf>,
     directory: TempDir,
 }
 
@@ -85,7 +88,7 @@ impl World {
         let mut flags =
             vec!["--mode".to_owned(), spec.mode.to_string(), "--ingress-nodes".into(), INGRESS_LABEL.into()];
         flags.extend(spec.flags);
-        Ok(World { agents: BTreeMap::new(), controllers: BTreeMap::new(), api, lab, flags, directory })
+        Ok(World { agents: BTreeMap::new(), controllers: BTreeMap::new(), api, lab, flags, program: None, directory })
     }
 
     /// Starts pods, in the lab and in the API, ready.
@@ -159,7 +162,8 @@ impl World {
 
     /// Starts the agent of one node.
     pub fn start_agent(&mut self, node: &str) -> Result<()> {
-        let agent = Agent::start(self.lab.node(node)?, &self.agent_flags(node), self.directory.path())?;
+        let program = self.program.clone().map_or_else(router_program, Ok)?;
+        let agent = Agent::start(&program, self.lab.node(node)?, &self.agent_flags(node), self.directory.path())?;
         self.agents.insert(node.to_owned(), agent);
         Ok(())
     }
@@ -208,6 +212,16 @@ impl World {
         self.flags.extend(flags.iter().map(ToString::to_string));
     }
 
+    /// Makes agents that are started from now on run this binary.
+    pub fn set_program(&mut self, program: PathBuf) {
+        self.program = Some(program);
+    }
+
+    /// Stops the agent of one node, politely; kernel state stays.
+    pub async fn stop_agent(&mut self, node: &str) -> Result<()> {
+        self.agents.remove(node).with_context(|| format!("no agent runs on {node}"))?.stop().await
+    }
+
     /// Stops all agents, politely; kernel state stays.
     pub async fn stop_agents(&mut self) -> Result<()> {
         for (_, agent) in std::mem::take(&mut self.agents) {
@@ -227,6 +241,11 @@ impl World {
     /// Ends the agent of one node as a crash would.
     pub async fn kill_agent(&mut self, node: &str) -> Result<()> {
         self.agents.remove(node).with_context(|| format!("no agent runs on {node}"))?.kill().await
+    }
+
+    /// Runs `tunnel-router cleanup` on one node.
+    pub async fn cleanup_node(&self, node: &str) -> Result<CleanUp> {
+        agent::cleanup(self.lab.node(node)?).await
     }
 
     /// Runs `tunnel-router cleanup` on every node.

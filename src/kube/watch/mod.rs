@@ -1,4 +1,4 @@
-//! Lists that stay up to date: Services, EndpointSlices, Nodes, the Pods of the own node, and the bucket maps.
+//! Lists that stay up to date: Services, EndpointSlices, Nodes, the Pods of the own node, bucket maps and reports.
 //!
 //! `kube::runtime::watcher` would be the obvious way, and is not taken: when the server refuses to *start* a watch with
 //! HTTP 410, it asks for the same version again for ever (kube-rs/kube#1042; the code of 5.0 still does); a list that
@@ -42,7 +42,7 @@ pub fn watch(client: Client, scope: Scope<'_>, cancel: CancellationToken) -> mps
 pub struct Scope<'a> {
     /// Pods of this node; `None`: no pods.
     pub node: Option<&'a str>,
-    /// Bucket maps of this namespace, and where no pods are watched the reports of nodes.
+    /// Bucket maps and reports of nodes in this namespace.
     pub namespace: &'a str,
 }
 
@@ -66,11 +66,12 @@ pub(super) fn watch_at(
         let pods = Api::<DeserializeGuard<Pod>>::all(client.clone());
         let own = format!("spec.nodeName={node}");
         tasks.spawn(Follower::new(pods, &sender, Change::Pod, pace).fields(own).run());
-    } else {
-        let (label, value) = REPORT_LABEL;
-        let reports = Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), scope.namespace);
-        tasks.spawn(Follower::new(reports, &sender, Change::Report, pace).labels(format!("{label}={value}")).run());
     }
+    let (label, value) = REPORT_LABEL;
+    let reports = Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), scope.namespace);
+    let reports = Follower::new(reports, &sender, Change::Report, pace).labels(format!("{label}={value}"));
+    // Agents do without them.
+    tasks.spawn(if scope.node.is_some() { reports.dispensable() } else { reports }.run());
     tokio::spawn(supervise(tasks, sender, cancel));
     receiver
 }

@@ -27,6 +27,12 @@ pub(super) fn of_family(list: &BTreeSet<IpAddr>, family: Family) -> impl Iterato
     list.iter().filter(move |address| Family::of(**address) == family)
 }
 
+/// The addresses of a family as a set within a rule.
+pub(super) fn inline(list: &BTreeSet<IpAddr>, family: Family) -> String {
+    let list: Vec<String> = of_family(list, family).map(ToString::to_string).collect();
+    format!("{{ {} }}", list.join(", "))
+}
+
 /// A set with the addresses of a family.
 pub(super) fn addresses(list: &BTreeSet<IpAddr>, family: Family) -> Set {
     Set::new(SetType::Address(family), of_family(list, family))

@@ -1,5 +1,5 @@
-//! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`, `onward`): every rule that the product writes stands in these
-//! four files.
+//! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`, `onward`), and for moments (`pause`): every
+//! rule that the product writes stands in these five files.
 //!
 //! A [`Table`] is data. It is compared with what `nft -j list table` shows by the tag in each rule's comment (a hash of the
 //! rule's text), because nft prints a rule differently from version to version but never touches its comment. Tables are
@@ -7,15 +7,18 @@
 
 mod accounting;
 mod family;
+mod form;
 pub mod frames;
 pub mod node;
 pub mod onward;
+pub mod pause;
 pub mod pod;
 pub mod script;
+pub mod seen;
 mod table;
 
 pub use accounting::{received, sent};
 pub use table::{
-    BaseChain, Chain, Counter, Learning, ObservedChain, ObservedSet, ObservedTable, Rule, Set, SetType, Table,
-    TableFamily,
+    BaseChain, Chain, Counter, Learning, ObservedChain, ObservedHash, ObservedSet, ObservedTable, Rule, Set, SetType,
+    Table, TableFamily,
 };

@@ -21,11 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::family::{addresses, ip, named, of_family};
+use super::form::Form;
 use super::script::{DRAINING, DRAINING_DATAGRAMS, VIPS};
-use super::{BaseChain, Chain, Rule, Set, SetType, Table};
-use crate::model::hash::hash_expr;
+use super::{BaseChain, Chain, ObservedTable, Rule, Set, SetType, Table};
 use crate::model::{Family, Flows, MarkField};
-use crate::plan::icmp::{error_hash_expr, error_match, quoted_element, quotes_ports, quotes_tcp, source_from_vip};
+use crate::plan::icmp::{error_match, quoted_element, quotes_tcp, source_from_vip};
 
 /// What differs from node to node and from moment to moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,8 +112,14 @@ impl NodeTable {
                 chain(named("icmp_error", family), icmp_error(ingress, family));
                 for flows in ingress.others(family) {
                     let hashed = Hashed { ingress, family, flows };
-                    chain(named(&hashed_by("vip", flows), family), Chain { base: None, rules: hashed.packets() });
-                    chain(named(&hashed_by("icmp_error", flows), family), Chain { base: None, rules: hashed.errors() });
+                    chain(
+                        named(&hashed_by("vip", flows), family),
+                        Chain { base: None, rules: hashed.rules(Form::Packet) },
+                    );
+                    chain(
+                        named(&hashed_by("icmp_error", flows), family),
+                        Chain { base: None, rules: hashed.rules(Form::Error) },
+                    );
                 }
             }
             chain("output".to_owned(), self.output(ingress));
@@ -226,7 +232,7 @@ impl NodeTable {
             Rule::new("errors about a flow", error),
         ];
         rules.extend(ingress.elsewhere("vip", family));
-        rules.extend(Hashed { ingress, family, flows: ingress.flows }.packets());
+        rules.extend(Hashed { ingress, family, flows: ingress.flows }.rules(Form::Packet));
         Chain { base: None, rules }
     }
 
@@ -339,15 +345,27 @@ pub(super) fn about_frames(node: &str) -> Chain {
     Chain { base: None, rules: vec![Rule::new(owner_tag(node), "return")] }
 }
 
-/// How the owner of a table is written into it, so that a clean-up knows whose it is. Long names are cut: a comment holds
-/// 127 bytes.
-pub fn owner_tag(node: &str) -> String {
-    let name: String = node.chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).take(90).collect();
-    format!("owner node={name}")
+/// How the owner of a table is written into it, so that a clean-up knows whose it is.
+fn owner_tag(node: &str) -> String {
+    format!("{OWNER}{}", owner_name(node))
+}
+
+const OWNER: &str = "owner node=";
+
+/// The name of a node as it stands in its table. Long names are cut: a comment holds 127 bytes.
+pub fn owner_name(node: &str) -> String {
+    node.chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).take(90).collect()
+}
+
+/// The node whose agent has made a table.
+pub fn owner(table: &ObservedTable) -> Option<String> {
+    let comments = &table.chains.get("about")?.comments;
+    let name = comments.iter().find_map(|comment| comment.strip_prefix(OWNER))?;
+    Some(name.split(" #").next()?.to_owned())
 }
 
 /// Name of the chain or set for VIPs that are hashed in a way of their own.
-fn hashed_by(what: &str, flows: Flows) -> String {
+pub(super) fn hashed_by(what: &str, flows: Flows) -> String {
     format!("{what}_{}_{:x}_", flows.buckets, flows.seed)
 }
 
@@ -359,40 +377,31 @@ struct Hashed<'a> {
 }
 
 impl Hashed<'_> {
-    fn packets(&self) -> Vec<Rule> {
-        let (with, without) = (hash_expr(self.family, true), hash_expr(self.family, false));
-        let mut rules: Vec<Rule> = self.affinity(without, "drain").into_iter().collect();
-        rules.push(self.mark("protocols with ports", "meta l4proto { tcp, udp, sctp } ", with, "drain"));
-        rules.push(self.mark("any other protocol", "", without, "drain"));
-        rules
-    }
-
-    /// An ICMP error goes where the flow goes that it quotes, or path-MTU discovery never reaches the pod.
-    fn errors(&self) -> Vec<Rule> {
-        let (with, without) = (error_hash_expr(self.family, true), error_hash_expr(self.family, false));
-        let has_ports = format!("{} ", quotes_ports(self.family));
-        let mut rules: Vec<Rule> = self.affinity(without, "drain_error").into_iter().collect();
-        rules.push(self.mark("about protocols with ports", &has_ports, with, "drain_error"));
-        rules.push(self.mark("about any other protocol", "", without, "drain_error"));
+    fn rules(&self, form: Form) -> Vec<Rule> {
+        let (about, has_ports) = (form.about(), format!("{} ", form.has_ports(self.family)));
+        let (with, without) = (form.hash_expr(self.family, true), form.hash_expr(self.family, false));
+        let mut rules: Vec<Rule> = self.affinity(form).into_iter().collect();
+        rules.push(self.mark(&format!("{about}protocols with ports"), &has_ports, with, form));
+        rules.push(self.mark(&format!("{about}any other protocol"), "", without, form));
         rules
     }
 
     /// One rule that hashes `what` into the bucket and writes the mark; then the chain `drain` may change it.
-    fn mark(&self, why: &str, matches: &str, what: &str, drain: &str) -> Rule {
+    fn mark(&self, why: &str, matches: &str, what: &str, form: Form) -> Rule {
         let Flows { buckets, seed } = self.flows;
         let set = self.ingress.mark.nft_statements(what, buckets, seed).join(" ");
         let then = match self.ingress.drains(self.family) {
-            true => format!("goto {}", named(drain, self.family)),
+            true => format!("goto {}", named(&form.named("drain"), self.family)),
             false => "return".to_owned(),
         };
         Rule::new(why, format!("{matches}{set} {then}"))
     }
 
     /// The rule for VIPs with ClientIP affinity, if there are any.
-    fn affinity(&self, addresses_only: &str, drain: &str) -> Option<Rule> {
+    fn affinity(&self, form: Form) -> Option<Rule> {
         let matches = format!("{} daddr @{} ", ip(self.family), named("affinity_vips", self.family));
         let some = has(&self.ingress.affinity_vips, self.family);
-        some.then(|| self.mark("ClientIP affinity", &matches, addresses_only, drain))
+        some.then(|| self.mark("ClientIP affinity", &matches, form.hash_expr(self.family, false), form))
     }
 }
 
@@ -430,6 +439,6 @@ fn diversions(ingress: &Ingress, family: Family) -> (String, String) {
 
 fn icmp_error(ingress: &Ingress, family: Family) -> Chain {
     let mut rules = ingress.elsewhere("icmp_error", family);
-    rules.extend(Hashed { ingress, family, flows: ingress.flows }.errors());
+    rules.extend(Hashed { ingress, family, flows: ingress.flows }.rules(Form::Error));
     Chain { base: None, rules }
 }

@@ -13,13 +13,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::family::{ip, of_family};
-use super::node::{OPENS, about_frames, base};
+use super::family::{inline, ip};
+use super::form::Form;
+use super::node::{about_frames, base};
 use super::script::ONWARD;
 use super::{Chain, Rule, Set, SetType, Table, TableFamily};
-use crate::model::hash::hash_expr;
 use crate::model::{Family, Flows, MarkField};
-use crate::plan::icmp::{error_hash_expr, error_match, quotes_tcp};
 
 /// Just before [`super::pod`].
 const BEFORE_RAW: i32 = -301;
@@ -39,37 +38,6 @@ pub struct OnwardTable {
     pub hashed: BTreeMap<(Flows, bool), BTreeSet<IpAddr>>,
 }
 
-/// Whether packets speak for themselves, or quote another one in an ICMP error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Packet,
-    Error,
-}
-
-impl Form {
-    fn named(self, chain: &str) -> String {
-        match self {
-            Form::Packet => chain.to_owned(),
-            Form::Error => format!("{chain}_error"),
-        }
-    }
-
-    /// What concerns a TCP connection that is open already.
-    fn matches(self, family: Family) -> String {
-        match self {
-            Form::Packet => OPENS.replace("==", "!="),
-            Form::Error => format!("{} {}", error_match(family), quotes_tcp(family)),
-        }
-    }
-
-    fn hash_expr(self, family: Family, ports: bool) -> &'static str {
-        match self {
-            Form::Packet => hash_expr(family, ports),
-            Form::Error => error_hash_expr(family, ports),
-        }
-    }
-}
-
 impl OnwardTable {
     /// The tables as data.
     pub fn tables(&self) -> BTreeMap<TableFamily, Table> {
@@ -85,7 +53,7 @@ impl OnwardTable {
             ("about".to_owned(), about_frames(&self.node)),
             ("prerouting".to_owned(), self.prerouting(family)),
         ]);
-        for form in [Form::Packet, Form::Error] {
+        for form in Form::BOTH {
             chains.insert(form.named("stray"), stray(&form.named("onward")));
             chains.insert(form.named("onward"), self.onward(family, form));
         }
@@ -95,11 +63,15 @@ impl OnwardTable {
     fn prerouting(&self, family: Family) -> Chain {
         let vips = inline(&self.hashed.values().flatten().copied().collect(), family);
         let rule = |(from, form): (&String, Form)| {
-            let text =
-                format!("{from} {} daddr {vips} {} goto {}", ip(family), form.matches(family), form.named("stray"));
+            let text = format!(
+                "{from} {} daddr {vips} {} goto {}",
+                ip(family),
+                form.of_open_connection(family),
+                form.named("stray")
+            );
             Rule::new("may belong to another pod", text)
         };
-        let rules = self.entrances.iter().flat_map(|from| [(from, Form::Packet), (from, Form::Error)]).map(rule);
+        let rules = self.entrances.iter().flat_map(|from| Form::BOTH.map(|form| (from, form))).map(rule);
         base("filter", "prerouting", BEFORE_RAW, rules.collect())
     }
 
@@ -145,10 +117,4 @@ fn stray(onward: &str) -> Chain {
         Rule::new("no socket at all", format!("goto {onward}")),
     ];
     Chain { base: None, rules }
-}
-
-/// Addresses as a set within a rule.
-fn inline(list: &BTreeSet<IpAddr>, family: Family) -> String {
-    let list: Vec<String> = of_family(list, family).map(ToString::to_string).collect();
-    format!("{{ {} }}", list.join(", "))
 }

@@ -204,6 +204,17 @@ pub struct ObservedChain {
     pub base: Option<(String, String, i32)>,
     /// Comments of the rules in order; a rule without one gives an empty string.
     pub comments: Vec<String>,
+    /// How the first rule that hashes does it.
+    pub hash: Option<ObservedHash>,
+}
+
+/// `jhash … mod BUCKETS seed SEED`, as read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedHash {
+    /// The modulus.
+    pub buckets: u32,
+    /// The seed; `None`: the kernel has drawn one.
+    pub seed: Option<u32>,
 }
 
 /// What a counter has counted.

@@ -8,7 +8,7 @@ use crate::plan::observed::{ObservedLink, ObservedNeighbour, ObservedNexthop, Ob
 use crate::plan::step::RouteWrite;
 
 use super::support::both;
-use crate::plan::{Address, NFT_TABLE, Observed, Plan, RuleAction, Step, Sysctl};
+use crate::plan::{Address, NFT_TABLE, Observed, PAUSED_TABLE, Plan, RuleAction, Step, Sysctl};
 
 type References = BTreeMap<String, BTreeSet<String>>;
 
@@ -145,6 +145,10 @@ impl FakeKernel {
 /// Interprets exactly the commands that `nft::script` writes; anything else is an error of the test.
 fn nft(observed: &mut Observed, references: &mut BTreeMap<TableFamily, References>, script: &str) {
     for line in script.lines() {
+        if line.contains(PAUSED_TABLE) {
+            observed.paused = !line.starts_with("delete table");
+            continue;
+        }
         let families = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6, TableFamily::Netdev, TableFamily::Bridge];
         let of = |family| line.split_once(&format!(" {family} {NFT_TABLE}")).map(|parts| (family, parts));
         let found = families.into_iter().find_map(of);
@@ -215,7 +219,7 @@ fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) 
             }
         }
         "add chain" => {
-            table.chains.insert(name, ObservedChain { base: base(body), comments: Vec::new() });
+            table.chains.insert(name, ObservedChain { base: base(body), ..ObservedChain::default() });
         }
         "flush chain" => table.chains.get_mut(&name).expect("chain exists").comments.clear(),
         "delete chain" => assert!(table.chains.remove(&name).expect("chain exists").comments.is_empty()),

@@ -1,8 +1,8 @@
 //! Tests of the plan as a whole, on a kernel in memory.
 
 mod conflicts;
-mod fake;
+pub(crate) mod fake;
 mod golden;
 mod history;
 mod node;
-pub(in crate::plan) mod support;
+pub(crate) mod support;

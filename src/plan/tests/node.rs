@@ -1,11 +1,13 @@
 //! What a node is asked for, case by case.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::fake::FakeKernel;
 use super::support::{both, cluster, endpoint, ip, routes, settings, vip, with_nodes};
-use crate::model::{BucketCount, Family, Flows, Mode, Reason, SharedMap};
+use crate::model::{BucketCount, Family, Flows, MarkField, Mode, Reason, SharedMap};
+use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
-use crate::plan::{LabelRoute, Nexthop, RouteKey, RouteTarget, RuleAction, Sysctl};
+use crate::plan::{LabelRoute, Nexthop, PAUSED_TABLE, Plan, RouteKey, RouteTarget, RuleAction, Settings, Sysctl};
 
 fn on_nodes() -> Vec<crate::model::Endpoint> {
     vec![endpoint(2, "n1"), endpoint(3, "n2")]
@@ -164,4 +166,42 @@ fn a_map_with_more_buckets_than_the_mark_can_hold_is_refused_and_the_others_are_
     let target = |vip| &desired.routes[&RouteKey { table: 10_000, vip: ip(vip) }];
     assert_eq!(target("192.0.2.10"), &RouteTarget::Unreachable);
     assert!(matches!(target("192.0.2.11"), RouteTarget::Via { .. }));
+}
+
+#[test]
+fn no_packet_comes_in_while_the_tree_of_rules_takes_another_shape() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    kernel.device("veth2", false, 1500);
+    let plan = |kernel: &FakeKernel, settings: &Settings| {
+        let (desired, _) = desired_node(&cluster, &routes(&cluster), settings);
+        diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")
+    };
+    let nowhere = |plan: &Plan| !plan.to_string().contains(PAUSED_TABLE);
+    let first = plan(&kernel, &settings("n1"));
+    assert!(nowhere(&first), "nothing came in before");
+    kernel.apply(&first, usize::MAX);
+
+    let buckets = BucketCount::new(32).unwrap();
+    let other = Settings { buckets, mark: MarkField::new(0x1ff, buckets).unwrap(), ..settings("n1") };
+    let change = plan(&kernel, &other);
+    let mut during = kernel.clone();
+    for (step, n) in change.steps.iter().zip(1..) {
+        let rules = during.observed.rules.clone();
+        during = kernel.clone();
+        during.apply(&change, n);
+        let changed = during.observed.rules != rules;
+        assert!(!changed || during.observed.paused, "packets come in while this is done: {step}");
+    }
+    let text = change.to_string();
+    assert!(text.contains("ip daddr { 192.0.2.10 } drop") && !during.observed.paused, "{text}");
+    assert!(plan(&during, &other).is_empty(), "{}", plan(&during, &other));
+
+    // Whoever dies in the middle is made up for.
+    let mut torn = kernel.clone();
+    torn.apply(&change, change.steps.len() / 2);
+    assert!(torn.observed.paused);
+    let rest = plan(&torn, &other);
+    torn.apply(&rest, usize::MAX);
+    assert!(!torn.observed.paused && plan(&torn, &other).is_empty());
 }

@@ -1,11 +1,9 @@
 //! Reports of nodes: the ConfigMaps of our own namespace that carry [`REPORT_LABEL`](crate::state::report::REPORT_LABEL).
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Annotations, Reduce};
-use crate::state::report::{Drained, REPORT_KEY, decode};
+use crate::state::report::{NodeReport, REPORT_KEY, decode};
 
 /// What matters of a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,8 +12,8 @@ pub(in crate::state) struct ReportRecord {
     pub node: String,
     /// `metadata.resourceVersion`.
     pub version: String,
-    /// The drains that are over.
-    pub drained: BTreeSet<Drained>,
+    /// What it says.
+    pub report: NodeReport,
 }
 
 impl Reduce for ReportRecord {
@@ -23,7 +21,7 @@ impl Reduce for ReportRecord {
 
     fn reduce(object: &ConfigMap, _: &Annotations) -> Self {
         let text = object.data.as_ref().and_then(|data| data.get(REPORT_KEY)).map(String::as_str);
-        let (node, drained) = decode(text).unwrap_or_default();
-        Self { node, version: object.metadata.resource_version.clone().unwrap_or_default(), drained }
+        let (node, report) = decode(text).unwrap_or_default();
+        Self { node, version: object.metadata.resource_version.clone().unwrap_or_default(), report }
     }
 }

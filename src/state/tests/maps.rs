@@ -81,6 +81,17 @@ fn a_map_is_forgotten_with_the_annotation_and_found_again_if_it_is_still_stored(
 }
 
 #[test]
+fn a_map_that_its_controller_deletes_does_not_come_back_with_an_annotation_that_was_faster() {
+    let mut bare = mk_service("echo", "192.0.2.10");
+    bare.metadata.annotations = None;
+    let annotated = || mk_service("echo", "192.0.2.10");
+    let mut world = World::new().service(annotated()).map(text(3)).service(bare).service(annotated()).no_map();
+    assert_eq!(world.generation(), Some(3), "who has not deleted it cannot tell this from an accident");
+    world.0.forget_map(&uid());
+    assert_eq!(world.generation(), None, "the controller makes it anew");
+}
+
+#[test]
 fn a_map_that_was_made_anew_holds_in_whatever_order_its_making_became_known() {
     let mut bare = mk_service("echo", "192.0.2.10");
     bare.metadata.annotations = None;

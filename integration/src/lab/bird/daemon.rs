@@ -7,6 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
+use crate::lab::process::tail;
 use crate::netns::Netns;
 
 /// A running `bird`. Dropping it kills it.
@@ -45,9 +46,7 @@ impl Daemon {
 
     /// The last lines of its log.
     pub fn tail(&self, lines: usize) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let all: Vec<&str> = log.lines().collect();
-        all[all.len().saturating_sub(lines)..].iter().map(|line| format!("{line}\n")).collect()
+        tail(&self.log, lines)
     }
 }
 

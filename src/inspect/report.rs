@@ -1,0 +1,154 @@
+//! The form in which a node's state is shown: what `-o json` prints.
+//!
+//! Fields are only ever added; their names are a contract with scripts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::BucketCount;
+use crate::model::Flows;
+
+/// Who says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The running agent.
+    Agent,
+    /// The kernel alone: names of Services and pods are not in there.
+    #[default]
+    Kernel,
+}
+
+/// One node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Who says it.
+    pub source: Source,
+    /// Name of the node, if anything of ours says it.
+    pub node: Option<String>,
+    /// Version of the agent.
+    pub version: Option<String>,
+    /// It takes packets of VIPs in.
+    pub ingress: bool,
+    /// All nodes that do, as far as the agent knows.
+    pub ingress_nodes: Vec<String>,
+    /// `kubectl cordon`: it announces nothing.
+    pub cordoned: bool,
+    /// `drain-node`: it announces nothing.
+    pub withdrawn: bool,
+    /// Why the agent is not ready, a line each.
+    pub unready: Vec<String>,
+    /// The VIPs, by address.
+    pub vips: Vec<VipStatus>,
+    /// What is not yet as it is to be, or cannot be: node and pods with the last error, a line each.
+    pub pending: Vec<String>,
+    /// What users have been told.
+    pub problems: Vec<ProblemStatus>,
+    /// Where the kernel does something else than the agent means it to, a line each.
+    pub differences: Vec<String>,
+}
+
+/// Something that a user has been told about a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemStatus {
+    /// `namespace/name`
+    pub service: String,
+    /// As in the Event.
+    pub reason: String,
+    /// As in the Event.
+    pub note: String,
+}
+
+/// One VIP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VipStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// `namespace/name` of its Service.
+    pub service: Option<String>,
+    /// `gre`, `mpls` or `vxlan`; `None` where nothing in the kernel shows it.
+    pub mode: Option<String>,
+    /// Number of buckets; 0 where this node hashes nothing.
+    pub buckets: u32,
+    /// Seed of the flow hash.
+    pub seed: u32,
+    /// `sessionAffinity: ClientIP`: the hash takes the addresses alone.
+    pub client_ip_affinity: bool,
+    /// The decision that is followed; `None` without a stored map.
+    pub generation: Option<u64>,
+    /// It is in the table of the routing daemon.
+    pub announced: bool,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Who had a bucket before, and may have connections of it, the first owner first.
+    pub draining: BTreeMap<u32, Vec<DrainStatus>>,
+}
+
+/// One endpoint of a VIP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// The pod's UID; of what only the kernel knows, its address or its label.
+    pub id: String,
+    /// `namespace/name`
+    pub pod: Option<String>,
+    /// Node that it runs on.
+    pub node: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The label by which nodes reach it in mode mpls.
+    pub label: Option<u32>,
+    /// Whether it gets new connections; `None` where the kernel cannot tell.
+    pub ready: Option<bool>,
+    /// Its buckets.
+    pub buckets: BTreeSet<u32>,
+    /// Open TCP connections to the VIP; `None` of pods on other nodes.
+    pub connections: Option<usize>,
+}
+
+/// A bucket that drains from an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    /// [`EndpointStatus::id`] of the endpoint.
+    pub endpoint: String,
+    /// Since when, in seconds since 1970 (UTC); `None` where the kernel cannot tell, or nothing is stored about it.
+    pub since: Option<u64>,
+    /// What is no TCP goes there, too.
+    pub datagrams: bool,
+    /// Its open TCP connections of this bucket; `None` of pods on other nodes.
+    pub connections: Option<usize>,
+}
+
+impl VipStatus {
+    /// How its flows become buckets.
+    pub fn flows(&self) -> Option<Flows> {
+        Some(Flows { buckets: BucketCount::new(self.buckets).ok()?, seed: self.seed })
+    }
+
+    /// Who has a bucket.
+    pub fn owner(&self, bucket: u32) -> Option<&EndpointStatus> {
+        self.endpoints.iter().find(|endpoint| endpoint.buckets.contains(&bucket))
+    }
+
+    /// The endpoint with this id.
+    pub fn endpoint(&self, id: &str) -> Option<&EndpointStatus> {
+        self.endpoints.iter().find(|endpoint| endpoint.id == id)
+    }
+}
+
+impl EndpointStatus {
+    /// How it is called in text: the pod with its addresses, or what the kernel knows.
+    pub fn name(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        match &self.pod {
+            Some(pod) if addresses.is_empty() => pod.clone(),
+            Some(pod) => format!("{pod} ({})", addresses.join(", ")),
+            None => self.id.clone(),
+        }
+    }
+}

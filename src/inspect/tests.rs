@@ -1,0 +1,218 @@
+//! The agent and the kernel in memory, and whether one tells of the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::report::ProblemStatus;
+use super::trace::{Ask, Trace, TraceError, differences, trace};
+use super::{Known, NodeStatus, Seen, text};
+use crate::kernel::{KernelError, MarkedRoute};
+use crate::model::{Cluster, Endpoint, Mode, Protocol, TracedFlow};
+use crate::plan::diff::diff;
+use crate::plan::nft::ObservedHash;
+use crate::plan::node::desired_node;
+use crate::plan::observed::ObservedRoute;
+use crate::plan::tests::fake::FakeKernel;
+use crate::plan::tests::support::{cluster, draining_vip, endpoint, ip, routes, settings, vip};
+use crate::plan::{Observed, RouteKey};
+
+const VIP: &str = "192.0.2.10";
+
+/// What node `n1` holds when it is as the cluster asks for.
+fn kernel(cluster: &Cluster) -> Observed {
+    let settings = settings("n1");
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    (2..8).for_each(|n| kernel.device(&format!("veth{n}"), false, 1500));
+    let (desired, problems) = desired_node(cluster, &routes(cluster), &settings);
+    assert_eq!(problems, []);
+    let plan = diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-");
+    kernel.apply(&plan, usize::MAX);
+    let mut observed = kernel.observed;
+    // The kernel in memory does not read rules.
+    let hash = ObservedHash { buckets: settings.buckets.get(), seed: Some(settings.hash_seed) };
+    observed.nft.as_mut().unwrap().chains.get_mut("vip").unwrap().hash = Some(hash);
+    observed
+}
+
+fn known(cluster: &Cluster) -> NodeStatus {
+    let settings = settings("n1");
+    let known = Known {
+        node: "n1".to_owned(),
+        cluster: cluster.clone(),
+        flows: settings.flows(),
+        labels: settings.labels,
+        unready: Vec::new(),
+        pending: Vec::new(),
+        problems: BTreeSet::new(),
+    };
+    known.status()
+}
+
+/// A kernel that finds what its rules say.
+struct Honest<'a>(&'a Observed);
+
+impl Ask for Honest<'_> {
+    fn marked_route(&self, vip: IpAddr, mark: u32) -> Result<MarkedRoute, KernelError> {
+        let unreachable = KernelError::NoRoute { to: vip, errno: nix::errno::Errno::EHOSTUNREACH };
+        let table = Seen::new(self.0).table_of(vip, mark).unwrap();
+        match self.0.routes[&RouteKey { table, vip }] {
+            ObservedRoute::Nhid { id, .. } => Ok(MarkedRoute { table: Some(table), nexthop: Some(id) }),
+            _ => Err(unreachable),
+        }
+    }
+
+    fn underlay(&self, _: IpAddr) -> Result<(u32, String), KernelError> {
+        Ok((1500, "eth0".to_owned()))
+    }
+}
+
+fn flow(port: u16) -> TracedFlow {
+    TracedFlow { src: ip("198.51.100.7"), dst: ip(VIP), ports: Some((port, 80)), protocol: Protocol::Tcp }
+}
+
+fn traced(cluster: &Cluster, observed: &Observed, port: u16) -> Trace {
+    trace(&flow(port), &known(cluster), &Seen::new(observed), &Honest(observed)).unwrap()
+}
+
+fn two_pods(mode: Mode) -> Cluster {
+    cluster(vec![vip(VIP, mode, vec![endpoint(2, "n1"), endpoint(3, "n2")])])
+}
+
+#[test]
+fn agent_and_kernel_say_the_same_of_a_node_that_is_as_asked_for() {
+    for mode in Mode::ALL {
+        let cluster = two_pods(mode);
+        let observed = kernel(&cluster);
+        let (meant, found) = (known(&cluster), Seen::new(&observed).status());
+        assert_eq!(differences(&meant, &Seen::new(&observed)), Vec::<String>::new());
+        assert_eq!((found.node.as_deref(), found.ingress), (Some("n1"), true));
+        let shares =
+            |status: &NodeStatus| status.vips[0].endpoints.iter().map(|e| e.buckets.clone()).collect::<BTreeSet<_>>();
+        assert_eq!(shares(&meant), shares(&found), "{mode}");
+        assert_eq!(found.vips[0].mode.as_deref(), Some(mode.as_str()));
+        assert_eq!(traced(&cluster, &observed, 4000).disagreements, Vec::<String>::new(), "{mode}");
+    }
+}
+
+#[test]
+fn what_is_not_as_meant_is_named() {
+    let cluster = two_pods(Mode::Gre);
+    let mut observed = kernel(&cluster);
+    let trace = traced(&cluster, &observed, 4000);
+    let key = RouteKey { table: trace.owner.table.unwrap(), vip: ip(VIP) };
+    observed.routes.insert(key, ObservedRoute::Unreachable);
+    let line = format!(
+        "{VIP}: bucket {} belongs to {}, and the route in the kernel says unreachable",
+        trace.bucket,
+        trace.owner.endpoint.unwrap()
+    );
+    assert_eq!(differences(&known(&cluster), &Seen::new(&observed)), std::slice::from_ref(&line));
+    assert_eq!(traced(&cluster, &observed, 4000).disagreements, [line]);
+
+    let hash = &mut observed.nft.as_mut().unwrap().chains.get_mut("vip").unwrap().hash;
+    *hash = Some(ObservedHash { buckets: 16, seed: Some(5) });
+    let found = differences(&known(&cluster), &Seen::new(&observed));
+    assert!(found[0].contains("16 buckets with seed 0x5 by the kernel"), "{found:?}");
+    observed.nft.as_mut().unwrap().sets.get_mut("vips").unwrap().elements.clear();
+    let found = differences(&known(&cluster), &Seen::new(&observed));
+    assert!(found[0].contains("does not take its packets in"), "{found:?}");
+}
+
+#[test]
+fn a_narrower_route_than_the_way_allows_is_a_disagreement() {
+    let cluster = two_pods(Mode::Vxlan);
+    let mut observed = kernel(&cluster);
+    let trace = traced(&cluster, &observed, 4000);
+    assert_eq!(
+        (trace.owner.mtu, trace.owner.mtu_reason.as_deref()),
+        (Some(1464), Some(&*format!("1500 on the way to {} by eth0, less 36 for vxlan over IPv4", outer(&trace))))
+    );
+    let key = RouteKey { table: trace.owner.table.unwrap(), vip: ip(VIP) };
+    let Some(ObservedRoute::Nhid { mtu, .. }) = observed.routes.get_mut(&key) else { panic!("no route") };
+    *mtu = Some(1300);
+    let found = traced(&cluster, &observed, 4000).disagreements;
+    assert!(found.len() == 1 && found[0].contains("MTU is 1300"), "{found:?}");
+}
+
+/// The address in `default/echo-2 (10.244.1.2)`.
+fn outer(trace: &Trace) -> String {
+    let endpoint = trace.owner.endpoint.as_ref().unwrap();
+    endpoint.split(['(', ')']).nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn drains_are_seen_by_both_and_traced_in_their_order() {
+    let unready = Endpoint { eligible: false, ..endpoint(2, "n1") };
+    let vip = draining_vip(VIP, Mode::Gre, vec![unready, endpoint(3, "n2")], &[endpoint(2, "n1"), endpoint(3, "n2")]);
+    let cluster = cluster(vec![vip]);
+    let observed = kernel(&cluster);
+    let (meant, found) = (known(&cluster), Seen::new(&observed).status());
+    let buckets = |status: &NodeStatus| status.vips[0].draining.keys().copied().collect::<Vec<_>>();
+    assert_eq!(buckets(&meant).len(), 8);
+    assert_eq!(buckets(&meant), buckets(&found));
+    let all: Vec<Trace> = (4000..4100).map(|port| traced(&cluster, &observed, port)).collect();
+    assert!(all.iter().all(|trace| trace.disagreements.is_empty()));
+    let draining: Vec<&Trace> = all.iter().filter(|trace| trace.drains_from.is_some()).collect();
+    assert!(!draining.is_empty() && draining.len() < all.len());
+    for trace in draining {
+        let first = trace.drains_from.as_ref().unwrap();
+        assert_eq!(first.endpoint.as_deref(), Some("default/echo-2 (10.244.1.2)"));
+        assert_eq!(trace.owner.endpoint.as_deref(), Some("default/echo-3 (10.244.2.3)"));
+        assert_ne!(first.table, trace.owner.table);
+    }
+}
+
+#[test]
+fn what_cannot_be_traced_is_said_with_the_remedy() {
+    let cluster = two_pods(Mode::Gre);
+    let observed = kernel(&cluster);
+    let seen = Seen::new(&observed);
+    let error = |flow: TracedFlow, status: &NodeStatus| {
+        trace(&flow, status, &seen, &Honest(&observed)).unwrap_err().to_string()
+    };
+    let status = known(&cluster);
+    let other = TracedFlow { dst: ip("192.0.2.11"), ..flow(1) };
+    assert_eq!(error(other, &status), "192.0.2.11 is no VIP on this node; VIPs are: 192.0.2.10");
+    let portless = TracedFlow { ports: None, ..flow(1) };
+    assert!(error(portless.clone(), &status).contains("write 198.51.100.7:PORT and 192.0.2.10:PORT"));
+    let elsewhere = NodeStatus { ingress: false, ..status.clone() };
+    assert!(error(flow(1), &elsewhere).ends_with("these do: n1, n2"));
+    let icmp = TracedFlow { protocol: Protocol::Icmp, ..portless };
+    assert!(trace(&icmp, &status, &seen, &Honest(&observed)).is_ok());
+    assert!(matches!(
+        trace(&flow(1), &NodeStatus { vips: Vec::new(), ..status }, &seen, &Honest(&observed)),
+        Err(TraceError::NoVip(_, none)) if none == "none"
+    ));
+}
+
+#[test]
+fn people_read_tables() {
+    let unready = Endpoint { eligible: false, ..endpoint(2, "n1") };
+    let vip = draining_vip(VIP, Mode::Gre, vec![unready, endpoint(3, "n2")], &[endpoint(2, "n1"), endpoint(3, "n2")]);
+    let cluster = cluster(vec![vip]);
+    let mut status = known(&cluster);
+    status.vips[0].endpoints[0].connections = Some(3);
+    status.vips[0].draining.values_mut().next().unwrap()[0].connections = Some(2);
+    status.problems.push(ProblemStatus { service: "default/x".into(), reason: "InvalidVIP".into(), note: "no".into() });
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        text::status(&status),
+        format!(
+            "\
+node n1: ingress, agent {version}, ready
+
+VIP         SERVICE                 MODE  BUCKETS  DRAINING  MAP        ANNOUNCED
+192.0.2.10  default/svc-192.0.2.10  gre   16       8         stored #2  no
+
+VIP         ENDPOINT        NODE  ADDRESS     STATE      BUCKETS    DRAINING  CONNECTIONS
+192.0.2.10  default/echo-2  n1    10.244.1.2  not ready  0 (0%)     8         3 (2 draining)
+192.0.2.10  default/echo-3  n2    10.244.2.3  ready      16 (100%)  0         -
+
+problems:
+  default/x InvalidVIP: no
+"
+        )
+    );
+    let none = NodeStatus { vips: Vec::new(), ..NodeStatus::default() };
+    assert_eq!(text::status(&none), "node of unknown name: no ingress, as the kernel has it\n\nno VIPs\n");
+}

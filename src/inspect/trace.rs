@@ -1,0 +1,332 @@
+//! The way of one flow, computed here and asked of the kernel.
+//!
+//! The computation takes the hash, the rules and the routes one after the other, each as it was read back, and compares the
+//! result with what the agent means to do and with what the kernel itself answers (`ip route get VIP mark M`). Whoever
+//! disagrees is named.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::report::{DrainStatus, EndpointStatus, NodeStatus, VipStatus};
+use super::seen::{Seen, Way};
+use crate::kernel::{KernelError, MarkedRoute};
+use crate::model::{Bucket, Family, Flow, Flows, Mode, Protocol, TracedFlow, hash};
+use crate::plan::Nexthop;
+
+/// What has to be asked of the kernel while tracing.
+pub trait Ask {
+    /// `ip route get VIP mark M`
+    ///
+    /// # Errors
+    /// [`KernelError::NoRoute`], or a failure of the socket.
+    fn marked_route(&self, vip: IpAddr, mark: u32) -> Result<MarkedRoute, KernelError>;
+
+    /// Largest packet to an address outside any tunnel, in bytes, and the device that it leaves through.
+    ///
+    /// # Errors
+    /// [`KernelError::NoRoute`], or a failure of the socket.
+    fn underlay(&self, to: IpAddr) -> Result<(u32, String), KernelError>;
+}
+
+/// The way of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    /// The flow.
+    pub flow: String,
+    /// `namespace/name` of the VIP's Service; `None` if no agent has been asked.
+    pub service: Option<String>,
+    /// `gre`, `mpls` or `vxlan`.
+    pub mode: Option<String>,
+    /// What is hashed, and how.
+    pub hash: String,
+    /// The bucket that it comes to.
+    pub bucket: u32,
+    /// Where a packet goes that opens a connection, or any packet while the bucket does not drain.
+    pub owner: Hop,
+    /// Where packets of open connections go first, while the bucket drains; that pod passes on what it does not know.
+    pub drains_from: Option<Hop>,
+    /// Who is asked after that, up to the owner.
+    pub then: Vec<String>,
+    /// Who disagrees with whom, a line each; empty: all agree.
+    pub disagreements: Vec<String>,
+}
+
+/// The way to one endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hop {
+    /// The mark that leads there.
+    pub mark: Option<u32>,
+    /// The routing table that the mark leads to.
+    pub table: Option<u32>,
+    /// The endpoint: a pod, or what the kernel knows of it.
+    pub endpoint: Option<String>,
+    /// Its node.
+    pub node: Option<String>,
+    /// The encapsulation as `ip` writes it.
+    pub encapsulation: Option<String>,
+    /// Path MTU for the packet inside, in bytes.
+    pub mtu: Option<u32>,
+    /// Why it is that.
+    pub mtu_reason: Option<String>,
+}
+
+/// Why there is nothing to trace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TraceError {
+    /// The destination is no VIP.
+    #[error("{0} is no VIP on this node; VIPs are: {1}")]
+    NoVip(IpAddr, String),
+    /// The flow has no ports.
+    #[error(
+        "flows of {protocol} to {vip} are hashed with their ports: write {src}:PORT and {vip}:PORT, IPv6 addresses in brackets"
+    )]
+    NoPorts {
+        /// The protocol.
+        protocol: Protocol,
+        /// The VIP.
+        vip: IpAddr,
+        /// The client.
+        src: IpAddr,
+    },
+    /// This node hashes nothing.
+    #[error("this node takes in no packets of VIPs{0}")]
+    NoIngress(String),
+    /// There is a VIP, but nothing that hashes its flows.
+    #[error("no rule in the kernel hashes the flows of {0}: is the agent still setting the node up?")]
+    NoHash(IpAddr),
+}
+
+/// Traces a flow on a node of which `status` was said, by the agent or else by the kernel, and `seen` was read back.
+///
+/// # Errors
+/// See [`TraceError`].
+pub fn trace(traced: &TracedFlow, status: &NodeStatus, seen: &Seen<'_>, kernel: &dyn Ask) -> Result<Trace, TraceError> {
+    let vip = find(traced.dst, status)?;
+    if !status.ingress {
+        let others = status.ingress_nodes.join(", ");
+        let remedy = if others.is_empty() { String::new() } else { format!("; these do: {others}") };
+        return Err(TraceError::NoIngress(remedy));
+    }
+    let flows = vip.flows().ok_or(TraceError::NoHash(vip.address))?;
+    let ports = traced.ports.filter(|_| traced.protocol.has_ports() && !vip.client_ip_affinity);
+    if ports.is_none() && traced.protocol.has_ports() && !vip.client_ip_affinity {
+        return Err(TraceError::NoPorts { protocol: traced.protocol, vip: vip.address, src: traced.src });
+    }
+    let flow = Flow { src: traced.src, dst: traced.dst, ports };
+    let bucket = hash::bucket(&flow, flows.buckets, flows.seed);
+    let inputs = if ports.is_some() { "addresses and ports" } else { "addresses" };
+    let mut tracer = Tracer { vip, flows, seen, kernel, disagreements: Vec::new() };
+    if let Some(difference) = hash_difference(vip.address, flows, seen) {
+        tracer.disagree(&difference);
+    }
+    let owner = tracer.hop(bucket, vip.owner(bucket.number()), false);
+    let drains = vip.draining.get(&bucket.number()).map_or(&[][..], Vec::as_slice);
+    let drains_from = tracer.drain(bucket, drains, traced.protocol);
+    let name = |drain: &DrainStatus| vip.endpoint(&drain.endpoint).map_or(drain.endpoint.clone(), EndpointStatus::name);
+    let then = drains.iter().skip(1).filter(|_| drains_from.is_some()).map(name).collect();
+    Ok(Trace {
+        flow: traced.to_string(),
+        service: vip.service.clone(),
+        mode: vip.mode.clone(),
+        hash: format!("jhash of {inputs} mod {} seed {:#x}", flows.buckets, flows.seed),
+        bucket: bucket.number(),
+        owner,
+        drains_from,
+        then,
+        disagreements: tracer.disagreements,
+    })
+}
+
+fn find(address: IpAddr, status: &NodeStatus) -> Result<&VipStatus, TraceError> {
+    status.vips.iter().find(|vip| vip.address == address).ok_or_else(|| {
+        let all: Vec<String> = status.vips.iter().map(|vip| vip.address.to_string()).collect();
+        TraceError::NoVip(address, if all.is_empty() { "none".to_owned() } else { all.join(", ") })
+    })
+}
+
+/// The differences between what `status` says of every VIP and what was read back, a line each.
+pub fn differences(status: &NodeStatus, seen: &Seen<'_>) -> Vec<String> {
+    let of = |vip: &VipStatus| {
+        let Some(flows) = vip.flows() else { return Vec::new() };
+        let mut alike: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for bucket in flows.buckets.iter() {
+            let Some(mark) = mark(vip.address, seen, flows, bucket, false) else { continue };
+            let table = seen.table_of(vip.address, mark);
+            if let Some(difference) = owner_difference(vip.address, seen, vip.owner(bucket.number()), table) {
+                alike.entry(difference).or_default().push(bucket.to_string());
+            }
+        }
+        let lines = alike.iter().map(|((meant, found), buckets)| unlike(&buckets.join(", "), meant, found));
+        hash_difference(vip.address, flows, seen)
+            .into_iter()
+            .chain(lines)
+            .map(|line| about(vip.address, &line))
+            .collect()
+    };
+    status.vips.iter().flat_map(of).collect()
+}
+
+fn about(vip: IpAddr, line: &str) -> String {
+    format!("{vip}: {line}")
+}
+
+fn unlike(buckets: &str, meant: &str, found: &str) -> String {
+    format!("bucket {buckets} belongs to {meant}, and the route in the kernel {found}")
+}
+
+fn hash_difference(vip: IpAddr, meant: Flows, seen: &Seen<'_>) -> Option<String> {
+    if !seen.takes_in(vip) {
+        return Some("the kernel does not take its packets in: it is not in the set of VIPs".to_owned());
+    }
+    match seen.flows(vip) {
+        Some(found) if found == meant => None,
+        Some(found) => Some(format!(
+            "flows are hashed into {} buckets with seed {:#x} by the kernel, and are to be into {} with {:#x}",
+            found.buckets, found.seed, meant.buckets, meant.seed
+        )),
+        None => Some("no rule in the kernel hashes its flows".to_owned()),
+    }
+}
+
+fn mark(vip: IpAddr, seen: &Seen<'_>, flows: Flows, bucket: Bucket, previous: bool) -> Option<u32> {
+    let field = seen.mark_field(Family::of(vip), flows)?;
+    Some(if previous { field.mark_previous(bucket) } else { field.mark(bucket) })
+}
+
+/// Whom the routes lead to if it is not the endpoint that is meant: the two of them, in words.
+fn owner_difference(
+    vip: IpAddr,
+    seen: &Seen<'_>,
+    meant: Option<&EndpointStatus>,
+    table: Option<u32>,
+) -> Option<(String, String)> {
+    let found = match table.and_then(|table| seen.way(table, vip)) {
+        Some(Way::Via { nexthop: Some(nexthop), .. }) if meant.is_some_and(|m| leads_to(nexthop, m)) => return None,
+        Some(Way::Unreachable) if meant.is_none() => return None,
+        Some(Way::Via { nexthop: Some(nexthop), .. }) => format!("leads to {nexthop}"),
+        Some(Way::Via { id, nexthop: None, .. }) => format!("leads to nexthop {id}, which is not there or not ours"),
+        Some(Way::Unreachable) => "says unreachable".to_owned(),
+        Some(Way::Foreign) => "is not as we write it".to_owned(),
+        None => "is missing".to_owned(),
+    };
+    Some((meant.map_or("nobody".to_owned(), EndpointStatus::name), found))
+}
+
+struct Tracer<'a> {
+    vip: &'a VipStatus,
+    flows: Flows,
+    seen: &'a Seen<'a>,
+    kernel: &'a dyn Ask,
+    disagreements: Vec<String>,
+}
+
+impl Tracer<'_> {
+    fn disagree(&mut self, what: &str) {
+        self.disagreements.push(about(self.vip.address, what));
+    }
+
+    fn mark(&self, bucket: Bucket, previous: bool) -> Option<u32> {
+        mark(self.vip.address, self.seen, self.flows, bucket, previous)
+    }
+
+    /// The way of packets of a bucket to its owner, or to who had it before.
+    fn hop(&mut self, bucket: Bucket, meant: Option<&EndpointStatus>, previous: bool) -> Hop {
+        let address = self.vip.address;
+        let mut hop = Hop { endpoint: meant.map(EndpointStatus::name), ..Hop::default() };
+        hop.node = meant.and_then(|endpoint| endpoint.node.clone());
+        let Some(mark) = self.mark(bucket, previous) else {
+            self.disagree("no ip rule in the kernel compares a mark of ours");
+            return hop;
+        };
+        let table = self.seen.table_of(address, mark);
+        (hop.mark, hop.table) = (Some(mark), table);
+        if let Some((meant, found)) = owner_difference(address, self.seen, meant, table) {
+            self.disagree(&unlike(&bucket.to_string(), &meant, &found));
+        }
+        let way = table.and_then(|table| self.seen.way(table, address));
+        self.compare_kernel(mark, table, way);
+        if let Some(Way::Via { nexthop: Some(nexthop), mtu, .. }) = way {
+            hop.encapsulation = Some(nexthop.to_string());
+            self.explain_mtu(&mut hop, nexthop, mtu);
+        }
+        hop
+    }
+
+    /// Whether the kernel itself comes to the same route as the walk over its rules.
+    fn compare_kernel(&mut self, mark: u32, table: Option<u32>, way: Option<Way<'_>>) {
+        let address = self.vip.address;
+        let agrees = |route: &MarkedRoute| {
+            (route.table.is_none() || route.table == table)
+                && matches!(way, Some(Way::Via { id, .. }) if route.nexthop == Some(id))
+        };
+        match self.kernel.marked_route(address, mark) {
+            Ok(route) if agrees(&route) => {}
+            Ok(route) => {
+                let from = route.table.map_or(String::new(), |table| format!(" from table {table}"));
+                let by = route.nexthop.map_or("without a nexthop object".to_owned(), |id| format!("by nexthop {id}"));
+                let table = table.map_or("no table of ours".to_owned(), |table| format!("table {table}"));
+                self.disagree(&format!(
+                    "`ip route get {address} mark {mark:#x}` answers{from} {by}, and our rules lead to {table}"
+                ));
+            }
+            Err(KernelError::NoRoute { .. }) if matches!(way, Some(Way::Unreachable)) => {}
+            Err(error) => self.disagree(&format!("`ip route get {address} mark {mark:#x}` fails: {error}")),
+        }
+    }
+
+    fn drain(&mut self, bucket: Bucket, drains: &[DrainStatus], protocol: Protocol) -> Option<Hop> {
+        let tcp = protocol == Protocol::Tcp;
+        let mark = self.mark(bucket, false)?;
+        let diverted = self.seen.diverts(self.vip.address, mark, tcp);
+        let first = drains.iter().find(|drain| tcp || drain.datagrams);
+        match (first, diverted) {
+            (None, false) => None,
+            (Some(first), true) => Some(self.hop(bucket, self.vip.endpoint(&first.endpoint), true)),
+            (Some(_), false) => {
+                self.disagree(&format!("bucket {bucket} is to drain, and the kernel diverts none of its packets"));
+                None
+            }
+            (None, true) => {
+                self.disagree(&format!("bucket {bucket} is not to drain, and the kernel diverts packets of it"));
+                None
+            }
+        }
+    }
+
+    fn explain_mtu(&mut self, hop: &mut Hop, nexthop: &Nexthop, metric: Option<u32>) {
+        let family = Family::of(self.vip.address);
+        let (to, overhead, what) = match nexthop {
+            Nexthop::EncapIp { dst, .. } => {
+                let Some(mode) = self.seen.mode(nexthop) else { return };
+                let outer = Family::of(*dst);
+                (*dst, mode.overhead(outer), format!("{mode} over {outer}"))
+            }
+            Nexthop::Mpls { via, .. } => (*via, Mode::Mpls.overhead(family), "a label".to_owned()),
+        };
+        let (link, dev) = match self.kernel.underlay(to) {
+            Ok(found) => found,
+            Err(error) => return self.disagree(&format!("the way to {to}: {error}")),
+        };
+        let inside = link.saturating_sub(overhead).max(family.min_mtu());
+        // Of an MPLS route the kernel takes the labels away itself.
+        let expected = if matches!(nexthop, Nexthop::Mpls { .. }) { link } else { inside };
+        if metric != Some(expected) {
+            let metric = metric.map_or("none".to_owned(), |mtu| mtu.to_string());
+            self.disagree(&format!("the route's MTU is {metric}, and the way to {to} asks for {expected}"));
+        }
+        hop.mtu = Some(inside);
+        hop.mtu_reason = Some(format!("{link} on the way to {to} by {dev}, less {overhead} for {what}"));
+    }
+}
+
+/// Whether a nexthop leads to an endpoint.
+fn leads_to(nexthop: &Nexthop, endpoint: &EndpointStatus) -> bool {
+    match nexthop {
+        Nexthop::EncapIp { dst, .. } => endpoint.addresses.contains(dst),
+        Nexthop::Mpls { label, via, .. } => endpoint.label == Some(*label) || endpoint.addresses.contains(via),
+    }
+}

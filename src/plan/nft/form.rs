@@ -1,0 +1,58 @@
+//! The two forms in which a flow is met.
+
+use super::node::OPENS;
+use crate::model::Family;
+use crate::model::hash::hash_expr;
+use crate::plan::icmp::{error_hash_expr, error_match, quotes_ports, quotes_tcp};
+
+/// Whether packets speak for themselves, or quote another one in an ICMP error. An error goes where the flow goes that it
+/// quotes, or path-MTU discovery never reaches the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Packet,
+    Error,
+}
+
+impl Form {
+    pub const BOTH: [Form; 2] = [Form::Packet, Form::Error];
+
+    /// The name of a chain that each form has one of.
+    pub fn named(self, chain: &str) -> String {
+        match self {
+            Form::Packet => chain.to_owned(),
+            Form::Error => format!("{chain}_error"),
+        }
+    }
+
+    /// The beginning of what a rule is for.
+    pub fn about(self) -> &'static str {
+        match self {
+            Form::Packet => "",
+            Form::Error => "about ",
+        }
+    }
+
+    /// What nft hashes.
+    pub fn hash_expr(self, family: Family, ports: bool) -> &'static str {
+        match self {
+            Form::Packet => hash_expr(family, ports),
+            Form::Error => error_hash_expr(family, ports),
+        }
+    }
+
+    /// Matches protocols with ports; of errors, behind [`error_match`].
+    pub fn has_ports(self, family: Family) -> &'static str {
+        match self {
+            Form::Packet => "meta l4proto { tcp, udp, sctp }",
+            Form::Error => quotes_ports(family),
+        }
+    }
+
+    /// Matches what concerns a TCP connection that is open already.
+    pub fn of_open_connection(self, family: Family) -> String {
+        match self {
+            Form::Packet => OPENS.replace("==", "!="),
+            Form::Error => format!("{} {}", error_match(family), quotes_tcp(family)),
+        }
+    }
+}
