@@ -7,6 +7,7 @@ pub mod lab;
 pub mod netns;
 pub mod pod;
 pub mod protocol;
+pub mod soak;
 pub mod traffic;
 pub mod world;
 

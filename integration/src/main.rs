@@ -8,6 +8,7 @@ use integration::bench::{self, BenchCommand};
 use integration::demo::{self, DemoArgs};
 use integration::lab::{Lab, LabSpec, NodeSpec, PodSpec, print_topology};
 use integration::pod;
+use integration::soak::{self, SoakArgs};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ enum Command {
     Pod(pod::Args),
     /// Show the whole path in every mode.
     Demo(DemoArgs),
+    /// Keep connections open through every fault, and count those that break; hack/soak does it on the right kernel.
+    Soak(SoakArgs),
     /// Measure; hack/bench does it on the right kernel.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -66,6 +69,7 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Pod(args) => pod::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
+        Command::Soak(args) => return soak::run(args).await,
         Command::Bench(command) => bench::run(command).await?,
         Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await?,
         Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all)?,

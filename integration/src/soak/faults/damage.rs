@@ -1,0 +1,52 @@
+//! Somebody on an ingress node who deletes what is ours.
+
+use anyhow::{Context, Result};
+
+use crate::netns::Netns;
+use crate::soak::stage::Stage;
+use crate::world::World;
+
+const TABLE: &str = "inet kube_service_tunnel";
+
+impl Stage {
+    pub(in crate::soak) async fn nft_table_deleted(&mut self) -> Result<()> {
+        self.damaged(|_| Ok(format!("nft delete table {TABLE}"))).await
+    }
+
+    pub(in crate::soak) async fn nft_rule_deleted(&mut self) -> Result<()> {
+        self.damaged(|node| {
+            let chain = World::run_in(node, &format!("nft -a list chain {TABLE} prerouting"))?;
+            let handle = word_after(&chain, "VIP traffic", "handle")?;
+            Ok(format!("nft delete rule {TABLE} prerouting handle {handle}"))
+        })
+        .await
+    }
+
+    pub(in crate::soak) async fn ip_rule_deleted(&mut self) -> Result<()> {
+        self.damaged(|_| Ok("ip rule del priority 102".to_owned())).await
+    }
+
+    pub(in crate::soak) async fn nexthop_deleted(&mut self) -> Result<()> {
+        self.damaged(|node| {
+            let id = word_after(&World::run_in(node, "ip nexthop show")?, "proto 107", "id")?;
+            Ok(format!("ip nexthop del id {id}"))
+        })
+        .await
+    }
+
+    /// Does it, and waits until it has been made good.
+    async fn damaged(&mut self, damage: impl Fn(&Netns) -> Result<String>) -> Result<()> {
+        let (node, _) = self.pick_ingress();
+        let netns = self.world.lab.node(node)?.netns();
+        World::run_in(netns, &damage(netns)?)?;
+        self.observe(self.pace.observe).await
+    }
+}
+
+/// The word after `key` in the first line that contains `mark`.
+fn word_after(text: &str, mark: &str, key: &str) -> Result<String> {
+    let line = text.lines().find(|line| line.contains(mark));
+    let line = line.with_context(|| format!("no line with {mark:?} in:\n{text}"))?;
+    let word = line.split_whitespace().skip_while(|word| *word != key).nth(1);
+    Ok(word.with_context(|| format!("no {key} in {line:?}"))?.to_owned())
+}

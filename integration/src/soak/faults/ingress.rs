@@ -1,0 +1,105 @@
+//! Ingress nodes that vanish, come and are drained, and routers that change their mind.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::soak::stage::{FEW, INGRESS, Stage, THIRD, label};
+use crate::world::World;
+use crate::world::echo::SERVICE;
+
+/// The router's hash: what of a packet, and with which seed. Kernels before 6.11 have no seed.
+const POLICIES: [&str; 2] = ["net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy"];
+const SEED: &str = "net/ipv4/fib_multipath_hash_seed";
+/// How often it changes.
+const TURNS: u32 = 4;
+
+impl Stage {
+    pub(in crate::soak) async fn ingress_lost(&mut self) -> Result<()> {
+        let (node, other) = self.pick_ingress();
+        self.power_off(node).await?;
+        self.announced_by(&[other]).await?;
+        self.observe(self.pace.observe).await?;
+        self.power_on(node).await
+    }
+
+    /// First the links: nobody can say goodbye.
+    async fn power_off(&mut self, node: &str) -> Result<()> {
+        self.world.lab.cut(node).await?;
+        self.world.kill_agent(node).await?;
+        self.bird.kill(node).await
+    }
+
+    /// A kernel that has just booted has nothing of ours.
+    async fn power_on(&mut self, node: &str) -> Result<()> {
+        self.world.cleanup_node(node).await?;
+        self.world.lab.heal(node).await?;
+        self.world.start_agent(node)?;
+        self.bird.start(node)
+    }
+
+    pub(in crate::soak) async fn ingress_added(&mut self) -> Result<()> {
+        self.bird.start(THIRD)?;
+        label(&self.world, THIRD, Some("tunnel"))?;
+        let [first, second] = INGRESS;
+        self.announced_by(&[first, second, THIRD]).await?;
+        self.observe(self.pace.observe).await?;
+        label(&self.world, THIRD, None)?;
+        self.announced_by(&INGRESS).await?;
+        self.bird.kill(THIRD).await
+    }
+
+    pub(in crate::soak) async fn ingress_drained(&mut self) -> Result<()> {
+        let (node, other) = self.pick_ingress();
+        self.drain_node(node, "")?;
+        self.announced_by(&[other]).await?;
+        self.observe(self.pace.observe).await?;
+        self.drain_node(node, "--undo")
+    }
+
+    fn drain_node(&self, node: &str, more: &str) -> Result<()> {
+        let program = crate::world::router_program()?;
+        World::run_in(self.world.lab.node(node)?.netns(), &format!("{} drain-node {more}", program.display())).map(drop)
+    }
+
+    pub(in crate::soak) async fn bird_killed(&mut self) -> Result<()> {
+        let (node, other) = self.pick_ingress();
+        self.bird.kill(node).await?;
+        self.announced_by(&[other]).await?;
+        self.observe(self.pace.observe).await?;
+        self.bird.start(node)
+    }
+
+    pub(in crate::soak) async fn ecmp_rehashed(&mut self) -> Result<()> {
+        let router = self.world.lab.router().clone();
+        let seeded = router.sysctl(SEED).is_ok();
+        for turn in 0..TURNS {
+            // Addresses only, and in the end with ports as before.
+            let policy = if turn + 1 == TURNS || turn % 2 == 1 { "1" } else { "0" };
+            POLICIES.iter().try_for_each(|key| router.set_sysctl(key, policy))?;
+            if seeded {
+                router.set_sysctl(SEED, &self.rng.u32(1..).to_string())?;
+            }
+            self.observe(self.pace.observe).await?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::soak) async fn ingress_lost_in_drain(&mut self) -> Result<()> {
+        self.scaled_to(SERVICE, 2 * FEW).await?;
+        for pod in self.pods_of(SERVICE).iter().take(FEW) {
+            self.end_pod(SERVICE, pod, false)?;
+        }
+        let drains = |map: &Value| map["previous"].as_object().is_some_and(|previous| !previous.is_empty());
+        self.world.stored_map(SERVICE, drains).await?;
+        self.ingress_lost().await
+    }
+
+    pub(in crate::soak) async fn ingress_lost_in_scale_up(&mut self) -> Result<()> {
+        self.scaled_to(SERVICE, FEW).await?;
+        let before = self.world.stored_map(SERVICE, |_| true).await?;
+        self.add_pods(SERVICE, FEW).await?;
+        // The other nodes are about to follow.
+        self.world.stored_map(SERVICE, |map| *map != before).await?;
+        self.ingress_lost().await
+    }
+}

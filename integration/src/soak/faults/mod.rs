@@ -1,0 +1,8 @@
+//! The faults: each does its harm, lets it last, and makes good what does not heal by itself.
+
+mod agents;
+mod api;
+mod controller;
+mod damage;
+mod endpoints;
+mod ingress;

@@ -1,0 +1,177 @@
+//! The soak: connections that must survive everything, and a table of what became of them.
+//!
+//! [`Traffic`](traffic::Traffic) never pauses. One [`Fault`] after the other is injected, each only when all is well after the
+//! one before, and gets a row: what broke from its first moment until all was well again. First each alone, then all of them
+//! in random order, so that each also meets what others have left behind (drains that go on, maps with a history).
+//!
+//! A connection that broke although its pod lived is a failure of the run.
+
+mod fault;
+mod faults;
+mod pace;
+mod peers;
+mod pods;
+mod stage;
+mod table;
+mod traffic;
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use tunnel_router::model::Mode;
+
+pub use fault::Fault;
+use pace::Pace;
+use peers::{Peer, PeerStage};
+use stage::{Stage, StageSpec};
+use traffic::Counts;
+
+/// The seed of the short form, which is to be the same each time.
+const SHORT_SEED: u64 = 1;
+
+/// Arguments of `kst-lab soak`.
+#[derive(Debug, Args)]
+pub struct SoakArgs {
+    /// Every fault once, in random order, with outages of seconds
+    #[arg(long)]
+    short: bool,
+    /// What the order, the victims and the moments are drawn from [default: the time; with --short 1]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Encapsulation
+    #[arg(long, default_value = "vxlan")]
+    mode: Mode,
+    /// Long-lived TCP connections, half of them busy
+    #[arg(long, default_value_t = 400)]
+    connections: usize,
+    /// UDP flows
+    #[arg(long, default_value_t = 200)]
+    flows: usize,
+    /// Only this fault, in this order; may be repeated
+    #[arg(long, value_enum, value_name = "NAME")]
+    fault: Vec<Fault>,
+    /// Instead, the loss of an ingress node and scaling, and the same with router ECMP and with IPVS
+    #[arg(long, conflicts_with_all = ["fault", "list"])]
+    compare: bool,
+    /// With --compare: only this, and not tunnel-router; may be repeated
+    #[arg(long, value_enum, value_name = "PEER", requires = "compare")]
+    peer: Vec<Peer>,
+    /// Names all faults
+    #[arg(long)]
+    list: bool,
+}
+
+/// What the faults are injected into.
+trait System {
+    /// Injects a fault, lets it last, and makes good what does not heal by itself.
+    async fn inject(&mut self, fault: Fault) -> Result<()>;
+
+    /// Waits until all is well and every connection is answered.
+    async fn well(&mut self) -> Result<()>;
+
+    /// Ends the row and returns what it has counted.
+    fn take(&self) -> Counts;
+
+    /// How many long-lived connections there have ever been.
+    fn connections_ever(&self) -> usize;
+
+    /// The end of all logs.
+    fn logs(&self) -> String {
+        String::new()
+    }
+}
+
+/// What the last line says.
+#[derive(Debug, Default)]
+struct Sum {
+    faults: usize,
+    broken: usize,
+    failed: usize,
+    complaints: Vec<String>,
+}
+
+/// Runs the soak and prints its table; the last line is the sum.
+///
+/// # Errors
+/// The lab, or a fault after which not all gets well again.
+pub async fn run(args: SoakArgs) -> Result<ExitCode> {
+    if args.list {
+        Fault::value_variants().iter().for_each(|fault| println!("{fault:<26} {}", fault.help()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let seed = args.seed.unwrap_or(if args.short { SHORT_SEED } else { now });
+    let pace = if args.short { Pace::SHORT } else { Pace::LONG };
+    let (mode, connections, flows) = (args.mode, args.connections, args.flows);
+    println!("soak: mode {mode}, {connections} connections, {flows} UDP flows, seed {seed}\n");
+    println!("{}", table::head());
+    let spec = StageSpec { mode, connections, flows, seed, pace };
+    if args.compare {
+        return compare(spec, &args.peer).await;
+    }
+    let mut stage = Stage::build(spec).await.context("build the stage")?;
+    let mut sum = Sum::default();
+    let result = go_through(&mut stage, &rounds(&args, seed), &mut sum).await;
+    sum.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+    if sum.broken + sum.failed > 0 || result.is_err() {
+        eprintln!("{}", stage.logs());
+    }
+    result?;
+    println!("soak: {} faults, {} connections, {} broken", sum.faults, stage.connections_ever(), sum.broken);
+    Ok(if sum.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same faults on what users would take instead. What breaks there is no failure of ours.
+async fn compare(spec: StageSpec, only: &[Peer]) -> Result<ExitCode> {
+    let mut own = Sum::default();
+    let mut results = Vec::new();
+    let faults = [Fault::ScaleUp, Fault::IngressLost, Fault::ScaleDown, Fault::IngressLost];
+    if only.is_empty() {
+        let mut stage = Stage::build(spec).await.context("build the stage")?;
+        go_through(&mut stage, &[("tunnel-router", faults.to_vec())], &mut own).await?;
+        results.push(format!("{} of {} broken with tunnel-router", own.broken, stage.connections_ever()));
+    }
+    for peer in Peer::value_variants().iter().filter(|peer| only.is_empty() || only.contains(peer)) {
+        let mut stage = PeerStage::build(*peer, spec).await.with_context(|| peer.to_string())?;
+        let mut faults = faults.to_vec();
+        faults.retain(|fault| *peer == Peer::Ipvs || *fault != Fault::IngressLost);
+        let (title, mut sum) = (peer.to_string(), Sum::default());
+        go_through(&mut stage, &[(title.as_str(), faults)], &mut sum).await?;
+        results.push(format!("{} of {} broken with {peer}", sum.broken, stage.connections_ever()));
+    }
+    println!("compare: {}", results.join(", "));
+    Ok(if own.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The faults of each round.
+fn rounds(args: &SoakArgs, seed: u64) -> Vec<(&'static str, Vec<Fault>)> {
+    if !args.fault.is_empty() {
+        return vec![("as told", args.fault.clone())];
+    }
+    let alone = Fault::value_variants().to_vec();
+    let mut mixed = alone.clone();
+    fastrand::Rng::with_seed(seed).shuffle(&mut mixed);
+    if args.short { vec![("in random order", mixed)] } else { vec![("each alone", alone), ("in random order", mixed)] }
+}
+
+async fn go_through(system: &mut impl System, rounds: &[(&str, Vec<Fault>)], sum: &mut Sum) -> Result<()> {
+    for (title, faults) in rounds {
+        println!("── {title}");
+        for fault in faults {
+            let mut outcome = system.inject(*fault).await;
+            if outcome.is_ok() {
+                outcome = system.well().await;
+            }
+            let counts = system.take();
+            println!("{}", table::line(&fault.name(), &counts));
+            sum.faults += 1;
+            sum.broken += counts.broken_alive().count();
+            sum.failed += counts.failed.len();
+            sum.complaints.extend(table::complaints(&fault.name(), &counts));
+            outcome.with_context(|| fault.name())?;
+        }
+    }
+    Ok(())
+}

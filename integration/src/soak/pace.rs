@@ -1,0 +1,46 @@
+//! How long things last in the two forms of the run.
+
+use std::time::Duration;
+
+/// Durations of one form.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// What is watched after a fault, while it lasts.
+    pub observe: Duration,
+    /// How long an outage of the API server or of the controllers lasts.
+    pub outage: Duration,
+    /// How long endpoints churn or flap.
+    pub churn: Duration,
+    /// How long a pod that is told to end serves on in any case, as with a `preStop` sleep.
+    pub lives_on: Duration,
+    /// Within which time the clients of such a pod leave it.
+    pub clients_leave: Duration,
+    /// How long such a pod serves at most.
+    pub grace: Duration,
+    /// `--drain-udp`
+    pub drain_udp: &'static str,
+}
+
+impl Pace {
+    /// Every fault in about four minutes.
+    pub const SHORT: Pace = Pace {
+        observe: Duration::from_millis(1500),
+        outage: Duration::from_secs(6),
+        churn: Duration::from_secs(5),
+        lives_on: Duration::from_secs(4),
+        clients_leave: Duration::from_secs(2),
+        grace: Duration::from_secs(6),
+        drain_udp: "2s",
+    };
+
+    /// As long as such things take.
+    pub const LONG: Pace = Pace {
+        observe: Duration::from_secs(10),
+        outage: Duration::from_secs(60),
+        churn: Duration::from_secs(30),
+        lives_on: Duration::from_secs(5),
+        clients_leave: Duration::from_secs(15),
+        grace: Duration::from_secs(30),
+        drain_udp: "30s",
+    };
+}

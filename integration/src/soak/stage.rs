@@ -1,0 +1,204 @@
+//! Where it all happens: a world with two ingress nodes that announce, a third to come, two controllers, pods on two other
+//! nodes, and traffic.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tempfile::TempDir;
+use tunnel_router::model::Mode;
+
+use super::System;
+use super::fault::Fault;
+use super::pace::Pace;
+use super::pods::Ending;
+use super::traffic::{Counts, Traffic, TrafficSpec};
+use crate::lab::bird::ANNOUNCE_TABLE;
+use crate::lab::{Bird, LabSpec, NodeSpec};
+use crate::traffic::Client;
+use crate::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_at};
+use crate::world::{World, WorldSpec};
+
+/// The ingress nodes.
+pub(super) const INGRESS: [&str; 2] = ["ing1", "ing2"];
+/// The one that is to come.
+pub(super) const THIRD: &str = "ing3";
+/// The nodes that pods run on.
+pub(super) const WORKERS: [&str; 2] = ["wrk1", "wrk2"];
+/// The controllers and where they run.
+pub(super) const CONTROLLERS: [(&str, &str); 2] = [("controller-a", WORKERS[0]), ("controller-b", WORKERS[1])];
+/// Pods of the Service, unless it is scaled up.
+pub(super) const FEW: usize = 4;
+/// Another Service, which shares the nodes.
+pub(super) const SIDE: &str = "side";
+const SIDE_VIP: &str = "192.0.2.11";
+const SIDE_PODS: usize = 2;
+
+/// How long a step of a connection may take before it counts as broken.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long everything may take to be well again.
+const RECOVERY: Duration = Duration::from_secs(180);
+
+/// What to build.
+#[derive(Debug, Clone, Copy)]
+pub struct StageSpec {
+    /// Default mode of the agents.
+    pub mode: Mode,
+    /// Long-lived connections.
+    pub connections: usize,
+    /// UDP flows.
+    pub flows: usize,
+    /// What victims and moments are drawn from.
+    pub seed: u64,
+    /// How long things last.
+    pub pace: Pace,
+}
+
+/// The stage. Its methods are the faults.
+pub struct Stage {
+    pub(super) traffic: Traffic,
+    pub(super) bird: Bird,
+    pub(super) world: World,
+    pub(super) pace: Pace,
+    pub(super) rng: fastrand::Rng,
+    /// Pods by Service, those that have not been told to end.
+    pub(super) pods: BTreeMap<&'static str, Vec<String>>,
+    /// Pods that have been.
+    pub(super) ending: Vec<Ending>,
+    /// Pods ever started: no name is used twice.
+    pub(super) started: usize,
+    /// Whether the agents are those of the upgrade.
+    pub(super) upgraded: bool,
+    /// For files of the run.
+    pub(super) directory: TempDir,
+}
+
+impl Stage {
+    /// Builds everything and returns when all of it is well and all connections are answered.
+    pub async fn build(spec: StageSpec) -> Result<Stage> {
+        let nodes = INGRESS.into_iter().chain([THIRD]).map(NodeSpec::ingress);
+        let nodes = nodes.chain(WORKERS.map(NodeSpec::worker)).collect();
+        let lab = LabSpec { nodes, ..LabSpec::default() };
+        let flags = agent_flags(false).map(str::to_owned).into();
+        let mut world = World::build(WorldSpec { lab, flags, ..WorldSpec::new(spec.mode) }).await?;
+        label(&world, THIRD, None)?;
+        world.start_agents()?;
+        for (name, node) in CONTROLLERS {
+            world.start_controller(name, node, &["--drain-udp", spec.pace.drain_udp])?;
+        }
+        world.add_dual_service(SERVICE, SERVICE, &[(ANNOTATION, &format!("{VIP},{VIP6}"))])?;
+        world.add_service(SIDE, SIDE, &[(ANNOTATION, SIDE_VIP)])?;
+        let mut bird = world.lab.start_bird().await?;
+        bird.kill(THIRD).await?;
+
+        let traffic = Traffic::new(traffic_spec(&world, spec)?);
+        let (pods, rng) = (BTreeMap::new(), fastrand::Rng::with_seed(spec.seed));
+        let (pace, ending, directory) = (spec.pace, Vec::new(), tempfile::tempdir()?);
+        let mut stage = Stage { traffic, bird, world, pace, rng, pods, ending, started: 0, upgraded: false, directory };
+        stage.add_pods(SERVICE, FEW).await?;
+        stage.add_pods(SIDE, SIDE_PODS).await?;
+        stage.in_order().await?;
+        stage.traffic.start().await?;
+        stage.traffic.take();
+        Ok(stage)
+    }
+
+    /// Waits until everything is as it must be.
+    pub(super) async fn in_order(&mut self) -> Result<()> {
+        self.all_ended().await?;
+        self.announced_by(&INGRESS).await?;
+        for node in INGRESS {
+            self.bird.guarded(node).await?;
+        }
+        for (service, pods) in &self.pods {
+            let owners = pods.len();
+            let complete = |map: &serde_json::Value| owners_of(map) == owners;
+            self.world.stored_map(service, complete).await?;
+        }
+        self.converged().await
+    }
+
+    /// Waits until every namespace is as the API server's objects ask for, but for the third ingress node's: it goes on for
+    /// half a minute after it has lost its label.
+    pub(super) async fn converged(&self) -> Result<()> {
+        self.world.converged_but(RECOVERY, |difference| difference.starts_with(THIRD)).await
+    }
+
+    /// Waits until the router sends the packets of all VIPs to exactly these nodes.
+    pub(super) async fn announced_by(&self, nodes: &[&str]) -> Result<()> {
+        for vip in [VIP, VIP6, SIDE_VIP] {
+            self.bird.announced_by(vip.parse()?, nodes).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass, in which pods may end.
+    pub(super) async fn observe(&mut self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(50).min(time)).await;
+            self.end_pods().await?;
+        }
+        Ok(())
+    }
+
+    /// One of the ingress nodes, and the other.
+    pub(super) fn pick_ingress(&mut self) -> (&'static str, &'static str) {
+        let [first, second] = INGRESS;
+        if self.rng.bool() { (first, second) } else { (second, first) }
+    }
+}
+
+fn traffic_spec(world: &World, spec: StageSpec) -> Result<TrafficSpec> {
+    let targets = [VIP, VIP6, VIP, SIDE_VIP].map(echo_at).into_iter().collect::<Result<_>>()?;
+    Ok(TrafficSpec {
+        client: Client::new(world.lab.client()).with_patience(PATIENCE),
+        sources: world.lab.client_addresses(),
+        targets,
+        connections: spec.connections,
+        flows: spec.flows,
+    })
+}
+
+impl System for Stage {
+    async fn inject(&mut self, fault: Fault) -> Result<()> {
+        fault.inject(self).await
+    }
+
+    async fn well(&mut self) -> Result<()> {
+        self.in_order().await?;
+        self.traffic.all_answer().await
+    }
+
+    fn take(&self) -> Counts {
+        self.traffic.take()
+    }
+
+    fn connections_ever(&self) -> usize {
+        self.traffic.opened_ever()
+    }
+
+    fn logs(&self) -> String {
+        self.world.logs()
+    }
+}
+
+/// Flags of every agent, before and after an upgrade.
+pub(super) fn agent_flags(upgraded: bool) -> [&'static str; 6] {
+    const { assert!(ANNOUNCE_TABLE == 10900) };
+    let (buckets, field) = if upgraded { ("128", "0x1ff") } else { ("64", "0xff") };
+    ["--announce-table", "10900", "--buckets", buckets, "--mark-field", field]
+}
+
+/// Gives a node its label of an ingress node, or takes it away.
+pub(super) fn label(world: &World, node: &str, value: Option<&str>) -> Result<()> {
+    let patch = serde_json::json!({ "metadata": { "labels": { "node": value } } });
+    world.api.store().patch("nodes", "", node, patch)?;
+    Ok(())
+}
+
+/// How many pods own buckets in a stored map.
+fn owners_of(map: &serde_json::Value) -> usize {
+    let owners = map["owners"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64);
+    owners.collect::<std::collections::BTreeSet<_>>().len()
+}
