@@ -1,7 +1,8 @@
 //! The difference between two tables as text for `nft -f -`, in four transactions.
 //!
 //! [`Scripts::prepare`] comes first: the table, its chains and guards, and VIPs that are withdrawn. [`Scripts::divert`] comes
-//! when new routes and rules stand, before any route changes: it sends packets of open connections another way.
+//! when new routes and rules stand, before any route changes: it sends packets of open connections another way, by chains of
+//! their own in pods.
 //! [`Scripts::enable`] comes when all routes stand: it adds VIPs, and ends diversions. [`Scripts::finish`] comes last and
 //! removes what nothing needs any more.
 
@@ -82,7 +83,12 @@ pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&O
         let keys = set.elements.iter().map(|e| key(e).to_owned()).collect();
         elements(&mut out.enable, of, "delete", name, &keys, true);
     }
-    let target = if ended.is_empty() { &mut out.prepare } else { &mut out.enable };
+    let target = match family {
+        _ if !ended.is_empty() => &mut out.enable,
+        // What hashes a flow and what is looked up for its bucket change together.
+        TableFamily::Ip | TableFamily::Ip6 => &mut out.divert,
+        _ => &mut out.prepare,
+    };
     diff_chains((target, &mut out.finish), of, &desired.chains, kept);
     drop_unknown_sets(&mut out.finish, of, &desired.sets, kept);
     out

@@ -5,4 +5,5 @@ pub(crate) mod fake;
 mod golden;
 mod history;
 mod node;
+mod pod;
 pub(crate) mod support;
