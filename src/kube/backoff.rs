@@ -21,7 +21,12 @@ impl Backoff {
     /// Notes a failure and says how long to wait. Up to half of it is random: all nodes lose the API at the same
     /// moment, and must not come back at the same moment.
     pub(super) fn failed(&mut self) -> Duration {
-        let full = self.first.saturating_mul(1 << self.failures.min(16)).min(self.limit);
+        self.failed_within(self.limit)
+    }
+
+    /// The same with another limit for this time.
+    pub(super) fn failed_within(&mut self, limit: Duration) -> Duration {
+        let full = self.first.saturating_mul(1 << self.failures.min(16)).min(limit);
         self.failures = self.failures.saturating_add(1);
         // A fresh `RandomState` is the standard library's only source of randomness, and good enough to spread.
         let random = RandomState::new().hash_one(self.failures) % 1000;

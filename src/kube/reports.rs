@@ -18,8 +18,8 @@ use crate::state::report::{NodeReport, REPORT_KEY, REPORT_LABEL, encode, report_
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between two writes.
 const PACE: Duration = Duration::from_secs(1);
-/// Between two attempts, at most.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts, at most: others wait for what it says.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps the report of a node as `wanted` says until `shutdown`; one that says nothing is deleted.
 pub async fn keep_report(

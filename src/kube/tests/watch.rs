@@ -21,6 +21,7 @@ fn pace() -> Pace {
         settled: Duration::from_millis(50),
         retry: Duration::from_millis(10),
         retry_limit: Duration::from_millis(40),
+        busy_limit: Duration::from_millis(40),
         ..Pace::default()
     }
 }

@@ -141,6 +141,7 @@ where
                 None => self.list().await,
                 Some(version) => self.watch(&version).await,
             };
+            let is_busy = matches!(&ended, Err(Ended::Status(status)) if status.code == 429);
             match ended {
                 Ok(()) => continue,
                 Err(Ended::Unwanted) => return,
@@ -156,7 +157,8 @@ where
                     self.outage.failed(&error);
                 }
             }
-            sleep(self.backoff.failed()).await;
+            let limit = if is_busy { self.pace.busy_limit } else { self.pace.retry_limit };
+            sleep(self.backoff.failed_within(limit)).await;
         }
     }
 

@@ -16,8 +16,10 @@ pub(in crate::kube) struct Pace {
     pub(in crate::kube) settled: Duration,
     /// Wait after the first failure; doubles.
     pub(in crate::kube) retry: Duration,
-    /// Longest wait after a failure.
+    /// Longest wait after a failure: news that are late by more than a few seconds cost connections.
     pub(in crate::kube) retry_limit: Duration,
+    /// The same while the server says that it has too much to do (429).
+    pub(in crate::kube) busy_limit: Duration,
     /// Objects per page of a list.
     pub(in crate::kube) page: u32,
 }
@@ -30,7 +32,8 @@ impl Default for Pace {
             quiet: Duration::from_secs(100),
             settled: Duration::from_secs(2),
             retry: Duration::from_millis(800),
-            retry_limit: Duration::from_secs(30),
+            retry_limit: Duration::from_secs(5),
+            busy_limit: Duration::from_secs(30),
             page: 500,
         }
     }
