@@ -258,6 +258,7 @@ mod tests {
             node: (*node).to_owned(),
             addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
             eligible: false,
+            terminating: false,
         };
         Vip {
             address: address.parse().unwrap(),

@@ -39,7 +39,8 @@ pub struct Draining {
     pub buckets: BTreeMap<Bucket, u64>,
 }
 
-/// What drains from pods of a node, by what is stored: drains that only this node knows of have nobody to be reported to.
+/// What drains from pods of a node, by what is stored: drains that only this node knows of have nobody to be reported to. Where
+/// ingress nodes may still give the pod new connections, there is no end yet that could be looked for.
 pub fn draining(cluster: &Cluster, node: &str) -> Vec<Draining> {
     let mut found: BTreeMap<(&str, &EndpointId), Draining> = BTreeMap::new();
     for vip in cluster.vips.values() {
@@ -47,6 +48,8 @@ pub fn draining(cluster: &Cluster, node: &str) -> Vec<Draining> {
         let local: BTreeSet<&str> =
             vip.endpoints.iter().filter(|e| e.node == node).map(|e| e.pod_uid.as_str()).collect();
         let drains = map.previous.iter().flat_map(|(bucket, drains)| drains.iter().map(move |drain| (*bucket, drain)));
+        let unsettled = vip.staged.as_ref().map(|staged| &staged.unsettled);
+        let drains = drains.filter(|(bucket, _)| !unsettled.is_some_and(|unsettled| unsettled.contains(bucket)));
         for (bucket, drain) in drains.filter(|(_, drain)| local.contains(drain.endpoint.as_str())) {
             let entry = found.entry((&vip.service.uid, &drain.endpoint)).or_insert_with(|| Draining {
                 service: vip.service.uid.clone(),

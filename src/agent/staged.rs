@@ -25,17 +25,17 @@ impl Stages {
         let mut old = std::mem::take(&mut self.stages);
         self.due = None;
         for (address, vip) in &mut cluster.vips {
-            let Some(said) = vip.map_as_said() else { continue };
-            let map = vip.bucket_map(default);
+            let Some(stored) = &vip.shared else { continue };
             let known = old.remove(address).filter(|(uid, _)| *uid == vip.service.uid);
-            let (uid, mut stage) = known.unwrap_or_else(|| (vip.service.uid.clone(), Stage::new(map.clone())));
+            let new = || (vip.service.uid.clone(), Stage::new(vip.bucket_map(default)));
+            let (uid, mut stage) = known.unwrap_or_else(new);
             let around = Circumstances {
                 endpoints: &vip.endpoints,
                 limit: vip.drain_limit,
                 prepared: prepared.get(&vip.service.uid).unwrap_or(&nobody),
                 now: now.into_std(),
             };
-            let (staged, due) = stage.step(&map, &said, &around);
+            let (staged, due) = stage.step(stored, &around);
             vip.staged = Some(Arc::new(staged));
             self.due = [self.due, due.map(Instant::from_std)].into_iter().flatten().min();
             self.stages.insert(*address, (uid, stage));

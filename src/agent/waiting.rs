@@ -75,6 +75,7 @@ mod tests {
                 node: "n1".into(),
                 addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
                 eligible: true,
+                terminating: false,
             };
             uids.iter().map(endpoint).collect()
         };

@@ -18,6 +18,7 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
         node: "n1".into(),
         addresses: Addresses::from(IpAddr::from([10, 244, 1, *n])),
         eligible: true,
+        terminating: false,
     };
     let vip = Vip {
         address: IpAddr::from([192, 0, 2, 10]),

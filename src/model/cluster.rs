@@ -44,6 +44,8 @@ pub struct Endpoint {
     /// Whether new connections may be sent to it. One that may not is still configured, so that it can be reached at the
     /// moment it becomes eligible.
     pub eligible: bool,
+    /// Whether its pod is about to end: it will not become eligible again.
+    pub terminating: bool,
 }
 
 /// One externally routed address and where its packets go.
@@ -95,11 +97,6 @@ impl Vip {
             Some(map) => map.bridge(&self.endpoints),
             None => SharedMap::new(default, &self.endpoints),
         })
-    }
-
-    /// The same without what nodes bridge only because endpoints take no new connections; `None` without a stored map.
-    pub fn map_as_said(&self) -> Option<SharedMap> {
-        Some(self.with_drains(self.shared.as_ref()?.bridge_gone(&self.endpoints)))
     }
 
     fn with_drains(&self, mut map: SharedMap) -> SharedMap {

@@ -70,21 +70,18 @@ impl SharedMap {
     /// The map as a node uses it while the writer has not spoken about these endpoints. `endpoints` are all that there
     /// are, eligible or not.
     pub fn bridge(&self, endpoints: &[Endpoint]) -> SharedMap {
-        self.bridge_unless(endpoints, &eligible(endpoints))
+        self.bridge_unless(endpoints, |_| false)
     }
 
-    /// The same, but endpoints that take no new connections keep their buckets while they are there.
-    pub fn bridge_gone(&self, endpoints: &[Endpoint]) -> SharedMap {
-        self.bridge_unless(endpoints, &present(endpoints))
-    }
-
-    fn bridge_unless(&self, endpoints: &[Endpoint], stays: &BTreeSet<EndpointId>) -> SharedMap {
+    /// The same, but who `keeps` its buckets although it takes no new connections does so while it is there.
+    pub fn bridge_unless(&self, endpoints: &[Endpoint], keeps: impl Fn(&EndpointId) -> bool) -> SharedMap {
         let (present, eligible) = (present(endpoints), eligible(endpoints));
+        let stays = |owner: &EndpointId| eligible.contains(owner) || present.contains(owner) && keeps(owner);
         let known: BTreeSet<EndpointId> = self.owners.counts().keys().map(|id| (*id).clone()).collect();
         let rest: BTreeSet<EndpointId> = known.intersection(&eligible).cloned().collect();
         let candidates = if rest.is_empty() { &eligible } else { &rest };
         let owner = |bucket| match self.owners.owner(bucket) {
-            Some(owner) if stays.contains(owner) => Some(owner.clone()),
+            Some(owner) if stays(owner) => Some(owner.clone()),
             _ => favourite(bucket, candidates).cloned(),
         };
         let owners: BucketMap = self.flows.buckets.iter().map(owner).collect();
@@ -167,14 +164,19 @@ impl SharedMap {
             let (before, after) = known.split_at(back);
             let mut list: Vec<Drain> = after.iter().filter(|drain| drains(&drain.endpoint)).cloned().collect();
             let left = [self.owners.owner(bucket), meanwhile.owner(bucket)];
+            let generation = self.generation.saturating_add(1);
             for endpoint in left.into_iter().flatten().filter(|id| drains(id)) {
                 if before.iter().chain(&list).all(|drain| drain.endpoint != *endpoint) {
-                    let generation = self.generation.saturating_add(1);
                     let datagrams = list.is_empty();
                     list.push(Drain { endpoint: endpoint.clone(), since: now, generation, datagrams });
                 }
             }
             list.extend(before.iter().filter(|drain| drains(&drain.endpoint)).cloned());
+            // Whoever has stood in has got new connections: that it had none left before says nothing any more.
+            let again = meanwhile.owner(bucket).filter(|id| Some(*id) != self.owners.owner(bucket));
+            if let Some(drain) = list.iter_mut().find(|drain| Some(&drain.endpoint) == again) {
+                (drain.since, drain.generation) = (now, generation);
+            }
             while list.len() > MOST_DRAINS {
                 let longest = list.iter().enumerate().min_by_key(|(_, drain)| drain.generation);
                 longest.map(|(index, _)| index).map(|index| list.remove(index));

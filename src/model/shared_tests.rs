@@ -16,6 +16,7 @@ fn endpoint(letter: char) -> Endpoint {
         node: "n1".into(),
         addresses: Addresses::default(),
         eligible: letter.is_ascii_lowercase(),
+        terminating: false,
     }
 }
 
@@ -83,6 +84,25 @@ fn the_writer_lets_arrivals_take_their_share_and_says_from_whom() {
         assert_eq!(previous(&after).chars().nth(at), Some(expected), "bucket {at}");
     }
     assert!("abcd".chars().all(|c| letters(&after).matches(c).count() == 4), "{}", letters(&after));
+}
+
+#[test]
+fn a_former_owner_that_stands_in_again_drains_anew() {
+    let mut before = next(&map("bbbbbbbbbbbbbbbb"), "aBc");
+    let moved = |map: &SharedMap| previous(map).chars().filter(|c| *c == 'b').count();
+    assert_eq!((moved(&before), before.generation), (16, 2));
+    before = before.next(&endpoints("abc"), 1031, RULES, |_, _| false);
+    // `a` is gone, and `b` stands in where the map has it as a former owner; then `d` takes over.
+    let bridged = before.bridge(&endpoints("bc"));
+    let after = before.next(&endpoints("bcd"), 2000, RULES, |_, drain| drain.generation == 2);
+    let stood_in = |bucket: &Bucket| bridged.owners.owner(*bucket).is_some_and(|id| id.as_str() == "b");
+    let lost = |bucket: &Bucket| after.owners.owner(*bucket).is_some_and(|id| id.as_str() == "d");
+    let buckets: Vec<Bucket> = FLOWS(16).buckets.iter().filter(|b| stood_in(b) && lost(b)).collect();
+    assert!(!buckets.is_empty());
+    for bucket in buckets {
+        let drain = after.previous[&bucket].iter().find(|drain| drain.endpoint.as_str() == "b").unwrap();
+        assert_eq!((drain.since, drain.generation), (2000, after.generation), "{bucket:?}");
+    }
 }
 
 #[test]

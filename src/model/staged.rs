@@ -23,9 +23,14 @@ use super::{Bucket, Drain, Endpoint, EndpointId, SharedMap};
 pub const HOLD: Duration = Duration::from_secs(1);
 /// What a change of owner waits for nodes that have not reported yet, where the former owner takes new connections meanwhile.
 pub const PREPARATION: Duration = Duration::from_secs(60);
+/// The same where the former owner is not ready, or about to end: it may still take some, and it may not.
+pub const URGENT: Duration = Duration::from_secs(5);
 /// What a node waits for the writer's word about endpoints that take no new connections but are there, before it bridges
-/// ([`SharedMap::bridge`]): what it would forget again when they are back. The writer writes once a second.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// ([`SharedMap::bridge`]): what it would forget again when they are back. A writer that works writes once a second; one that is
+/// replaced, or that hears late, takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for endpoints that are about to end: they do not come back, so whoever bridges decides as the writer will.
+pub const PATIENCE_AT_THE_END: Duration = Duration::from_secs(2);
 /// What the end of a drain waits for other nodes.
 pub const LINGER: Duration = Duration::from_secs(5);
 
@@ -49,6 +54,8 @@ pub struct Staged {
     pub onward: Onward,
     /// Who takes what another passes on: all that do so on this node, or may do so already on others.
     pub admitted: BTreeSet<(EndpointId, EndpointId)>,
+    /// Buckets that ingress nodes may still be on their way to: a former owner may get new connections.
+    pub unsettled: BTreeSet<Bucket>,
 }
 
 /// The progress of one VIP on one node.
@@ -60,8 +67,9 @@ pub struct Stage {
     unchanged: BTreeMap<Bucket, Instant>,
     /// Buckets whose packets are to take another way.
     moves: BTreeMap<Bucket, Move>,
-    /// The map that does not know all endpoints, by its generation, and since when that is so.
-    unsaid: Option<(u64, Instant)>,
+    /// The generation of the writer's last word, zero before the first step, and how long another one is waited for about each
+    /// endpoint that takes no new connections.
+    unsaid: (u64, BTreeMap<EndpointId, Instant>),
     /// Who is asked, where others were asked before.
     rows: BTreeMap<Bucket, Row>,
     /// Who passes on to whom.
@@ -121,8 +129,16 @@ impl Circumstances<'_> {
     /// How long a change, first said in this generation, waits for the nodes of those who are asked from then on, of whom
     /// `old` is the present owner.
     fn hold(&self, map: &SharedMap, bucket: Bucket, old: &EndpointId, generation: u64) -> Duration {
-        let can_wait = self.endpoint(old).is_some_and(|old| old.eligible);
-        if can_wait && self.awaits_nodes(map, bucket, generation) { PREPARATION } else { HOLD }
+        match self.endpoint(old) {
+            Some(old) if self.awaits_nodes(map, bucket, generation) => {
+                if old.eligible {
+                    PREPARATION
+                } else {
+                    URGENT
+                }
+            }
+            _ => HOLD,
+        }
     }
 
     /// Whether somebody who is asked is on a node that has not reported that it is prepared. Of what is not stored yet no
@@ -162,28 +178,30 @@ impl Stage {
         let links = map.onward().into_iter().map(link).collect();
         let (moves, rows, admitted) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (unchanged, remembered, drained) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Stage { used: map, unchanged, moves, unsaid: None, rows, links, remembered, drained, admitted }
+        Stage { used: map, unchanged, moves, unsaid: (0, BTreeMap::new()), rows, links, remembered, drained, admitted }
     }
 
-    /// Takes the present map and endpoints at `now`, and says what to do and when to ask again if nothing changes. `said` is
-    /// the map without what this node bridges only because endpoints take no new connections.
-    pub fn step(&mut self, map: &SharedMap, said: &SharedMap, around: &Circumstances<'_>) -> (Staged, Option<Instant>) {
+    /// Takes the stored map and the endpoints as they are now, and says what to do and when to ask again if nothing changes.
+    pub fn step(&mut self, stored: &SharedMap, around: &Circumstances<'_>) -> (Staged, Option<Instant>) {
         let Circumstances { endpoints, now, .. } = *around;
-        let map = if self.awaits_writer(map, said, now) { said } else { map };
-        let map = &self.remember(map.clone(), around);
+        let is_first = self.unsaid.0 == 0;
+        let (map, word) = self.bridge(stored, around);
+        if is_first {
+            self.step_back(&map, around);
+        }
+        let map = &self.remember(map, around);
         self.follow(map, around);
         let mut onward = map.onward();
-        self.close(map, &mut onward, around);
+        let unsettled = self.close(map, &mut onward, around);
         self.pass_on(onward, endpoints, now);
         let moves = self.moves.values().map(|one| one.until);
-        let word = self.unsaid.map(|(_, since)| since + PATIENCE).filter(|until| *until > now);
         let rings = self.rows.values().map(|row| row.awaited + LINGER).filter(|until| *until > now);
         let due = moves.chain(self.links.values().filter_map(Link::due)).chain(word).chain(rings);
         let due = due.chain(self.remembered.values().flatten().map(|(_, until)| *until)).min();
         let onward = self.links.iter().map(|(from, link)| (from.clone(), link.to.clone())).collect();
         let ends = self.admit(endpoints, now);
         let admitted = self.admitted.keys().cloned().collect();
-        (Staged { map: self.used.clone(), onward, admitted }, [due, ends].into_iter().flatten().min())
+        (Staged { map: self.used.clone(), onward, admitted, unsettled }, [due, ends].into_iter().flatten().min())
     }
 
     /// Returns when somebody is admitted no more.
@@ -196,10 +214,54 @@ impl Stage {
         self.admitted.iter().filter(|(pair, _)| !pairs.contains(pair)).map(|(_, until)| *until).min()
     }
 
-    fn awaits_writer(&mut self, map: &SharedMap, said: &SharedMap, now: Instant) -> bool {
-        let known = self.unsaid.filter(|(generation, _)| *generation == map.generation);
-        self.unsaid = (map != said).then(|| known.unwrap_or((map.generation, now)));
-        self.unsaid.is_some_and(|(_, since)| now.duration_since(since) < PATIENCE)
+    /// What the map's last change waits for on other nodes, this one begins with as it was before.
+    fn step_back(&mut self, map: &SharedMap, around: &Circumstances<'_>) {
+        let mut owners = self.used.owners.owners().to_vec();
+        for (bucket, drains) in &map.previous {
+            let last = drains.iter().position(|drain| drain.generation == map.generation);
+            let last = last.filter(|_| around.awaits_nodes(map, *bucket, map.generation));
+            let Some(last) = last.filter(|last| around.endpoint(&drains[*last].endpoint).is_some_and(|e| e.eligible))
+            else {
+                continue;
+            };
+            let mut before = drains.clone();
+            owners[bucket.index()] = Some(before.remove(last).endpoint);
+            if before.is_empty() {
+                self.used.previous.remove(bucket)
+            } else {
+                self.used.previous.insert(*bucket, before)
+            };
+        }
+        self.used.owners = owners.into_iter().collect();
+    }
+
+    /// The stored map without those of whom the writer would have had the time to say something, and when to bridge the next.
+    fn bridge(&mut self, stored: &SharedMap, around: &Circumstances<'_>) -> (SharedMap, Option<Instant>) {
+        let Circumstances { endpoints, now, .. } = *around;
+        let (generation, known) = std::mem::take(&mut self.unsaid);
+        let until = |endpoint: &Endpoint| {
+            let id = EndpointId::from(endpoint.pod_uid.as_str());
+            let patience = match (generation, endpoint.terminating) {
+                // Others have waited while this node's agent was not there.
+                (0, _) => Duration::ZERO,
+                (_, true) => PATIENCE_AT_THE_END,
+                (_, false) => PATIENCE,
+            };
+            let known = known.get(&id).filter(|_| generation == stored.generation);
+            let until = known.copied().unwrap_or(now + patience);
+            (id, if endpoint.terminating { until.min(now + PATIENCE_AT_THE_END) } else { until })
+        };
+        let until = endpoints.iter().filter(|endpoint| !endpoint.eligible).map(until).collect();
+        self.unsaid = (stored.generation, until);
+        let waits = |id: &EndpointId| self.unsaid.1.get(id).is_some_and(|until| *until > now);
+        let mut map = stored.bridge_unless(endpoints, waits);
+        if around.limit == Some(Duration::ZERO) {
+            map.previous.clear();
+        }
+        let owners = map.owners.counts();
+        let due = self.unsaid.1.iter().filter(|(id, until)| **until > now && owners.contains_key(*id));
+        let due = due.map(|(_, until)| *until).min();
+        (map, due)
     }
 
     /// The map with whoever this node has used and the map does not mention. Not for a moment only: maps and endpoints are
@@ -294,9 +356,9 @@ impl Stage {
     }
 
     /// Lets the last of a row ask the first while an ingress node may wait before it follows a change of the row, and for a
-    /// while after that.
-    fn close(&mut self, map: &SharedMap, onward: &mut Onward, around: &Circumstances<'_>) {
-        let now = around.now;
+    /// while after that. Returns the buckets where that is so.
+    fn close(&mut self, map: &SharedMap, onward: &mut Onward, around: &Circumstances<'_>) -> BTreeSet<Bucket> {
+        let (now, mut unsettled) = (around.now, BTreeSet::new());
         let mut old = std::mem::take(&mut self.rows);
         for bucket in map.previous.keys() {
             let way: Vec<EndpointId> = way(map, *bucket).into_iter().cloned().collect();
@@ -310,12 +372,14 @@ impl Stage {
                 let key = (*bucket, last.clone());
                 if now.duration_since(row.awaited) < LINGER {
                     onward.insert(key, first.clone());
+                    unsettled.insert(*bucket);
                 } else {
                     self.links.remove(&key);
                 }
             }
             self.rows.insert(*bucket, row);
         }
+        unsettled
     }
 
     fn pass_on(&mut self, mut onward: Onward, endpoints: &[Endpoint], now: Instant) {
@@ -408,14 +472,27 @@ mod tests {
             node: "n1".into(),
             addresses: Addresses::default(),
             eligible: letter.is_ascii_lowercase(),
+            terminating: false,
         };
         letters.chars().map(endpoint).collect()
+    }
+
+    /// The same, but who takes no new connections is about to end.
+    fn ending(letters: &str) -> Vec<Endpoint> {
+        let end = |endpoint: Endpoint| Endpoint { terminating: !endpoint.eligible, ..endpoint };
+        endpoints(letters).into_iter().map(end).collect()
     }
 
     /// No node has reported anything.
     fn around(endpoints: &[Endpoint], limit: Option<Duration>, now: Instant) -> Circumstances<'_> {
         static NOBODY: BTreeMap<String, u64> = BTreeMap::new();
         Circumstances { endpoints, limit, prepared: &NOBODY, now }
+    }
+
+    /// All nodes have reported that they are prepared for whatever there is.
+    fn prepared(endpoints: &[Endpoint], now: Instant) -> Circumstances<'_> {
+        static EVERYBODY: LazyLock<BTreeMap<String, u64>> = LazyLock::new(|| [("n1".to_owned(), u64::MAX)].into());
+        Circumstances { prepared: &EVERYBODY, ..around(endpoints, None, now) }
     }
 
     fn next(map: &SharedMap, letters: &str) -> SharedMap {
@@ -435,23 +512,23 @@ mod tests {
         let one = first("a");
         let mut stage = Stage::new(one.clone());
         let two = next(&one, "Ab");
-        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(0)));
-        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(1000))));
+        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(0)));
+        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(5000))));
         assert!(staged.map.previous.is_empty() && staged.onward.len() == 32, "to and fro");
-        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(999)));
-        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(1000))));
-        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(1000)));
-        assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(6000))));
+        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(4999)));
+        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(5000))));
+        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(5000)));
+        assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(10_000))));
         let prepared = BTreeMap::from([("n1".to_owned(), 2)]);
-        let all = endpoints("Ab");
+        let all = ending("Ab");
         let heard = |now| Circumstances { prepared: &prepared, ..around(&all, None, now) };
-        let (staged, due) = stage.clone().step(&two, &two, &heard(at(6000)));
+        let (staged, due) = stage.clone().step(&two, &heard(at(10_000)));
         assert_eq!((staged.onward.len(), staged.admitted.len(), due), (16, 1, None));
         // Other nodes may know this owner as a ready one, and wait for what nobody reports.
-        stage.step(&two, &two, &around(&endpoints("Ab"), None, at(59_999)));
-        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(60_000)));
+        stage.step(&two, &around(&ending("Ab"), None, at(59_999)));
+        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(60_000)));
         assert_eq!((staged.onward.len(), due), (32, Some(at(64_999))));
-        let (staged, due) = stage.step(&two, &two, &around(&endpoints("Ab"), None, at(64_999)));
+        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(64_999)));
         assert_eq!((staged.onward.len(), due), (16, None));
     }
 
@@ -459,11 +536,11 @@ mod tests {
     fn nobody_waits_for_one_who_is_gone_or_may_not_drain() {
         let one = first("a");
         let two = next(&one, "b");
-        let (staged, due) = Stage::new(one.clone()).step(&two, &two, &around(&endpoints("b"), None, at(0)));
+        let (staged, due) = Stage::new(one.clone()).step(&two, &around(&endpoints("b"), None, at(0)));
         assert_eq!((staged.map, due), (two, None));
         let mut cut = next(&one, "Ab");
         cut.previous.clear();
-        let (staged, due) = Stage::new(one).step(&cut, &cut, &around(&endpoints("Ab"), Some(Duration::ZERO), at(0)));
+        let (staged, due) = Stage::new(one).step(&cut, &around(&endpoints("Ab"), Some(Duration::ZERO), at(0)));
         assert_eq!((staged.map, due), (cut, None));
     }
 
@@ -472,13 +549,13 @@ mod tests {
         let one = first("ab");
         let two = next(&one, "Abc");
         let mut stage = Stage::new(one);
-        stage.step(&two, &two, &around(&endpoints("Abc"), None, at(0)));
+        stage.step(&two, &prepared(&ending("Abc"), at(0)));
         let three = next(&two, "AbCd");
-        let (staged, _) = stage.step(&three, &three, &around(&endpoints("AbCd"), None, at(500)));
+        let (staged, _) = stage.step(&three, &prepared(&ending("AbCd"), at(500)));
         assert!(!owners(&staged).contains(['c', 'd']), "{}", owners(&staged));
-        let (staged, due) = stage.step(&three, &three, &around(&endpoints("AbCd"), None, at(1000)));
+        let (staged, due) = stage.step(&three, &prepared(&ending("AbCd"), at(1000)));
         assert!(!owners(&staged).contains('d') && due == Some(at(1500)), "{}", owners(&staged));
-        let (staged, _) = stage.step(&three, &three, &around(&endpoints("AbCd"), None, at(1500)));
+        let (staged, _) = stage.step(&three, &prepared(&ending("AbCd"), at(1500)));
         assert_eq!(staged.map, three);
     }
 
@@ -487,11 +564,11 @@ mod tests {
         let one = next(&first("a"), "Ab");
         let over = one.next(&endpoints("Ab"), 31, RULES, |_, _| true);
         let mut stage = Stage::new(one);
-        let (staged, due) = stage.step(&over, &over, &around(&endpoints("Ab"), None, at(0)));
+        let (staged, due) = stage.step(&over, &around(&endpoints("Ab"), None, at(0)));
         assert!(staged.map.previous.is_empty() && staged.onward.len() == 16 && due == Some(at(5000)));
-        let (staged, due) = stage.step(&over, &over, &around(&endpoints("b"), None, at(10)));
+        let (staged, due) = stage.step(&over, &around(&endpoints("b"), None, at(10)));
         assert!(staged.onward.is_empty() && due.is_none(), "who is gone passes nothing on");
-        let (staged, _) = stage.step(&over, &over, &around(&endpoints("b"), None, at(6000)));
+        let (staged, _) = stage.step(&over, &around(&endpoints("b"), None, at(6000)));
         assert!(staged.onward.is_empty());
     }
 
@@ -499,8 +576,7 @@ mod tests {
     fn who_stood_in_while_nothing_was_stored_keeps_its_connections() {
         let stored = first("ab");
         let step = |stage: &mut Stage, letters: &str, limit, seconds: u64| {
-            let (map, said) = (stored.bridge(&endpoints(letters)), stored.bridge_gone(&endpoints(letters)));
-            stage.step(&map, &said, &around(&endpoints(letters), limit, at(1000 * seconds))).0
+            stage.step(&stored, &around(&endpoints(letters), limit, at(1000 * seconds))).0
         };
         let flap = |limit| {
             let mut stage = Stage::new(stored.clone());
@@ -529,7 +605,7 @@ mod tests {
         let over = moved.next(&endpoints("abc"), 31, RULES, |_, _| true);
         let mut stage = Stage::new(stored.clone());
         let ask =
-            |stage: &mut Stage, map: &SharedMap, now| stage.step(map, map, &around(&endpoints("abc"), None, at(now))).0;
+            |stage: &mut Stage, map: &SharedMap, now| stage.step(map, &around(&endpoints("abc"), None, at(now))).0;
         ask(&mut stage, &stored, 0);
         ask(&mut stage, &moved, 5000);
         assert_eq!(ask(&mut stage, &over, 6000).map, over, "nothing is left");
@@ -547,13 +623,65 @@ mod tests {
             let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
             let around =
                 Circumstances { endpoints: &endpoints, limit: None, prepared: &prepared, now: at(milliseconds) };
-            owners(&stage.step(&two, &two, &around).0).contains('b')
+            owners(&stage.step(&two, &around).0).contains('b')
         };
         let mut stage = Stage::new(one);
         assert!(!follows(&mut stage, 1, 0) && !follows(&mut stage, 1, 1000), "prepared for something older");
         assert!(follows(&mut stage.clone(), 2, 1000));
         assert!(!follows(&mut stage, 1, 59_999));
         assert!(follows(&mut stage, 1, 60_000), "nothing is heard of it");
+    }
+
+    #[test]
+    fn who_is_not_ready_or_ends_is_left_when_all_are_prepared_but_not_much_later() {
+        let one = first("ab");
+        let two = next(&one, "Ab");
+        for all in [endpoints("Ab"), ending("Ab")] {
+            let left = |generation: u64, milliseconds| {
+                let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+                let mut stage = Stage::new(one.clone());
+                let mut step = |now| {
+                    let around = Circumstances { prepared: &prepared, ..around(&all, None, now) };
+                    owners(&stage.step(&two, &around).0)
+                };
+                step(at(0));
+                !step(at(milliseconds)).contains('a')
+            };
+            assert_eq!([left(2, 999), left(2, 1000), left(1, 4999), left(1, 5000)], [false, true, false, true]);
+        }
+    }
+
+    #[test]
+    fn without_a_word_of_the_writer_endpoints_are_left_the_sooner_the_surer_it_is() {
+        let stored = first("abc");
+        let left = |all: &[Endpoint], milliseconds| {
+            let mut stage = Stage::new(stored.clone());
+            stage.step(&stored, &around(&endpoints("abc"), None, at(0)));
+            stage.step(&stored, &around(all, None, at(0)));
+            let (prepared, _) = stage.step(&stored, &around(all, None, at(milliseconds)));
+            let (followed, _) = stage.step(&stored, &around(all, None, at(milliseconds + 1000)));
+            assert!(prepared.onward.is_empty() || owners(&prepared).contains('a'), "pods are prepared first");
+            !owners(&followed).contains('a')
+        };
+        assert_eq!([left(&endpoints("Abc"), 9999), left(&endpoints("Abc"), 10_000)], [false, true]);
+        assert_eq!([left(&ending("Abc"), 1999), left(&ending("Abc"), 2000)], [false, true]);
+        let gone = Stage::new(stored.clone()).step(&stored, &around(&endpoints("bc"), None, at(0))).0;
+        assert!(!owners(&gone).contains('a'));
+    }
+
+    #[test]
+    fn an_agent_that_starts_in_the_middle_of_a_change_waits_like_the_others() {
+        let two = next(&first("a"), "ab");
+        let follows = |letters: &str, generation: u64| {
+            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+            let (all, mut stage) = (endpoints(letters), Stage::new(two.clone()));
+            let around = Circumstances { prepared: &prepared, ..around(&all, None, at(0)) };
+            let (staged, due) = stage.step(&two, &around);
+            assert!(staged.onward.len() >= 16, "its pods are prepared at once");
+            (owners(&staged).contains('b'), due.is_some())
+        };
+        assert_eq!([follows("ab", 2), follows("ab", 1)], [(true, true), (false, true)]);
+        assert!(follows("Ab", 1).0, "nothing new goes to who is not ready");
     }
 
     #[test]
@@ -566,7 +694,7 @@ mod tests {
         let follows = |stage: &mut Stage, map: &SharedMap, generation: u64, milliseconds| {
             let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
             let around = Circumstances { prepared: &prepared, ..around(&all, None, at(milliseconds)) };
-            owners(&stage.step(map, map, &around).0).contains('b')
+            owners(&stage.step(map, &around).0).contains('b')
         };
         let mut stage = Stage::new(one);
         assert!(!follows(&mut stage, &two, 1, 0));
@@ -585,8 +713,8 @@ mod tests {
             let prepared = nodes.iter().map(|node| (node.to_string(), 2)).collect();
             let around = |now| Circumstances { endpoints: &endpoints, limit: None, prepared: &prepared, now };
             let mut stage = Stage::new(one.clone());
-            stage.step(&two, &two, &around(at(0)));
-            owners(&stage.step(&two, &two, &around(at(1000))).0).contains('b')
+            stage.step(&two, &around(at(0)));
+            owners(&stage.step(&two, &around(at(1000))).0).contains('b')
         };
         assert_eq!([follows(&["n1"]), follows(&["n2"]), follows(&["n1", "n2"])], [false, false, true]);
     }

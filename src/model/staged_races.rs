@@ -10,7 +10,7 @@ use crate::model::{Addresses, BucketCount};
 
 const RULES: DrainRules = DrainRules { limit: None, datagrams: Duration::from_secs(30) };
 /// Nodes hear of anything within this time, in milliseconds.
-const LATEST: u64 = 100;
+const LATEST: u64 = 500;
 /// How often the writer writes at most.
 const PER_MAP: u64 = 1000;
 const TICK: u64 = 20;
@@ -48,7 +48,8 @@ enum News {
 impl Known {
     fn new(endpoints: &[Endpoint], map: &SharedMap) -> Known {
         let stage = Stage::new(map.clone());
-        let staged = Staged { map: map.clone(), onward: Onward::new(), admitted: BTreeSet::new() };
+        let (admitted, unsettled) = (BTreeSet::new(), BTreeSet::new());
+        let staged = Staged { map: map.clone(), onward: Onward::new(), admitted, unsettled };
         Known { endpoints: endpoints.to_vec(), map: map.clone(), news: Vec::new(), stage, staged }
     }
 
@@ -71,10 +72,8 @@ impl Known {
                 News::Map(map) => self.map = map,
             }
         }
-        let map = self.map.bridge(&self.endpoints);
-        let said = self.map.bridge_gone(&self.endpoints);
         let around = Circumstances { endpoints: &self.endpoints, limit: None, prepared, now };
-        (self.staged, _) = self.stage.step(&map, &said, &around);
+        (self.staged, _) = self.stage.step(&self.map, &around);
     }
 }
 
@@ -86,6 +85,7 @@ fn endpoints(ready: &[bool]) -> Vec<Endpoint> {
         node: format!("n{n}"),
         addresses: Addresses::default(),
         eligible: *ready,
+        terminating: false,
     };
     ready.iter().enumerate().map(endpoint).collect()
 }

@@ -80,7 +80,7 @@ impl<'a> Lookup<'a> {
             return refuse(Why::Namespace);
         }
         let Some(node) = endpoint.node.as_deref() else { return refuse(Why::NoNode) };
-        Ok(Candidate { pod, node, address, condition: endpoint.condition })
+        Ok(Candidate { pod, node, address, condition: endpoint.condition, terminating: endpoint.terminating })
     }
 
     /// A pod in the node's network has the node's address; on the own node the pod says so itself.
@@ -105,6 +105,7 @@ struct Candidate<'a> {
     node: &'a str,
     address: IpAddr,
     condition: Condition,
+    terminating: bool,
 }
 
 /// Decides between two mentions of the same pod; the greatest holds. A pod that moves from one slice to another is in
@@ -243,5 +244,6 @@ fn endpoint(candidate: &Candidate<'_>, addresses: Addresses, service: &ServiceRe
         node: candidate.node.to_owned(),
         addresses,
         eligible,
+        terminating: candidate.terminating,
     }
 }

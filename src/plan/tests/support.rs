@@ -58,6 +58,7 @@ pub fn endpoint(n: u8, node: &str) -> Endpoint {
         node: node.to_owned(),
         addresses: IpAddr::from([10, 244, third, n]).into(),
         eligible: true,
+        terminating: false,
     }
 }
 

@@ -42,6 +42,8 @@ pub(in crate::state) struct EndpointRecord {
     pub node: Option<String>,
     /// Whether it can take connections.
     pub condition: Condition,
+    /// `conditions.terminating`.
+    pub terminating: bool,
 }
 
 /// A pod as an endpoint refers to it.
@@ -94,6 +96,7 @@ fn endpoint(endpoint: &Endpoint) -> EndpointRecord {
         pod: endpoint.target_ref.as_ref().and_then(pod),
         node: endpoint.node_name.clone().filter(|name| !name.is_empty()),
         condition: condition(endpoint.conditions.as_ref()),
+        terminating: endpoint.conditions.as_ref().and_then(|c| c.terminating).unwrap_or(false),
     }
 }
 

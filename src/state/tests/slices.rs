@@ -35,6 +35,7 @@ fn a_pod_has_everything_that_the_data_path_needs() {
         node: "worker-b".to_owned(),
         addresses: ip("10.244.2.1").into(),
         eligible: true,
+        terminating: false,
     };
     assert_eq!(pods(&resolved), [expected]);
 }

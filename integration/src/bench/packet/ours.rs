@@ -103,5 +103,6 @@ fn endpoint(site: &Site, n: u8) -> Endpoint {
         node: NODE.to_owned(),
         addresses: Addresses::from(site.endpoint(n)),
         eligible: true,
+        terminating: false,
     }
 }
