@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{Bucket, Drain, Endpoint, EndpointId, SharedMap};
+use super::{Bucket, Endpoint, EndpointId, SharedMap};
 
 /// What a change of owner waits for other nodes.
 pub const HOLD: Duration = Duration::from_secs(1);
@@ -189,9 +189,10 @@ impl Stage {
         if is_first {
             self.step_back(&map, around);
         }
-        let map = &self.remember(map, around);
+        let map = &map;
+        self.remember(map, around);
         self.follow(map, around);
-        let mut onward = map.onward();
+        let mut onward = self.onward(map);
         let unsettled = self.close(map, &mut onward, around);
         self.pass_on(onward, endpoints, now);
         let moves = self.moves.values().map(|one| one.until);
@@ -264,13 +265,15 @@ impl Stage {
         (map, due)
     }
 
-    /// The map with whoever this node has used and the map does not mention. Not for a moment only: maps and endpoints are
-    /// watched each by itself, and until both are there an owner may look as if it were gone.
-    fn remember(&mut self, mut map: SharedMap, around: &Circumstances<'_>) -> SharedMap {
+    /// Keeps whoever this node has used and the map does not mention. Not for a moment only: maps and endpoints are watched each by
+    /// itself, and until both are there an owner may look as if it were gone.
+    ///
+    /// They are asked after the owner, which keeps its connections even if no other node knows of them.
+    fn remember(&mut self, map: &SharedMap, around: &Circumstances<'_>) {
         let Circumstances { limit, now, .. } = *around;
         if self.used.flows != map.flows {
             self.remembered.clear();
-            return map;
+            return;
         }
         let until = now + limit.map_or(REMEMBERED, |limit| limit.min(REMEMBERED));
         let all = map.previous.iter().flat_map(|(bucket, drains)| drains.iter().map(move |drain| (*bucket, drain)));
@@ -283,25 +286,30 @@ impl Stage {
             let used = used.map(|used| (used.clone(), until));
             let used = used.filter(|_| self.unchanged.get(&bucket).is_some_and(|since| now - *since >= HOLD));
             let stays = |(id, until): &(EndpointId, Instant)| {
-                *until > now && !way(&map, bucket).contains(&id) && around.endpoint(id).is_some()
+                *until > now && !way(map, bucket).contains(&id) && around.endpoint(id).is_some()
             };
             let mut list: Vec<(EndpointId, Instant)> = before.into_iter().filter(stays).collect();
             list.extend(used.filter(stays).filter(|(used, _)| list.iter().all(|(id, _)| id != used)));
             list.drain(..list.len().saturating_sub(MOST_REMEMBERED));
-            if list.is_empty() {
-                continue;
+            if !list.is_empty() {
+                self.remembered.insert(bucket, list);
             }
-            let generation = map.generation;
-            let drain = |(id, _): &(EndpointId, Instant)| Drain {
-                endpoint: id.clone(),
-                since: 0,
-                generation,
-                datagrams: false,
-            };
-            map.previous.entry(bucket).or_default().extend(list.iter().map(drain));
-            self.remembered.insert(bucket, list);
         }
-        map
+    }
+
+    /// Who is asked, one after the other: those who have had the bucket, its owner, and those who stood in for it.
+    fn asked<'a>(&'a self, map: &'a SharedMap, bucket: Bucket) -> impl Iterator<Item = &'a EndpointId> {
+        way(map, bucket).into_iter().chain(self.remembered.get(&bucket).into_iter().flatten().map(|(id, _)| id))
+    }
+
+    /// Who passes on to whom by the map and by what this node remembers.
+    fn onward(&self, map: &SharedMap) -> Onward {
+        let mut onward = map.onward();
+        for bucket in self.remembered.keys() {
+            let row = self.asked(map, *bucket);
+            onward.extend(row.zip(self.asked(map, *bucket).skip(1)).map(|(a, b)| ((*bucket, a.clone()), b.clone())));
+        }
+        onward
     }
 
     fn follow(&mut self, map: &SharedMap, around: &Circumstances<'_>) {
@@ -361,7 +369,7 @@ impl Stage {
         let (now, mut unsettled) = (around.now, BTreeSet::new());
         let mut old = std::mem::take(&mut self.rows);
         for bucket in map.previous.keys() {
-            let way: Vec<EndpointId> = way(map, *bucket).into_iter().cloned().collect();
+            let way: Vec<EndpointId> = self.asked(map, *bucket).cloned().collect();
             let known = old.remove(bucket).filter(|row| row.way == way);
             let new = || Row { way, generation: map.generation, since: now, awaited: now };
             let mut row = known.unwrap_or_else(new);
@@ -585,17 +593,16 @@ mod tests {
             }
             let staged = step(&mut stage, "Ab", limit, 10);
             assert!(!owners(&staged).contains('a'));
-            (step(&mut stage, "ab", limit, 20), stage)
+            let before: Onward = staged.onward.into_iter().filter(|((_, from), _)| from.as_str() == "a").collect();
+            (before, step(&mut stage, "ab", limit, 20), stage)
         };
-        let (prepared, mut stage) = flap(None);
-        assert!(!owners(&prepared).contains('a'), "pods are prepared first");
-        assert!(prepared.onward.values().any(|to| to.as_str() == "a"));
-        let staged = step(&mut stage, "ab", None, 21);
-        assert_eq!(staged.map.owners, stored.owners);
-        let drains: BTreeSet<&str> = staged.map.previous.values().flatten().map(|d| d.endpoint.as_str()).collect();
-        assert_eq!((staged.map.previous.len(), drains), (8, ["b"].into()));
-        assert!(step(&mut stage.clone(), "a", None, 26).map.previous.is_empty(), "its pod is gone");
-        assert!(step(&mut stage, "ab", None, 20 + REMEMBERED.as_secs()).map.previous.is_empty());
+        let (before, staged, mut stage) = flap(None);
+        assert_eq!(staged.map, stored, "the owner is asked first, whoever else knows of the stand-in");
+        assert_eq!((before.len(), &staged.onward), (8, &before), "it passes on as it did");
+        step(&mut stage.clone(), "a", None, 26);
+        assert!(step(&mut stage.clone(), "a", None, 26).onward.is_empty(), "the stand-in's pod is gone");
+        step(&mut stage, "ab", None, 20 + REMEMBERED.as_secs());
+        assert!(step(&mut stage, "ab", None, 25 + REMEMBERED.as_secs()).onward.is_empty());
         // A map that is read before the endpoints that it is made for.
         let mut stage = Stage::new(stored.bridge(&endpoints("b")));
         step(&mut stage, "b", None, 0);
@@ -610,8 +617,8 @@ mod tests {
         ask(&mut stage, &moved, 5000);
         assert_eq!(ask(&mut stage, &over, 6000).map, over, "nothing is left");
         // A Service that wants connections cut.
-        let (staged, _) = flap(Some(Duration::ZERO));
-        assert_eq!(staged.map.previous.len(), 0);
+        let (before, staged, _) = flap(Some(Duration::ZERO));
+        assert!(before.is_empty() && staged.onward.is_empty() && staged.map.previous.is_empty());
     }
 
     #[test]
