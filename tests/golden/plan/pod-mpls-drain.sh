@@ -57,6 +57,31 @@ add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served
 add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #4355cfac"
 add table ip kube_service_tunnel
 add map ip kube_service_tunnel onward { type ipv4_addr . mark : ipv4_addr; }
+add table ip6 kube_service_tunnel
+add map ip6 kube_service_tunnel onward { type ipv6_addr . mark : ipv6_addr; }
+EOF
+ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
+sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
+sysctl -w net/ipv4/conf/lo/rp_filter=2
+sysctl -w net/ipv4/conf/eth0/arp_ignore=1
+sysctl -w net/ipv4/conf/eth0/arp_announce=2
+sysctl -w net/mpls/conf/eth0/input=1
+sysctl -w net/mpls/platform_labels=101
+sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
+sysctl -w net/ipv6/conf/lo/disable_ipv6=0
+ip link set kst-vxlan up
+ip address add 192.0.2.10/32 dev kst-vxlan proto 107
+ip address add 192.0.2.10/32 dev lo proto 107
+ip address add 2001:db8::10/128 dev lo nodad preferred_lft 0 proto 107
+ip -f mpls route replace 100 dev lo protocol 107
+ip nexthop replace id 1795162112 encap ip id 0 src 10.244.1.2 dst 10.244.2.3 ttl 64 dev kst-vxlan protocol 107
+ip -6 nexthop replace id 1795162113 encap ip id 0 src 10.244.1.2 dst 10.244.2.3 ttl 64 dev kst-vxlan protocol 107
+ip route replace 250.244.2.3/32 table 10000 nhid 1795162112 mtu 65520 protocol 107
+ip route replace 100::af4:203/128 table 10000 nhid 1795162113 mtu lock 65520 protocol 107
+ip -6 rule add priority 101 lookup 10000 protocol 107
+ip rule add priority 101 lookup 10000 protocol 107
+nft -f - <<'EOF'
+add element ip kube_service_tunnel onward { 192.0.2.10 . 133 : 250.244.2.3 }
 add chain ip kube_service_tunnel about
 add chain ip kube_service_tunnel onward
 add chain ip kube_service_tunnel onward_error
@@ -84,8 +109,7 @@ add rule ip kube_service_tunnel stray_error socket wildcard 1 goto onward_error 
 add rule ip kube_service_tunnel stray_error socket transparent 0 return comment "being opened or closed #811b317c"
 add rule ip kube_service_tunnel stray_error socket transparent 1 return comment "being opened or closed #042606a9"
 add rule ip kube_service_tunnel stray_error goto onward_error comment "no socket at all #c834bb94"
-add table ip6 kube_service_tunnel
-add map ip6 kube_service_tunnel onward { type ipv6_addr . mark : ipv6_addr; }
+add element ip6 kube_service_tunnel onward { 2001:db8::10 . 133 : 100::af4:203 }
 add chain ip6 kube_service_tunnel about
 add chain ip6 kube_service_tunnel onward
 add chain ip6 kube_service_tunnel onward_error
@@ -113,30 +137,6 @@ add rule ip6 kube_service_tunnel stray_error socket wildcard 1 goto onward_error
 add rule ip6 kube_service_tunnel stray_error socket transparent 0 return comment "being opened or closed #811b317c"
 add rule ip6 kube_service_tunnel stray_error socket transparent 1 return comment "being opened or closed #042606a9"
 add rule ip6 kube_service_tunnel stray_error goto onward_error comment "no socket at all #c834bb94"
-EOF
-ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
-sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
-sysctl -w net/ipv4/conf/lo/rp_filter=2
-sysctl -w net/ipv4/conf/eth0/arp_ignore=1
-sysctl -w net/ipv4/conf/eth0/arp_announce=2
-sysctl -w net/mpls/conf/eth0/input=1
-sysctl -w net/mpls/platform_labels=101
-sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
-sysctl -w net/ipv6/conf/lo/disable_ipv6=0
-ip link set kst-vxlan up
-ip address add 192.0.2.10/32 dev kst-vxlan proto 107
-ip address add 192.0.2.10/32 dev lo proto 107
-ip address add 2001:db8::10/128 dev lo nodad preferred_lft 0 proto 107
-ip -f mpls route replace 100 dev lo protocol 107
-ip nexthop replace id 1795162112 encap ip id 0 src 10.244.1.2 dst 10.244.2.3 ttl 64 dev kst-vxlan protocol 107
-ip -6 nexthop replace id 1795162113 encap ip id 0 src 10.244.1.2 dst 10.244.2.3 ttl 64 dev kst-vxlan protocol 107
-ip route replace 250.244.2.3/32 table 10000 nhid 1795162112 mtu 65520 protocol 107
-ip route replace 100::af4:203/128 table 10000 nhid 1795162113 mtu lock 65520 protocol 107
-ip -6 rule add priority 101 lookup 10000 protocol 107
-ip rule add priority 101 lookup 10000 protocol 107
-nft -f - <<'EOF'
-add element ip kube_service_tunnel onward { 192.0.2.10 . 133 : 250.244.2.3 }
-add element ip6 kube_service_tunnel onward { 2001:db8::10 . 133 : 100::af4:203 }
 add element inet kube_service_tunnel vips { 192.0.2.10 }
 add element inet kube_service_tunnel vips6 { 2001:db8::10 }
 EOF
