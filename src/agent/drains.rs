@@ -20,7 +20,7 @@ use crate::state::report::{Drained, NodeReport};
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// For how long there must be no connection: an ingress node that has not heard of the change yet may still open one.
-const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The buckets of one VIP that one pod of this node lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +163,8 @@ mod tests {
             over.iter().map(|drained| (drained.bucket.number(), drained.generation)).collect::<Vec<_>>()
         };
         assert_eq!(look(&one, &drains, 0), []);
-        assert_eq!(look(&one, &drains, 14), []);
-        assert_eq!(look(&one, &drains, 15), [(4, 2)]);
+        assert_eq!(look(&one, &drains, 9), []);
+        assert_eq!(look(&one, &drains, 10), [(4, 2)]);
         assert_eq!(look(&none, &drains, 20), [(4, 2)]);
         assert_eq!(look(&none, &draining(&[(3, 5), (4, 2)]), 36), [(4, 2)], "another decision counts anew");
         assert_eq!(look(&none, &draining(&[(3, 5)]), 51), [(3, 5)]);

@@ -197,7 +197,8 @@ impl Agent {
     }
 
     fn tell_what_is_prepared(&self, cluster: &Cluster) {
-        let now = prepared(cluster, &self.settings.node_name, |uid| self.status.is_done(uid));
+        let before = self.report.borrow().prepared.clone();
+        let now = prepared(cluster, &self.settings.node_name, &before, |uid| self.status.is_done(uid));
         send_part(&self.report, |report| &mut report.prepared, now);
     }
 

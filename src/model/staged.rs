@@ -31,8 +31,8 @@ pub const URGENT: Duration = Duration::from_secs(5);
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for endpoints that are about to end: they do not come back, so whoever bridges decides as the writer will.
 pub const PATIENCE_AT_THE_END: Duration = Duration::from_secs(2);
-/// What the end of a drain waits for other nodes.
-pub const LINGER: Duration = Duration::from_secs(5);
+/// What the end of a drain waits for other nodes: one with much to do takes seconds to follow.
+pub const LINGER: Duration = Duration::from_secs(10);
 
 /// What a pod waits before it passes on to another one than before, who has to be ready for it.
 pub const RELINK: Duration = Duration::from_millis(500);
@@ -526,17 +526,17 @@ mod tests {
         let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(4999)));
         assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(5000))));
         let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(5000)));
-        assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(10_000))));
+        assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(15_000))));
         let prepared = BTreeMap::from([("n1".to_owned(), 2)]);
         let all = ending("Ab");
         let heard = |now| Circumstances { prepared: &prepared, ..around(&all, None, now) };
-        let (staged, due) = stage.clone().step(&two, &heard(at(10_000)));
+        let (staged, due) = stage.clone().step(&two, &heard(at(15_000)));
         assert_eq!((staged.onward.len(), staged.admitted.len(), due), (16, 1, None));
         // Other nodes may know this owner as a ready one, and wait for what nobody reports.
         stage.step(&two, &around(&ending("Ab"), None, at(59_999)));
         let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(60_000)));
-        assert_eq!((staged.onward.len(), due), (32, Some(at(64_999))));
-        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(64_999)));
+        assert_eq!((staged.onward.len(), due), (32, Some(at(69_999))));
+        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(69_999)));
         assert_eq!((staged.onward.len(), due), (16, None));
     }
 
@@ -573,10 +573,10 @@ mod tests {
         let over = one.next(&endpoints("Ab"), 31, RULES, |_, _| true);
         let mut stage = Stage::new(one);
         let (staged, due) = stage.step(&over, &around(&endpoints("Ab"), None, at(0)));
-        assert!(staged.map.previous.is_empty() && staged.onward.len() == 16 && due == Some(at(5000)));
+        assert!(staged.map.previous.is_empty() && staged.onward.len() == 16 && due == Some(at(10_000)));
         let (staged, due) = stage.step(&over, &around(&endpoints("b"), None, at(10)));
         assert!(staged.onward.is_empty() && due.is_none(), "who is gone passes nothing on");
-        let (staged, _) = stage.step(&over, &around(&endpoints("b"), None, at(6000)));
+        let (staged, _) = stage.step(&over, &around(&endpoints("b"), None, at(11_000)));
         assert!(staged.onward.is_empty());
     }
 
@@ -599,10 +599,10 @@ mod tests {
         let (before, staged, mut stage) = flap(None);
         assert_eq!(staged.map, stored, "the owner is asked first, whoever else knows of the stand-in");
         assert_eq!((before.len(), &staged.onward), (8, &before), "it passes on as it did");
-        step(&mut stage.clone(), "a", None, 26);
-        assert!(step(&mut stage.clone(), "a", None, 26).onward.is_empty(), "the stand-in's pod is gone");
+        step(&mut stage.clone(), "a", None, 31);
+        assert!(step(&mut stage.clone(), "a", None, 31).onward.is_empty(), "the stand-in's pod is gone");
         step(&mut stage, "ab", None, 20 + REMEMBERED.as_secs());
-        assert!(step(&mut stage, "ab", None, 25 + REMEMBERED.as_secs()).onward.is_empty());
+        assert!(step(&mut stage, "ab", None, 30 + REMEMBERED.as_secs()).onward.is_empty());
         // A map that is read before the endpoints that it is made for.
         let mut stage = Stage::new(stored.bridge(&endpoints("b")));
         step(&mut stage, "b", None, 0);
