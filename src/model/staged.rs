@@ -2,9 +2,10 @@
 //!
 //! A bucket that leaves an endpoint which stays drains: that endpoint's pod must pass on what it does not know before the
 //! first packet of the new owner comes by it, and the new owner's pod must take it, on nodes that learn of the change at
-//! other moments. So pods are prepared at once, ingress nodes follow [`HOLD`] later, and pods keep passing on for
-//! [`LINGER`] after the end. Where the former owner is gone there is nothing to wait for. Where it is ready for new connections,
-//! ingress nodes can wait longer, for [`PREPARATION`], until the nodes of all pods concerned have reported that they are done.
+//! other moments. So pods are prepared at once, ingress nodes follow when the nodes of all pods concerned have reported that they
+//! are done, but not before [`HOLD`], and pods keep passing on for [`LINGER`] after the end. Nodes that do not report are waited
+//! for as long as the former owner can take new connections: [`PREPARATION`] where it is ready for them, [`URGENT`] where it is
+//! not. Where it is gone there is nothing to wait for.
 //!
 //! When changes follow each other quickly, ingress nodes are at different ones for a while, and packets come in at different
 //! pods. Until that is over the last pod asks the first, so that it does not matter where the first question is put: a pod
@@ -12,7 +13,8 @@
 //!
 //! While no controller writes, nodes bridge: a pod that is not ready for a while and then ready again has its buckets back,
 //! and nothing stored says who had them meanwhile. Nodes remember it by themselves, for [`REMEMBERED`] at most, and as long as
-//! they run: all of them have seen the same.
+//! they run. The owner is asked before those who stood in, so that a node which remembers somebody alone does the owner's
+//! connections no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -129,15 +131,10 @@ impl Circumstances<'_> {
     /// How long a change, first said in this generation, waits for the nodes of those who are asked from then on, of whom
     /// `old` is the present owner.
     fn hold(&self, map: &SharedMap, bucket: Bucket, old: &EndpointId, generation: u64) -> Duration {
-        match self.endpoint(old) {
-            Some(old) if self.awaits_nodes(map, bucket, generation) => {
-                if old.eligible {
-                    PREPARATION
-                } else {
-                    URGENT
-                }
-            }
-            _ => HOLD,
+        match self.endpoint(old).filter(|_| self.awaits_nodes(map, bucket, generation)) {
+            Some(old) if old.eligible => PREPARATION,
+            Some(_) => URGENT,
+            None => HOLD,
         }
     }
 
@@ -249,8 +246,8 @@ impl Stage {
                 (_, false) => PATIENCE,
             };
             let known = known.get(&id).filter(|_| generation == stored.generation);
-            let until = known.copied().unwrap_or(now + patience);
-            (id, if endpoint.terminating { until.min(now + PATIENCE_AT_THE_END) } else { until })
+            let until = known.map_or(now + patience, |known| (*known).min(now + patience));
+            (id, until)
         };
         let until = endpoints.iter().filter(|endpoint| !endpoint.eligible).map(until).collect();
         self.unsaid = (stored.generation, until);
@@ -306,8 +303,9 @@ impl Stage {
     fn onward(&self, map: &SharedMap) -> Onward {
         let mut onward = map.onward();
         for bucket in self.remembered.keys() {
-            let row = self.asked(map, *bucket);
-            onward.extend(row.zip(self.asked(map, *bucket).skip(1)).map(|(a, b)| ((*bucket, a.clone()), b.clone())));
+            let row: Vec<&EndpointId> = self.asked(map, *bucket).collect();
+            let pairs = row.iter().zip(row.iter().skip(1));
+            onward.extend(pairs.map(|(from, to)| ((*bucket, (*from).clone()), (*to).clone())));
         }
         onward
     }

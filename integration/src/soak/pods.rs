@@ -13,7 +13,7 @@ use super::traffic::Traffic;
 use crate::lab::PodSpec;
 
 /// How often it is looked at whether pods can end.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// A pod that has been told to end.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use super::System;
 use super::fault::Fault;
 use super::pace::Pace;
-use super::pods::Ending;
+use super::pods::{Ending, LOOK};
 use super::stage::{FEW, INGRESS, PATIENCE, StageSpec, WORKERS};
 use super::traffic::{Counts, Traffic, TrafficSpec};
 use crate::lab::{Lab, LabSpec, NodeSpec, PodSpec, nft};
@@ -120,7 +120,7 @@ impl PeerStage {
 
     async fn all_ended(&mut self) -> Result<()> {
         while !self.ending.is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK).await;
             let (traffic, pace) = (&self.traffic, self.pace);
             let done: Vec<Ending> = self.ending.extract_if(.., |pod| pod.is_done(pace, traffic)).collect();
             for pod in &done {
