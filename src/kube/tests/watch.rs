@@ -16,11 +16,12 @@ const SERVICES: &str = "/api/v1/services";
 
 fn pace() -> Pace {
     Pace {
-        answer: Duration::from_millis(300),
+        answer: Duration::from_millis(1500),
         quiet: Duration::from_millis(200),
         settled: Duration::from_millis(50),
         retry: Duration::from_millis(10),
         retry_limit: Duration::from_millis(40),
+        useless_limit: Duration::from_millis(40),
         busy_limit: Duration::from_millis(40),
         ..Pace::default()
     }
@@ -357,6 +358,22 @@ async fn a_watch_that_ends_at_once_is_not_repeated_without_a_pause() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let watches = versions(&server).len();
     assert!((2..60).contains(&watches), "{watches}");
+}
+
+#[tokio::test]
+async fn a_server_that_grants_watches_and_keeps_none_open_is_asked_more_often_than_one_that_refuses() {
+    // Were all failures counted alike, the last of them would be followed by a wait of minutes.
+    let server = scripted(|n, _| match n {
+        0 | 45.. => None,
+        44 => Some(Reply::Stream(vec![event("ADDED", &service("a", "7"))], After::Hold)),
+        n if n % 3 == 0 => Some(Reply::Json(503, status(503, "ServiceUnavailable"))),
+        n if n % 3 == 1 => Some(Reply::Stream(Vec::new(), After::Break)),
+        _ => Some(Reply::Stream(Vec::new(), After::End)),
+    })
+    .await;
+    let pace = Pace { retry_limit: Duration::from_secs(3600), ..pace() };
+    let mut changes = watch_at(&server.client(), SCOPE, CancellationToken::new(), pace);
+    assert_eq!(next(&mut changes, 3).await, ["init", "done", "apply a"]);
 }
 
 #[tokio::test]

@@ -42,7 +42,12 @@ pub(super) struct Follower<K> {
     version: Option<String>,
     /// Watches in a row that brought nothing and may have failed because of the version.
     doubts: u32,
+    /// Whether the last request was a watch, and was granted.
+    granted: bool,
+    /// For requests that are refused or not answered.
     backoff: Backoff,
+    /// For watches that are granted and bring nothing, and for versions that have expired.
+    useless: Backoff,
     outage: Outage,
     unreadable: Unreadable,
 }
@@ -109,7 +114,9 @@ where
             pace,
             version: None,
             doubts: 0,
+            granted: false,
             backoff: Backoff::new(pace.retry, pace.retry_limit),
+            useless: Backoff::new(pace.retry, pace.useless_limit),
             outage: Outage::new(format!("watch {}", K::KIND)),
             unreadable: Unreadable::new(K::KIND),
         }
@@ -137,29 +144,48 @@ where
     /// Goes on until nobody wants the changes any more.
     pub(super) async fn run(mut self) {
         loop {
+            self.granted = false;
             let ended = match self.version.clone() {
                 None => self.list().await,
                 Some(version) => self.watch(&version).await,
             };
-            let is_busy = matches!(&ended, Err(Ended::Status(status)) if status.code == 429);
-            match ended {
+            let pause = match ended {
                 Ok(()) => continue,
                 Err(Ended::Unwanted) => return,
-                Err(Ended::Expired) => {
-                    debug!(kind = K::KIND, "version has expired, listing again");
-                    self.version = None;
-                }
                 Err(error) => {
-                    if self.refused(&error).await.is_err() {
+                    let pause = self.pause(&error);
+                    if self.failed(error).await.is_err() {
                         return;
                     }
-                    self.doubt(error.doubts_version());
-                    self.outage.failed(&error);
+                    pause
                 }
-            }
-            let limit = if is_busy { self.pace.busy_limit } else { self.pace.retry_limit };
-            sleep(self.backoff.failed_within(limit)).await;
+            };
+            sleep(pause).await;
         }
+    }
+
+    /// How long to wait after a failure. From a server that grants watches but keeps none open, one hears of changes only
+    /// by asking again, so that waits are shorter there.
+    fn pause(&mut self, error: &Ended) -> Duration {
+        match error {
+            // A list costs the server more than a watch.
+            Ended::Expired => self.useless.failed_within(self.pace.retry_limit),
+            Ended::Status(status) if status.code == 429 => self.backoff.failed_within(self.pace.busy_limit),
+            _ if self.granted => self.useless.failed(),
+            _ => self.backoff.failed(),
+        }
+    }
+
+    async fn failed(&mut self, error: Ended) -> Result<(), Ended> {
+        if matches!(error, Ended::Expired) {
+            debug!(kind = K::KIND, "version has expired, listing again");
+            self.version = None;
+            return Ok(());
+        }
+        self.refused(&error).await?;
+        self.doubt(error.doubts_version());
+        self.outage.failed(&error);
+        Ok(())
     }
 
     /// Counts refusals of the first list, and gives an empty one in its place.
@@ -247,6 +273,8 @@ where
         let api = self.api.clone();
         let stream = timeout(self.pace.answer, api.watch(&params, version)).await;
         let stream = stream.map_err(|_| Ended::NoAnswer(self.pace.answer))??;
+        self.granted = true;
+        self.backoff.succeeded();
         let begun = Instant::now();
         self.events(stream).await?;
         if begun.elapsed() < self.pace.settled && self.version.as_deref() == Some(version) {
@@ -280,6 +308,7 @@ where
 
     fn works(&mut self) {
         self.backoff.succeeded();
+        self.useless.succeeded();
         self.outage.over();
     }
 

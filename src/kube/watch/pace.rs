@@ -18,7 +18,9 @@ pub(in crate::kube) struct Pace {
     pub(in crate::kube) retry: Duration,
     /// Longest wait after a failure: news that are late by more than a few seconds cost connections.
     pub(in crate::kube) retry_limit: Duration,
-    /// The same while the server says that it has too much to do (429).
+    /// Longest wait after a watch that was granted and ended at once, without news.
+    pub(in crate::kube) useless_limit: Duration,
+    /// Longest wait while the server says that it has too much to do (429).
     pub(in crate::kube) busy_limit: Duration,
     /// Objects per page of a list.
     pub(in crate::kube) page: u32,
@@ -33,6 +35,7 @@ impl Default for Pace {
             settled: Duration::from_secs(2),
             retry: Duration::from_millis(800),
             retry_limit: Duration::from_secs(5),
+            useless_limit: Duration::from_secs(2),
             busy_limit: Duration::from_secs(30),
             page: 500,
         }
