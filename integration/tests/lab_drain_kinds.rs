@@ -159,6 +159,9 @@ async fn vxlan_a_pod_that_ends_gracefully_keeps_its_connections_to_the_end() -> 
     let mut new = Held::open(&world, VIP, 31_000, OPEN).await?;
     ensure!(new.count("echo-1") == 0, "echo-1 is going, and gets new connections");
     held.stay(&world).await?;
+    // No packet of others goes by it, so that nobody has to hear in time that it is gone.
+    World::run_in(world.lab.pod("echo-1")?.netns(), "ip link set eth0 down")?;
+    new.stay(&world).await?;
     world.remove_pod("echo-1").await?;
     world.stored_map(SERVICE, |map| drains(map).next().is_none()).await?;
     world.converged().await?;

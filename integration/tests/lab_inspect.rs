@@ -149,12 +149,12 @@ async fn vxlan_draining_is_shown_with_its_connections() -> Result<()> {
     let drained: u64 = drains.filter(|d| d["endpoint"] == echo3["id"]).filter_map(|d| d["connections"].as_u64()).sum();
     ensure!(drained == mine.len() as u64, "{vip:#}");
 
-    // Open connections and new ones go different ways, and the trace says both.
+    // Both open connections and new ones go to the owner, and the trace says whom it asks.
     let source = mine.first().context("echo-3 has none")?;
     let trace = json(&world, "ing2", &format!("trace {source} {}", echo_at(VIP)?))?;
-    let names =
-        |hop: &Value, pod: &str| hop["endpoint"].as_str().is_some_and(|e| e.starts_with(&format!("default/{pod} ")));
-    ensure!(names(&trace["drainsFrom"], "echo-3") && !names(&trace["owner"], "echo-3"), "{trace:#}");
+    let is_echo3 = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("default/echo-3 "));
+    ensure!(trace["drainsFrom"].is_null() && !is_echo3(&trace["owner"]["endpoint"]), "{trace:#}");
+    ensure!(is_echo3(&trace["then"][0]), "{trace:#}");
     ensure!(trace["disagreements"] == serde_json::json!([]), "{trace:#}");
     let (text, _, _) = run(&world, "ing1", "status")?;
     ensure!(text.contains("not ready") && text.contains("default/echo-3"), "{text}");

@@ -27,7 +27,7 @@ use crate::netns::Netns;
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::report::NodeReport;
-use crate::state::{Index, Resolved, Settings, resolve};
+use crate::state::{Index, Prepared, Resolved, Settings, resolve};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -158,6 +158,9 @@ impl Agent {
         let now = tokio::time::Instant::now();
         // Who is prepared changes when buckets follow, and nothing else.
         let prepared = std::mem::take(&mut resolved.prepared);
+        if self.last.is_none() {
+            self.take_up_report(&prepared);
+        }
         self.staged.stage(&mut resolved.cluster, &prepared, self.dispatcher.flows(), now);
         // Otherwise routers follow nothing that this node announces.
         if self.config.kernel.announce_table.is_some() {
@@ -194,6 +197,13 @@ impl Agent {
         let problems = self.problems();
         self.metrics.problems(&problems);
         self.reporter.report(problems);
+    }
+
+    /// What an agent before this one has made is still there.
+    fn take_up_report(&self, prepared: &Prepared) {
+        let node = &self.settings.node_name;
+        let of_node = prepared.iter().filter_map(|(service, nodes)| Some((service.clone(), *nodes.get(node)?)));
+        self.report.send_modify(|report| report.prepared = of_node.collect());
     }
 
     fn tell_what_is_prepared(&self, cluster: &Cluster) {

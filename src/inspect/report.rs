@@ -86,6 +86,9 @@ pub struct VipStatus {
     pub endpoints: Vec<EndpointStatus>,
     /// Who had a bucket before, and may have connections of it, the first owner first.
     pub draining: BTreeMap<u32, Vec<DrainStatus>>,
+    /// Who of them is asked first for open connections, where that is not the owner: its node may not be prepared.
+    #[serde(default)]
+    pub asked_first: BTreeMap<u32, String>,
 }
 
 /// One endpoint of a VIP.

@@ -147,6 +147,7 @@ impl<'a> Seen<'a> {
             announced: self.announces(address),
             endpoints: Vec::new(),
             draining: BTreeMap::new(),
+            asked_first: BTreeMap::new(),
         };
         let field = flows.and_then(|flows| self.mark_field(Family::of(address), flows));
         let (Some(flows), Some(field)) = (flows, field) else { return vip };
@@ -166,10 +167,13 @@ impl<'a> Seen<'a> {
         for bucket in flows.buckets.iter() {
             owners.extend(of_mark(field.mark(bucket)).map(|id| (bucket, id)));
             let (mark, previous) = (field.mark(bucket), field.mark_previous(bucket));
-            if self.diverts(address, mark, true)
+            let [connections, datagrams] = [true, false].map(|tcp| self.diverts(address, mark, tcp));
+            if (connections || datagrams)
                 && let Some(endpoint) = of_mark(previous)
             {
-                let datagrams = self.diverts(address, mark, false);
+                if connections {
+                    vip.asked_first.insert(bucket.number(), endpoint.clone());
+                }
                 let drain = DrainStatus { endpoint, since: None, datagrams, connections: None };
                 vip.draining.insert(bucket.number(), vec![drain]);
             }

@@ -13,7 +13,7 @@ use crate::plan::nft::ObservedHash;
 use crate::plan::node::desired_node;
 use crate::plan::observed::ObservedRoute;
 use crate::plan::tests::fake::FakeKernel;
-use crate::plan::tests::support::{cluster, draining_vip, endpoint, ip, routes, settings, vip};
+use crate::plan::tests::support::{cluster, draining_vip, endpoint, ip, routes, settings, unprepared, vip};
 use crate::plan::{Observed, RouteKey};
 
 const VIP: &str = "192.0.2.10";
@@ -144,7 +144,7 @@ fn outer(trace: &Trace) -> String {
 fn drains_are_seen_by_both_and_traced_in_their_order() {
     let unready = Endpoint { eligible: false, ..endpoint(2, "n1") };
     let vip = draining_vip(VIP, Mode::Gre, vec![unready, endpoint(3, "n2")], &[endpoint(2, "n1"), endpoint(3, "n2")]);
-    let cluster = cluster(vec![vip]);
+    let cluster = cluster(vec![unprepared(vip)]);
     let observed = kernel(&cluster);
     let (meant, found) = (known(&cluster), Seen::new(&observed).status());
     let buckets = |status: &NodeStatus| status.vips[0].draining.keys().copied().collect::<Vec<_>>();
@@ -159,7 +159,33 @@ fn drains_are_seen_by_both_and_traced_in_their_order() {
         assert_eq!(first.endpoint.as_deref(), Some("default/echo-2 (10.244.1.2)"));
         assert_eq!(trace.owner.endpoint.as_deref(), Some("default/echo-3 (10.244.2.3)"));
         assert_ne!(first.table, trace.owner.table);
+        assert_eq!(trace.then, ["default/echo-3 (10.244.2.3)"]);
     }
+}
+
+#[test]
+fn an_owner_that_is_prepared_is_asked_first() {
+    let unready = Endpoint { eligible: false, ..endpoint(2, "n1") };
+    let vip = draining_vip(VIP, Mode::Gre, vec![unready, endpoint(3, "n2")], &[endpoint(2, "n1"), endpoint(3, "n2")]);
+    let cluster = cluster(vec![vip]);
+    let observed = kernel(&cluster);
+    let (status, seen) = (known(&cluster), Seen::new(&observed));
+    let of = |protocol| {
+        let all = (4000..4100).map(|port| TracedFlow { protocol, ..flow(port) });
+        let all = all.map(|flow| trace(&flow, &status, &seen, &Honest(&observed)).unwrap()).collect::<Vec<_>>();
+        assert!(all.iter().all(|trace| trace.disagreements.is_empty()), "{all:?}");
+        all
+    };
+    let (tcp, udp) = (of(Protocol::Tcp), of(Protocol::Udp));
+    assert!(tcp.iter().all(|trace| trace.drains_from.is_none()) && udp.iter().all(|trace| trace.then.is_empty()));
+    for (tcp, udp) in tcp.iter().zip(udp) {
+        assert_eq!(tcp.owner.endpoint.as_deref(), Some("default/echo-3 (10.244.2.3)"));
+        assert_eq!(tcp.then.is_empty(), udp.drains_from.is_none(), "datagrams go to who is asked next");
+    }
+    let some = tcp.iter().find(|trace| !trace.then.is_empty()).unwrap();
+    assert!(
+        text::trace(some).contains("then           default/echo-2 (10.244.1.2), for connections that are not its own")
+    );
 }
 
 #[test]

@@ -113,19 +113,23 @@ pub fn trace(trace: &Trace) -> String {
     lines.extend(trace.service.clone().map(|service| ("service", service)));
     lines.push(("bucket", format!("{} ({})", trace.bucket, trace.hash)));
     if let Some(first) = &trace.drains_from {
-        lines.push(("drains", "packets that open no TCP connection go here first:".to_owned()));
+        lines.push(("drains", "packets that open no connection go here first:".to_owned()));
         lines.extend(hop(first));
-        let next = trace.then.iter().map(String::as_str).chain(trace.owner.endpoint.as_deref());
-        let next: Vec<&str> = next.collect();
-        lines.push(("then", format!("{}, for connections that are not its own", next.join(", then "))));
-        lines.push(("opens", "packets that open a TCP connection go here:".to_owned()));
+        lines.extend(then(trace));
+        lines.push(("owner", "the others go here:".to_owned()));
     }
     lines.extend(hop(&trace.owner));
+    lines.extend(then(trace).filter(|_| trace.drains_from.is_none()));
     if trace.disagreements.is_empty() {
         lines.push(("kernel", "agrees".to_owned()));
     }
     lines.extend(trace.disagreements.iter().map(|line| ("DISAGREES", line.clone())));
     lines.iter().map(|(what, text)| format!("{what:<14} {text}\n")).collect()
+}
+
+fn then(trace: &Trace) -> Option<(&'static str, String)> {
+    let next = trace.then.join(", then ");
+    (!next.is_empty()).then(|| ("then", format!("{next}, for connections that are not its own")))
 }
 
 fn hop(hop: &Hop) -> Vec<(&'static str, String)> {

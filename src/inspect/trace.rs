@@ -44,11 +44,11 @@ pub struct Trace {
     pub hash: String,
     /// The bucket that it comes to.
     pub bucket: u32,
-    /// Where a packet goes that opens a connection, or any packet while the bucket does not drain.
+    /// Where its packets go; those at least that open a connection.
     pub owner: Hop,
-    /// Where packets of open connections go first, while the bucket drains; that pod passes on what it does not know.
+    /// Where the others go first while the bucket drains, if that is not the owner.
     pub drains_from: Option<Hop>,
-    /// Who is asked after that, up to the owner.
+    /// Who is asked after that for connections that a pod does not have: each passes on what it does not know.
     pub then: Vec<String>,
     /// Who disagrees with whom, a line each; empty: all agree.
     pub disagreements: Vec<String>,
@@ -127,7 +127,15 @@ pub fn trace(traced: &TracedFlow, status: &NodeStatus, seen: &Seen<'_>, kernel: 
     let drains = vip.draining.get(&bucket.number()).map_or(&[][..], Vec::as_slice);
     let drains_from = tracer.drain(bucket, drains, traced.protocol);
     let name = |drain: &DrainStatus| vip.endpoint(&drain.endpoint).map_or(drain.endpoint.clone(), EndpointStatus::name);
-    let then = drains.iter().skip(1).filter(|_| drains_from.is_some()).map(name).collect();
+    let mut then: Vec<String> = match traced.protocol {
+        Protocol::Tcp => drains.iter().rev().map(name).collect(),
+        // It cannot be told which of it belongs to whom.
+        _ => Vec::new(),
+    };
+    if let Some(first) = drains_from.as_ref().filter(|_| !then.is_empty()) {
+        then.retain(|one| Some(one) != first.endpoint.as_ref());
+        then.extend(owner.endpoint.clone());
+    }
     Ok(Trace {
         flow: traced.to_string(),
         service: vip.service.clone(),
@@ -282,7 +290,12 @@ impl Tracer<'_> {
         let tcp = protocol == Protocol::Tcp;
         let mark = self.mark(bucket, false)?;
         let diverted = self.seen.diverts(self.vip.address, mark, tcp);
-        let first = drains.iter().find(|drain| tcp || drain.datagrams);
+        let asked_first = self.vip.asked_first.get(&bucket.number());
+        let first = match (tcp, asked_first) {
+            (true, first) => drains.iter().find(|drain| Some(&drain.endpoint) == first),
+            (false, Some(first)) => drains.iter().find(|drain| drain.datagrams && drain.endpoint == *first),
+            (false, None) => drains.iter().find(|drain| drain.datagrams),
+        };
         match (first, diverted) {
             (None, false) => None,
             (Some(first), true) => Some(self.hop(bucket, self.vip.endpoint(&first.endpoint), true)),

@@ -21,7 +21,8 @@ const PACE: Duration = Duration::from_secs(1);
 /// Between two attempts, at most: others wait for what it says.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps the report of a node as `wanted` says until `shutdown`; one that says nothing is deleted.
+/// Keeps the report of a node as `wanted` says, from the first time that it changes until `shutdown`; one that says nothing is
+/// deleted. Until then what an agent before this one has reported is as true as it was.
 pub async fn keep_report(
     client: Client,
     namespace: String,
@@ -37,6 +38,9 @@ pub async fn keep_report(
 async fn keep(api: &Api<ConfigMap>, node: &str, mut wanted: watch::Receiver<NodeReport>) {
     let mut backoff = Backoff::new(PACE, PATIENCE);
     let mut outage = Outage::new("report what this node is prepared for and which drains are over");
+    if wanted.changed().await.is_err() {
+        return;
+    }
     // An agent before this one may have left a report: the first one is written whatever it says.
     let mut written: Option<NodeReport> = None;
     loop {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Addresses, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
+use super::{Addresses, Bucket, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,6 +109,11 @@ impl Vip {
     /// The map that packets follow now.
     pub fn map_in_use(&self, default: Flows) -> SharedMap {
         self.staged.as_ref().map_or_else(|| self.bucket_map(default), |staged| staged.map.clone())
+    }
+
+    /// Who is asked first for open connections where that is not the owner, see [`Staged::first`].
+    pub fn asked_first(&self, bucket: Bucket) -> Option<&EndpointId> {
+        self.staged.as_ref().and_then(|staged| staged.first.get(&bucket))
     }
 
     /// Who takes packets that another one passes on, in pairs from the one to the other.

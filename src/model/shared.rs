@@ -56,7 +56,7 @@ pub struct SharedMap {
     /// The owner of each bucket.
     pub owners: BucketMap,
     /// Who had a bucket before, the first owner first, while they are still there; no bucket has an empty list. Packets
-    /// that may belong to an open connection ask one after the other, and the owner last.
+    /// that may belong to an open connection ask the owner, and then one after the other from the last to the first.
     pub previous: BTreeMap<Bucket, Vec<Drain>>,
 }
 
@@ -135,16 +135,22 @@ impl SharedMap {
         ends.flatten().min()
     }
 
-    /// Who gave a bucket on to whom and may have to pass packets on, too: from each former owner to the next, from the
-    /// last one to the owner.
+    /// Who passes on to whom what belongs to none of its connections: the owner to the one before it, and so on to the first.
     pub fn onward(&self) -> BTreeMap<(Bucket, EndpointId), EndpointId> {
         let mut links = BTreeMap::new();
-        for (bucket, drains) in &self.previous {
-            let ids = drains.iter().map(|drain| &drain.endpoint);
-            let next = ids.clone().skip(1).chain(self.owners.owner(*bucket));
-            links.extend(ids.zip(next).map(|(from, to)| ((*bucket, from.clone()), to.clone())));
+        for bucket in self.previous.keys() {
+            let way = self.way(*bucket);
+            let pairs = way.iter().zip(way.iter().skip(1));
+            links.extend(pairs.map(|(from, to)| ((*bucket, (*from).clone()), (*to).clone())));
         }
         links
+    }
+
+    /// Who is asked for a connection, one after the other: the owner, and those who had the bucket before, the last one first.
+    /// Thus nobody depends on somebody who had it before him.
+    pub fn way(&self, bucket: Bucket) -> Vec<&EndpointId> {
+        let drains = self.previous.get(&bucket).into_iter().flatten().rev();
+        self.owners.owner(bucket).into_iter().chain(drains.map(|drain| &drain.endpoint)).collect()
     }
 
     /// Who drains under new `owners`: those who drained before, the owner here, and the one that nodes have used meanwhile.

@@ -140,8 +140,9 @@ fn several_who_had_a_bucket_drain_one_after_the_other() {
     let bucket = Bucket::new(0).unwrap();
     let (a, b, c): (EndpointId, EndpointId, EndpointId) = ("a".into(), "b".into(), "c".into());
     let links = three.onward();
-    assert_eq!((&links[&(bucket, a)], &links[&(bucket, b.clone())]), (&b, &c));
-    assert_eq!(chain(&next(&three, "aBC")), "bc>a", "who gets a bucket back passes nothing on");
+    assert_eq!((&links[&(bucket, c)], &links[&(bucket, b.clone())]), (&b, &a), "the last one first");
+    assert_eq!(links.len(), 32);
+    assert_eq!(chain(&next(&three, "aBC")), "bc>a", "who gets a bucket back is asked first, and the others as before");
     assert_eq!(chain(&next(&three, "Bc")), "b>c");
     let datagrams: Vec<bool> = three.previous[&bucket].iter().map(|drain| drain.datagrams).collect();
     assert_eq!(datagrams, [true, false], "datagrams stay where they are");

@@ -1,15 +1,18 @@
 //! One change of a bucket map, carried out by many nodes: what each of them does when.
 //!
-//! A bucket that leaves an endpoint which stays drains: that endpoint's pod must pass on what it does not know before the
-//! first packet of the new owner comes by it, and the new owner's pod must take it, on nodes that learn of the change at
-//! other moments. So pods are prepared at once, ingress nodes follow when the nodes of all pods concerned have reported that they
-//! are done, but not before [`HOLD`], and pods keep passing on for [`LINGER`] after the end. Nodes that do not report are waited
-//! for as long as the former owner can take new connections: [`PREPARATION`] where it is ready for them, [`URGENT`] where it is
-//! not. Where it is gone there is nothing to wait for.
+//! A bucket that leaves an endpoint which stays drains: the new owner is asked first, and its pod passes on to the former one what
+//! belongs to none of its connections. So nobody depends on a pod that had the bucket before him, and may end any moment. But
+//! the new owner's pod must know whom to ask, and the former one take it, before the first packet comes, on nodes that learn of
+//! the change at other moments: pods are prepared at once, ingress nodes follow when the nodes of all pods concerned have
+//! reported that they are done, but not before [`HOLD`]. Nodes that do not report are waited for: [`PREPARATION`] where the former
+//! owner is ready for new connections, or about to end, [`URGENT`] where it is not ready. Then new connections go to the new owner
+//! and all else is put to the former one first ([`Staged::first`]), until there is a report. Where the former owner is gone
+//! there is nothing to wait for.
 //!
 //! When changes follow each other quickly, ingress nodes are at different ones for a while, and packets come in at different
-//! pods. Until that is over the last pod asks the first, so that it does not matter where the first question is put: a pod
-//! that comes is added to the ring, and one that gets its bucket back ([`SharedMap::next`]) only becomes its end.
+//! pods. Until that is over, and for [`LINGER`] after it, the last pod asks the first, so that it does not matter where the first
+//! question is put: a pod that comes is added to the ring, and one that gets its bucket back ([`SharedMap::next`]) only becomes
+//! its beginning.
 //!
 //! While no controller writes, nodes bridge: a pod that is not ready for a while and then ready again has its buckets back,
 //! and nothing stored says who had them meanwhile. Nodes remember it by themselves, for [`REMEMBERED`] at most, and as long as
@@ -19,13 +22,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::shared::Drain;
 use super::{Bucket, Endpoint, EndpointId, SharedMap};
 
 /// What a change of owner waits for other nodes.
 pub const HOLD: Duration = Duration::from_secs(1);
 /// What a change of owner waits for nodes that have not reported yet, where the former owner takes new connections meanwhile.
 pub const PREPARATION: Duration = Duration::from_secs(60);
-/// The same where the former owner is not ready, or about to end: it may still take some, and it may not.
+/// The same where the former owner is not ready: it may still take some, and it may not.
 pub const URGENT: Duration = Duration::from_secs(5);
 /// What a node waits for the writer's word about endpoints that take no new connections but are there, before it bridges
 /// ([`SharedMap::bridge`]): what it would forget again when they are back. A writer that works writes once a second; one that is
@@ -52,6 +56,8 @@ pub type Onward = BTreeMap<(Bucket, EndpointId), EndpointId>;
 pub struct Staged {
     /// The map that its packets follow.
     pub map: SharedMap,
+    /// Who is asked first for open connections, where that is not the owner yet: a former one.
+    pub first: BTreeMap<Bucket, EndpointId>,
     /// What its pods pass on to whom.
     pub onward: Onward,
     /// Who takes what another passes on: all that do so on this node, or may do so already on others.
@@ -65,6 +71,8 @@ pub struct Staged {
 pub struct Stage {
     /// What packets follow.
     used: SharedMap,
+    /// Who is asked first, where the owner does not know yet whom it has to ask, as far as anybody can tell.
+    first: BTreeMap<Bucket, EndpointId>,
     /// Since when the owner of a bucket has been the same.
     unchanged: BTreeMap<Bucket, Instant>,
     /// Buckets whose packets are to take another way.
@@ -95,6 +103,8 @@ struct Row {
     since: Instant,
     /// When the last that may wait for it was known to wait.
     awaited: Instant,
+    /// Since when all of them are known to be prepared.
+    prepared: Option<Instant>,
 }
 
 /// A bucket whose packets are to take another way.
@@ -132,7 +142,7 @@ impl Circumstances<'_> {
     /// `old` is the present owner.
     fn hold(&self, map: &SharedMap, bucket: Bucket, old: &EndpointId, generation: u64) -> Duration {
         match self.endpoint(old).filter(|_| self.awaits_nodes(map, bucket, generation)) {
-            Some(old) if old.eligible => PREPARATION,
+            Some(old) if old.eligible || old.terminating => PREPARATION,
             Some(_) => URGENT,
             None => HOLD,
         }
@@ -141,13 +151,22 @@ impl Circumstances<'_> {
     /// Whether somebody who is asked is on a node that has not reported that it is prepared. Of what is not stored yet no
     /// node can report anything.
     fn awaits_nodes(&self, map: &SharedMap, bucket: Bucket, generation: u64) -> bool {
+        is_stored(map, bucket) && !self.are_prepared(map, bucket, generation)
+    }
+
+    /// Whether all who are asked are on nodes that have reported that they are prepared.
+    fn are_prepared(&self, map: &SharedMap, bucket: Bucket, generation: u64) -> bool {
         let is_prepared = |id: &EndpointId| {
             let node = self.endpoint(id).map(|endpoint| &endpoint.node);
             node.and_then(|node| self.prepared.get(node)).is_some_and(|prepared| *prepared >= generation)
         };
-        let stored = map.previous.get(&bucket).into_iter().flatten().all(|drain| drain.since > 0);
-        stored && !way(map, bucket).into_iter().all(is_prepared)
+        is_stored(map, bucket) && map.way(bucket).into_iter().all(is_prepared)
     }
+}
+
+/// Whether the writer knows of all who drain.
+fn is_stored(map: &SharedMap, bucket: Bucket) -> bool {
+    map.previous.get(&bucket).into_iter().flatten().all(|drain| drain.since > 0)
 }
 
 /// The way on from one who had a bucket.
@@ -175,7 +194,8 @@ impl Stage {
         let links = map.onward().into_iter().map(link).collect();
         let (moves, rows, admitted) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (unchanged, remembered, drained) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Stage { used: map, unchanged, moves, unsaid: (0, BTreeMap::new()), rows, links, remembered, drained, admitted }
+        let (unsaid, first) = ((0, BTreeMap::new()), BTreeMap::new());
+        Stage { used: map, first, unchanged, moves, unsaid, rows, links, remembered, drained, admitted }
     }
 
     /// Takes the stored map and the endpoints as they are now, and says what to do and when to ask again if nothing changes.
@@ -194,18 +214,24 @@ impl Stage {
         self.pass_on(onward, endpoints, now);
         let moves = self.moves.values().map(|one| one.until);
         let rings = self.rows.values().map(|row| row.awaited + LINGER).filter(|until| *until > now);
-        let due = moves.chain(self.links.values().filter_map(Link::due)).chain(word).chain(rings);
+        let turns = self.first.keys().filter_map(|bucket| Some(self.rows.get(bucket)?.prepared? + HOLD));
+        let due = moves.chain(self.links.values().filter_map(Link::due)).chain(word).chain(rings).chain(turns);
         let due = due.chain(self.remembered.values().flatten().map(|(_, until)| *until)).min();
         let onward = self.links.iter().map(|(from, link)| (from.clone(), link.to.clone())).collect();
         let ends = self.admit(endpoints, now);
         let admitted = self.admitted.keys().cloned().collect();
-        (Staged { map: self.used.clone(), onward, admitted, unsettled }, [due, ends].into_iter().flatten().min())
+        let (map, first) = (self.used.clone(), self.first.clone());
+        (Staged { map, first, onward, admitted, unsettled }, [due, ends].into_iter().flatten().min())
     }
 
     /// Returns when somebody is admitted no more.
     fn admit(&mut self, endpoints: &[Endpoint], now: Instant) -> Option<Instant> {
-        let pairs = self.links.iter().flat_map(|((_, from), link)| link.ends().map(|to| (from.clone(), to.clone())));
-        let pairs: BTreeSet<_> = pairs.collect();
+        let links = self.links.iter().flat_map(|((_, from), link)| link.ends().map(move |to| (from, to)));
+        // Others may have heard of what they ask each other before this node has, or after.
+        let rows = self.rows.values().filter(|row| now.duration_since(row.awaited) < LINGER).map(|row| &row.way);
+        let rows = rows.flat_map(|way| way.iter().flat_map(move |from| way.iter().map(move |to| (from, to))));
+        let pairs = links.chain(rows.filter(|(from, to)| from != to));
+        let pairs: BTreeSet<_> = pairs.map(|(from, to)| (from.clone(), to.clone())).collect();
         let is_there = |id: &EndpointId| endpoints.iter().any(|e| e.pod_uid == id.as_str());
         self.admitted.retain(|(from, to), until| *until > now && is_there(from) && is_there(to));
         self.admitted.extend(pairs.iter().map(|pair| (pair.clone(), now + HOLD)));
@@ -216,14 +242,19 @@ impl Stage {
     fn step_back(&mut self, map: &SharedMap, around: &Circumstances<'_>) {
         let mut owners = self.used.owners.owners().to_vec();
         for (bucket, drains) in &map.previous {
-            let last = drains.iter().position(|drain| drain.generation == map.generation);
-            let last = last.filter(|_| around.awaits_nodes(map, *bucket, map.generation));
-            let Some(last) = last.filter(|last| around.endpoint(&drains[*last].endpoint).is_some_and(|e| e.eligible))
-            else {
+            let Some(last) = drains.iter().max_by_key(|drain| drain.generation) else { continue };
+            if around.are_prepared(map, *bucket, last.generation) {
+                continue;
+            }
+            let is_new = last.generation == map.generation && last.since > 0;
+            let position = drains.iter().position(|drain| is_new && drain.generation == map.generation);
+            let ready = |drain: &Drain| around.endpoint(&drain.endpoint).is_some_and(|endpoint| endpoint.eligible);
+            let Some(position) = position.filter(|position| ready(&drains[*position])) else {
+                self.first.insert(*bucket, drains[drains.len() - 1].endpoint.clone());
                 continue;
             };
             let mut before = drains.clone();
-            owners[bucket.index()] = Some(before.remove(last).endpoint);
+            owners[bucket.index()] = Some(before.remove(position).endpoint);
             if before.is_empty() {
                 self.used.previous.remove(bucket)
             } else {
@@ -283,7 +314,7 @@ impl Stage {
             let used = used.map(|used| (used.clone(), until));
             let used = used.filter(|_| self.unchanged.get(&bucket).is_some_and(|since| now - *since >= HOLD));
             let stays = |(id, until): &(EndpointId, Instant)| {
-                *until > now && !way(map, bucket).contains(&id) && around.endpoint(id).is_some()
+                *until > now && !map.way(bucket).contains(&id) && around.endpoint(id).is_some()
             };
             let mut list: Vec<(EndpointId, Instant)> = before.into_iter().filter(stays).collect();
             list.extend(used.filter(stays).filter(|(used, _)| list.iter().all(|(id, _)| id != used)));
@@ -294,9 +325,9 @@ impl Stage {
         }
     }
 
-    /// Who is asked, one after the other: those who have had the bucket, its owner, and those who stood in for it.
+    /// Who is asked, one after the other: the owner, those who had the bucket before, and those who stood in for it.
     fn asked<'a>(&'a self, map: &'a SharedMap, bucket: Bucket) -> impl Iterator<Item = &'a EndpointId> {
-        way(map, bucket).into_iter().chain(self.remembered.get(&bucket).into_iter().flatten().map(|(id, _)| id))
+        map.way(bucket).into_iter().chain(self.remembered.get(&bucket).into_iter().flatten().map(|(id, _)| id))
     }
 
     /// Who passes on to whom by the map and by what this node remembers.
@@ -315,6 +346,7 @@ impl Stage {
         if self.used.flows != map.flows {
             self.moves.clear();
             self.unchanged.clear();
+            self.first.clear();
             self.used = map.clone();
             return;
         }
@@ -322,27 +354,40 @@ impl Stage {
         let mut next = map.clone();
         let mut owners = map.owners.owners().to_vec();
         for bucket in map.flows.buckets.iter() {
-            let (used, wanted) = (way(&self.used, bucket), way(map, bucket));
-            let (Some(old), to) = (used.last(), ends(wanted.iter().copied())) else { continue };
-            let left = used.iter().copied().filter(|id| wanted.contains(id));
-            if !wanted.contains(old) || ends(left) == to {
+            let wanted = map.way(bucket);
+            let (Some(old), Some(to)) = (self.used.owners.owner(bucket), wanted.first()) else { continue };
+            if old == *to {
                 continue;
             }
-            let known = self.moves.remove(&bucket).filter(|one| ends(one.way.iter()) == to);
+            let is_asked = wanted.contains(&old);
+            let known = self.moves.remove(&bucket).filter(|one| one.way.first() == Some(*to));
             let mut one = known.unwrap_or_else(|| Move {
                 way: wanted.iter().copied().cloned().collect(),
                 since: now,
                 generation: map.generation,
                 until: now,
             });
-            // What waits for long must not be overtaken: pods that are not asked any more forget whom they asked.
-            let overtaken = !one.way.iter().eq(wanted.iter().copied());
-            one.until = one.since + if overtaken { HOLD } else { around.hold(map, bucket, old, one.generation) };
-            if now >= one.until {
+            if !one.way.iter().eq(wanted.iter().copied()) {
+                one.way = wanted.iter().copied().cloned().collect();
+                one.generation = map.generation;
+            }
+            one.until = one.since + around.hold(map, bucket, old, one.generation);
+            if !is_asked || now >= one.until {
+                // An owner that may not know yet whom it has to ask is not asked first.
+                let first = match around.endpoint(old) {
+                    _ if around.are_prepared(map, bucket, one.generation) => None,
+                    // Who is forgotten has stood in for the owner, who is there all the time.
+                    Some(_) => is_asked.then_some(old),
+                    None => wanted.get(1).copied(),
+                };
+                match first.cloned() {
+                    Some(first) => self.first.insert(bucket, first),
+                    None => self.first.remove(&bucket),
+                };
                 continue;
             }
             moves.insert(bucket, one);
-            owners[bucket.index()] = Some((*old).clone());
+            owners[bucket.index()] = Some(old.clone());
             let mut before = self.used.previous.get(&bucket).cloned().unwrap_or_default();
             before.retain(|drain| wanted.contains(&&drain.endpoint));
             if before.is_empty() {
@@ -359,6 +404,13 @@ impl Stage {
             self.unchanged.entry(bucket).or_insert(now);
         }
         (self.used, self.moves) = (next, moves);
+        // Who is asked first must be asked at all.
+        for (bucket, first) in std::mem::take(&mut self.first) {
+            let drains = self.used.previous.get(&bucket).map_or(&[][..], Vec::as_slice);
+            let is_asked = drains.iter().any(|drain| drain.endpoint == first);
+            let other = drains.last().map(|drain| drain.endpoint.clone());
+            self.first.extend(if is_asked { Some(first) } else { other }.map(|first| (bucket, first)));
+        }
     }
 
     /// Lets the last of a row ask the first while an ingress node may wait before it follows a change of the row, and for a
@@ -369,18 +421,27 @@ impl Stage {
         for bucket in map.previous.keys() {
             let way: Vec<EndpointId> = self.asked(map, *bucket).cloned().collect();
             let known = old.remove(bucket).filter(|row| row.way == way);
-            let new = || Row { way, generation: map.generation, since: now, awaited: now };
+            let new = || Row { way, generation: map.generation, since: now, awaited: now, prepared: None };
             let mut row = known.unwrap_or_else(new);
-            if now.duration_since(row.since) < PREPARATION && around.awaits_nodes(map, *bucket, row.generation) {
+            let prepared = around.are_prepared(map, *bucket, row.generation);
+            if prepared && row.prepared.is_none() {
+                (row.prepared, row.awaited) = (Some(now), now);
+            }
+            if row.prepared.is_none() && is_stored(map, *bucket) && now.duration_since(row.since) < PREPARATION {
                 row.awaited = now;
             }
-            if let [first, .., last] = &row.way[..] {
-                let key = (*bucket, last.clone());
+            if row.prepared.is_some_and(|since| now.duration_since(since) >= HOLD) {
+                self.first.remove(bucket);
+            }
+            if let [owner, .., last] = &row.way[..] {
+                onward.insert((*bucket, last.clone()), owner.clone());
                 if now.duration_since(row.awaited) < LINGER {
-                    onward.insert(key, first.clone());
                     unsettled.insert(*bucket);
                 } else {
-                    self.links.remove(&key);
+                    // Where the owner is not the first that is asked, it is the last.
+                    let end = (*bucket, if self.first.contains_key(bucket) { owner.clone() } else { last.clone() });
+                    onward.remove(&end);
+                    self.links.remove(&end);
                 }
             }
             self.rows.insert(*bucket, row);
@@ -398,17 +459,6 @@ impl Stage {
         self.links.retain(|_, link| !matches!(link.change, Change::Ends(at) if at <= now));
         self.links.extend(onward.into_iter().map(|(from, to)| (from, Link { to, change: Change::None })));
     }
-}
-
-/// Who is asked, one after the other; the owner last.
-fn way(map: &SharedMap, bucket: Bucket) -> Vec<&EndpointId> {
-    let drains = map.previous.get(&bucket).into_iter().flatten();
-    drains.map(|drain| &drain.endpoint).chain(map.owners.owner(bucket)).collect()
-}
-
-fn ends<'a>(mut way: impl DoubleEndedIterator<Item = &'a EndpointId>) -> Option<(&'a EndpointId, &'a EndpointId)> {
-    let first = way.next()?;
-    Some((first, way.next_back().unwrap_or(first)))
 }
 
 impl Link {
@@ -518,24 +568,35 @@ mod tests {
         let one = first("a");
         let mut stage = Stage::new(one.clone());
         let two = next(&one, "Ab");
-        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(0)));
+        let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(0)));
         assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(5000))));
         assert!(staged.map.previous.is_empty() && staged.onward.len() == 32, "to and fro");
-        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(4999)));
+        let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(4999)));
         assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(5000))));
-        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(5000)));
+        let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(5000)));
         assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(15_000))));
+        assert!(
+            staged.first.len() == 16 && staged.first.values().all(|first| first.as_str() == "a"),
+            "b may not know a"
+        );
         let prepared = BTreeMap::from([("n1".to_owned(), 2)]);
         let all = ending("Ab");
         let heard = |now| Circumstances { prepared: &prepared, ..around(&all, None, now) };
-        let (staged, due) = stage.clone().step(&two, &heard(at(15_000)));
-        assert_eq!((staged.onward.len(), staged.admitted.len(), due), (16, 1, None));
+        let mut told = stage.clone();
+        let (staged, _) = told.step(&two, &heard(at(15_000)));
+        assert!(staged.first.len() == 16 && staged.onward.len() == 32, "pods of other nodes may hear of it later");
+        let (staged, due) = told.step(&two, &heard(at(16_000)));
+        assert!(staged.first.is_empty() && due == Some(at(25_000)), "the owner first");
+        let (staged, due) = told.step(&two, &heard(at(25_000)));
+        assert_eq!((staged.onward.len(), due), (16, None));
+        assert!(staged.onward.keys().all(|(_, from)| from.as_str() == "b"), "it asks who had the bucket before");
         // Other nodes may know this owner as a ready one, and wait for what nobody reports.
         stage.step(&two, &around(&ending("Ab"), None, at(59_999)));
         let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(60_000)));
         assert_eq!((staged.onward.len(), due), (32, Some(at(69_999))));
         let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(69_999)));
         assert_eq!((staged.onward.len(), due), (16, None));
+        assert!(staged.onward.keys().all(|(_, from)| from.as_str() == "a"), "the owner may not know whom to ask");
     }
 
     #[test]
@@ -638,10 +699,11 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_ready_or_ends_is_left_when_all_are_prepared_but_not_much_later() {
+    fn who_is_not_ready_is_left_soon_and_who_ends_when_all_are_prepared() {
         let one = first("ab");
         let two = next(&one, "Ab");
-        for all in [endpoints("Ab"), ending("Ab")] {
+        // One that ends would take its new owner's connections along where the new owner does not know of it.
+        for (all, until) in [(endpoints("Ab"), 5000), (ending("Ab"), 60_000)] {
             let left = |generation: u64, milliseconds| {
                 let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
                 let mut stage = Stage::new(one.clone());
@@ -652,7 +714,7 @@ mod tests {
                 step(at(0));
                 !step(at(milliseconds)).contains('a')
             };
-            assert_eq!([left(2, 999), left(2, 1000), left(1, 4999), left(1, 5000)], [false, true, false, true]);
+            assert_eq!([left(2, 999), left(2, 1000), left(1, until - 1), left(1, until)], [false, true, false, true]);
         }
     }
 
@@ -687,6 +749,40 @@ mod tests {
         };
         assert_eq!([follows("ab", 2), follows("ab", 1)], [(true, true), (false, true)]);
         assert!(follows("Ab", 1).0, "nothing new goes to who is not ready");
+    }
+
+    #[test]
+    fn an_agent_that_starts_in_a_drain_asks_whom_the_others_ask() {
+        let two = next(&first("a"), "Ab");
+        let three = two.next(&endpoints("Ab"), 31, RULES, |_, _| false);
+        assert!(three.generation == 3 && three.owners == two.owners, "datagrams have moved on");
+        let asked_first = |generation: u64| {
+            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+            let (all, mut stage) = (endpoints("Ab"), Stage::new(three.clone()));
+            let around = Circumstances { prepared: &prepared, ..around(&all, None, at(0)) };
+            stage.step(&three, &around).0.first.into_values().collect::<BTreeSet<_>>()
+        };
+        assert!(asked_first(2).is_empty(), "all were prepared when the bucket moved");
+        assert_eq!(asked_first(1), ["a".into()].into());
+    }
+
+    #[test]
+    fn who_is_asked_first_stays_when_nobody_reports_until_it_drains_no_more() {
+        let (one, two) = (first("a"), next(&first("a"), "Ab"));
+        let mut stage = Stage::new(one);
+        stage.step(&two, &around(&endpoints("Ab"), None, at(0)));
+        let three = next(&two, "ABc");
+        let asked_first = |stage: &mut Stage, map: &SharedMap, letters, now| {
+            let staged = stage.step(map, &around(&endpoints(letters), None, at(now))).0;
+            staged.first.into_values().collect::<BTreeSet<_>>()
+        };
+        assert_eq!(asked_first(&mut stage, &two, "Ab", 5000), ["a".into()].into());
+        asked_first(&mut stage, &three, "ABc", 6000);
+        assert_eq!(asked_first(&mut stage, &three, "ABc", 11_000), ["b".into()].into(), "the last owner here");
+        let without_b = next(&three, "Ac");
+        assert_eq!(asked_first(&mut stage, &without_b, "Ac", 12_000), ["a".into()].into());
+        let over = without_b.next(&endpoints("Ac"), 99, RULES, |_, _| true);
+        assert!(asked_first(&mut stage, &over, "Ac", 13_000).is_empty());
     }
 
     #[test]

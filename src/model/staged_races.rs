@@ -49,7 +49,7 @@ impl Known {
     fn new(endpoints: &[Endpoint], map: &SharedMap) -> Known {
         let stage = Stage::new(map.clone());
         let (admitted, unsettled) = (BTreeSet::new(), BTreeSet::new());
-        let staged = Staged { map: map.clone(), onward: Onward::new(), admitted, unsettled };
+        let staged = Staged { map: map.clone(), first: BTreeMap::new(), onward: Onward::new(), admitted, unsettled };
         Known { endpoints: endpoints.to_vec(), map: map.clone(), news: Vec::new(), stage, staged }
     }
 
@@ -77,33 +77,57 @@ impl Known {
     }
 }
 
-fn endpoints(ready: &[bool]) -> Vec<Endpoint> {
-    let endpoint = |(n, ready): (usize, &bool)| Endpoint {
-        pod_uid: format!("p{n}"),
+/// A pod of the world, on a node of its own.
+#[derive(Debug, Clone, PartialEq)]
+struct Pod {
+    number: usize,
+    ready: bool,
+    /// When it is gone, in milliseconds, once it has been told to end.
+    gone: Option<u64>,
+}
+
+impl Pod {
+    fn new(number: usize) -> Pod {
+        Pod { number, ready: true, gone: None }
+    }
+
+    fn id(&self) -> EndpointId {
+        EndpointId::from(format!("p{}", self.number).as_str())
+    }
+}
+
+fn endpoints(pods: &[Pod]) -> Vec<Endpoint> {
+    let endpoint = |pod: &Pod| Endpoint {
+        pod_uid: format!("p{}", pod.number),
         namespace: "default".into(),
-        pod: format!("p{n}"),
-        node: format!("n{n}"),
+        pod: format!("p{}", pod.number),
+        node: format!("n{}", pod.number),
         addresses: Addresses::default(),
-        eligible: *ready,
-        terminating: false,
+        eligible: pod.ready && pod.gone.is_none(),
+        terminating: pod.gone.is_some(),
     };
-    ready.iter().enumerate().map(endpoint).collect()
+    pods.iter().map(endpoint).collect()
 }
 
 /// The way of a packet of a connection with `pod`, from an ingress node on; `Err` where it ends before.
 fn way(ingress: &Known, pods: &BTreeMap<EndpointId, Known>, bucket: Bucket, pod: &EndpointId) -> Result<(), String> {
     let map = &ingress.staged.map;
-    let first = map.previous.get(&bucket).and_then(|drains| drains.first()).map(|drain| drain.endpoint.clone());
+    let first = ingress.staged.first.get(&bucket).cloned();
     let mut at = first.or_else(|| map.owners.owner(bucket).cloned()).ok_or("nobody")?;
     let mut way = vec![at.to_string()];
     for _ in 0..HOPS {
         if at == *pod {
             return Ok(());
         }
-        let Some(next) = pods[&at].staged.onward.get(&(bucket, at.clone())) else {
+        let Some(here) = pods.get(&at) else {
+            // Until that is known, connections with pods that come after it wait. The owner comes first.
+            let why = format!("{pod}, the owner, by {}, which is gone", way.join(" → "));
+            return if map.owners.owner(bucket) == Some(pod) { Err(why) } else { Ok(()) };
+        };
+        let Some(next) = here.staged.onward.get(&(bucket, at.clone())) else {
             return Err(format!("{} by {}, which passes nothing on", pod, way.join(" → ")));
         };
-        if !pods[next].staged.admitted.contains(&(at.clone(), next.clone())) {
+        if pods.get(next).is_some_and(|node| !node.staged.admitted.contains(&(at.clone(), next.clone()))) {
             return Err(format!("{} by {}: {next} does not admit it", pod, way.join(" → ")));
         }
         at = next.clone();
@@ -122,26 +146,43 @@ enum Reports {
 }
 
 /// Changes every `every` milliseconds or so, for ten seconds. Pods' nodes are prepared at once.
-fn run(seed: u64, every: u64, reports: Reports) -> Result<(), String> {
+fn run(seed: u64, every: u64, reports: Reports, lives: Option<u64>) -> Result<(), String> {
     let (mut random, start) = (Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), Instant::now());
     let flows = Flows { buckets: BucketCount::new(16).unwrap(), seed: 1 };
-    let mut ready = vec![true; 4];
-    let mut map = SharedMap::new(flows, &endpoints(&ready));
-    let mut ingress: Vec<Known> = (0..2).map(|_| Known::new(&endpoints(&ready), &map)).collect();
-    let ids = (0..ready.len()).map(|n| EndpointId::from(format!("p{n}").as_str()));
-    let mut pods: BTreeMap<EndpointId, Known> = ids.map(|id| (id, Known::new(&endpoints(&ready), &map))).collect();
+    let mut there: Vec<Pod> = (0..4).map(Pod::new).collect();
+    let mut map = SharedMap::new(flows, &endpoints(&there));
+    let mut ingress: Vec<Known> = (0..2).map(|_| Known::new(&endpoints(&there), &map)).collect();
+    let mut pods: BTreeMap<EndpointId, Known> =
+        there.iter().map(|pod| (pod.id(), Known::new(&endpoints(&there), &map))).collect();
     let mut connections: BTreeSet<(Bucket, EndpointId)> = BTreeSet::new();
-    let (mut written, mut change) = (0, every);
+    let (mut written, mut change, mut number) = (0, every, there.len());
     for now in (0..10_000).step_by(usize::try_from(TICK).unwrap()).map(|now: u64| now) {
-        let mut news = Vec::new();
+        let before = there.clone();
         if now >= change {
             change = now + 1 + random.below(2 * every);
-            let n = usize::try_from(random.below(ready.len() as u64)).unwrap();
-            ready[n] = !ready[n] || ready.iter().filter(|ready| **ready).count() == 1;
-            news.push(News::Endpoints(endpoints(&ready)));
+            let n = usize::try_from(random.below(there.len() as u64)).unwrap();
+            let is_last = there.iter().filter(|pod| pod.ready && pod.gone.is_none()).count() == 1;
+            match lives.filter(|_| there[n].gone.is_none() && random.below(2) == 0) {
+                Some(lives) => {
+                    there[n].gone = Some(now + lives + random.below(lives));
+                    there.push(Pod::new(number));
+                    let known = Known::new(&endpoints(&there), &map);
+                    pods.insert(there[there.len() - 1].id(), known);
+                    number += 1;
+                }
+                None => there[n].ready = !there[n].ready || is_last,
+            }
+        }
+        for pod in there.extract_if(.., |pod| pod.gone.is_some_and(|gone| gone <= now)) {
+            pods.remove(&pod.id());
+            connections.retain(|(_, of)| *of != pod.id());
+        }
+        let mut news = Vec::new();
+        if there != before {
+            news.push(News::Endpoints(endpoints(&there)));
         }
         if now >= written + PER_MAP {
-            let next = map.next(&endpoints(&ready), 1 + now / 1000, RULES, |_, _| false);
+            let next = map.next(&endpoints(&there), 1 + now / 1000, RULES, |_, _| false);
             if next != map {
                 (map, written) = (next.clone(), now);
                 news.push(News::Map(next));
@@ -159,7 +200,8 @@ fn run(seed: u64, every: u64, reports: Reports) -> Result<(), String> {
         let moment = start + Duration::from_millis(now);
         ingress.iter_mut().chain(pods.values_mut()).for_each(|node| node.live(&prepared, moment, now));
         for node in &ingress {
-            let opened = flows.buckets.iter().map(|b| (b, node.staged.map.owners.owner(b).unwrap().clone()));
+            let owner = |bucket| node.staged.map.owners.owner(bucket).filter(|owner| pods.contains_key(*owner));
+            let opened = flows.buckets.iter().filter_map(|bucket| Some((bucket, owner(bucket)?.clone())));
             connections.extend(opened);
         }
         for ((bucket, pod), node) in connections.iter().flat_map(|c| ingress.iter().map(move |node| (c, node))) {
@@ -171,11 +213,21 @@ fn run(seed: u64, every: u64, reports: Reports) -> Result<(), String> {
     Ok(())
 }
 
+fn failures(every: &[u64], reports: &[Reports], lives: Option<u64>) -> String {
+    let runs = every.iter().flat_map(|every| (1..=4).map(move |seed| (seed, *every)));
+    let runs = runs.flat_map(|(seed, every)| reports.iter().map(move |reports| (seed, every, *reports)));
+    let all: Vec<String> = runs.filter_map(|(seed, every, reports)| run(seed, every, reports, lives).err()).collect();
+    all.join("\n")
+}
+
 #[test]
 fn an_open_connection_finds_its_pod_whoever_has_heard_what() {
-    let runs = [100, 300, 800, 1500].into_iter().flat_map(|every| (1..=4).map(move |seed| (seed, every)));
-    let reports = [Reports::Everybody, Reports::Most, Reports::Nobody];
-    let runs = runs.flat_map(|(seed, every)| reports.map(|reports| (seed, every, reports)));
-    let failures: Vec<String> = runs.filter_map(|(seed, every, reports)| run(seed, every, reports).err()).collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let failures = failures(&[100, 300, 800, 1500], &[Reports::Everybody, Reports::Most, Reports::Nobody], None);
+    assert!(failures.is_empty(), "{failures}");
+}
+
+#[test]
+fn pods_that_end_take_no_connection_of_others_along() {
+    let failures = failures(&[300, 800, 1500], &[Reports::Everybody], Some(3000));
+    assert!(failures.is_empty(), "{failures}");
 }

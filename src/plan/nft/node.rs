@@ -6,7 +6,8 @@
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
-//! drain              of a bucket that drains: what opens no connection goes to who had the bucket before, by PREVIOUS
+//! drain              of a bucket that drains: datagrams go to who had the bucket before, by PREVIOUS, and what opens no
+//!                    connection does while the owner's node may not be prepared
 //! drain_error        the same for the flow that an ICMP error quotes
 //! own_error          our own ICMP errors about a packet to a VIP come from the VIP
 //! outer_source       GRE over IPv6 comes from the node's own address
@@ -80,7 +81,9 @@ pub struct Draining {
     pub vip: IpAddr,
     /// The mark of its packets, without PREVIOUS.
     pub mark: u32,
-    /// Not only TCP.
+    /// TCP goes there if it opens no connection.
+    pub connections: bool,
+    /// What is no TCP goes there.
     pub datagrams: bool,
 }
 
@@ -155,8 +158,9 @@ impl NodeTable {
                 let of_family = ingress.draining.iter().filter(|d| Family::of(d.vip) == family);
                 let element = |d: &Draining| format!("{} . {}", d.vip, d.mark);
                 let datagrams = of_family.clone().filter(|d| d.datagrams).map(element);
+                let connections = of_family.filter(|d| d.connections).map(element);
                 let kind = SetType::AddressMark(family);
-                sets.insert(named(DRAINING, family), Set::new(kind, of_family.map(element)));
+                sets.insert(named(DRAINING, family), Set::new(kind, connections));
                 sets.insert(named(DRAINING_DATAGRAMS, family), Set::new(kind, datagrams));
             }
             for flows in ingress.others(family) {
@@ -412,7 +416,7 @@ fn drain(ingress: &Ingress, family: Family) -> Chain {
     let (tcp, other) = diversions(ingress, family);
     let rules = vec![
         Rule::new("who opens a connection gets the owner", format!("{OPENS} return")),
-        Rule::new("open connections stay", format!("meta l4proto tcp {tcp}")),
+        Rule::new("open connections, while the owner is not prepared", format!("meta l4proto tcp {tcp}")),
         Rule::new("datagrams stay for a while", format!("meta l4proto != tcp {other}")),
     ];
     Chain { base: None, rules }
@@ -423,6 +427,7 @@ fn drain_error(ingress: &Ingress, family: Family) -> Chain {
     let quotes = quotes_tcp(family);
     let rules = vec![
         Rule::new("about open connections", format!("{quotes} {tcp} return")),
+        Rule::new("about those that the owner is asked for", format!("{quotes} return")),
         Rule::new("about datagrams", other),
     ];
     Chain { base: None, rules }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::fake::FakeKernel;
-use super::support::{both, cluster, draining_vip, endpoint, ip, published, routes, settings, vip, with_nodes};
+use super::support::{
+    both, cluster, draining_vip, endpoint, ip, published, routes, settings, unprepared, vip, with_nodes,
+};
 use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
@@ -130,14 +132,17 @@ fn an_endpoint_that_leaves_moves_only_its_own_buckets() {
 }
 
 #[test]
-fn a_bucket_that_drains_sends_open_connections_to_who_had_it_before_its_owner_changes() {
+fn a_bucket_that_drains_sends_open_connections_to_who_had_it_before_until_its_owner_is_prepared() {
     let endpoints = vec![endpoint(2, "n1"), endpoint(3, "n2")];
     let before = cluster(vec![draining_vip("192.0.2.10", Mode::Gre, endpoints.clone(), &endpoints)]);
     let mut kernel = node_kernel(&before);
     kernel.apply(&node_plan(&before, &kernel), usize::MAX);
     let unready = vec![endpoints[0].clone(), Endpoint { eligible: false, ..endpoints[1].clone() }];
-    let after = cluster(vec![draining_vip("192.0.2.10", Mode::Gre, unready, &endpoints)]);
-    golden("node-gre-drain", &node_plan(&after, &kernel));
+    let after = draining_vip("192.0.2.10", Mode::Gre, unready, &endpoints);
+    let (unprepared, after) = (cluster(vec![unprepared(after.clone())]), cluster(vec![after]));
+    golden("node-gre-drain", &node_plan(&unprepared, &kernel));
+    kernel.apply(&node_plan(&unprepared, &kernel), usize::MAX);
+    golden("node-gre-drain-prepared", &node_plan(&after, &kernel));
     kernel.apply(&node_plan(&after, &kernel), usize::MAX);
     golden("node-gre-drain-over", &node_plan(&before, &kernel));
 }

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::fake::FakeKernel;
-use super::support::{both, cluster, draining_vip, endpoint, ip, published, routes, settings, vip, with_nodes};
+use super::support::{
+    both, cluster, draining_vip, endpoint, ip, published, routes, settings, unprepared, vip, with_nodes,
+};
 use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
@@ -171,7 +173,8 @@ fn open_connection_goes_to(observed: &Observed, vip: IpAddr, bucket: Bucket) -> 
 fn at_every_step_of_a_drain_open_connections_go_where_they_went() {
     let endpoints = vec![endpoint(3, "n2"), endpoint(5, "n2")];
     let gone = vec![Endpoint { eligible: false, ..endpoints[0].clone() }, endpoints[1].clone()];
-    let of = |now: &[Endpoint]| cluster(vec![draining_vip("192.0.2.10", Mode::Gre, now.to_vec(), &endpoints)]);
+    let of =
+        |now: &[Endpoint]| cluster(vec![unprepared(draining_vip("192.0.2.10", Mode::Gre, now.to_vec(), &endpoints))]);
     let desired = |cluster: &Cluster| desired_node(cluster, &routes(cluster), &settings("n1")).0;
     let (before, after) = (desired(&of(&endpoints)), desired(&of(&gone)));
     let mut kernel = FakeKernel::new("eth0", "10.0.0.1");

@@ -1,6 +1,6 @@
 //! A small cluster to plan for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::model::config::MplsLabels;
 use crate::model::names::LinkPrefix;
 use crate::model::{
-    Addresses, BucketCount, Cluster, DrainRules, Endpoint, Family, MarkField, Mode, Node, ServiceRef, SharedMap, Vip,
+    Addresses, BucketCount, Cluster, DrainRules, Endpoint, Family, MarkField, Mode, Node, ServiceRef, SharedMap,
+    Staged, Vip,
 };
 use crate::plan::Settings;
 use crate::plan::node::{RouteFact, Routes};
@@ -82,6 +83,15 @@ pub fn draining_vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>, before:
     let rules = DrainRules { limit: None, datagrams: Duration::from_secs(30) };
     let map = SharedMap::new(settings("n1").flows(), before).next(&endpoints, 0, rules, |_, _| false);
     Vip { shared: Some(Arc::new(map)), ..vip(address, mode, endpoints) }
+}
+
+/// The same while it is not known whether the nodes of its endpoints are prepared: former owners are asked first.
+pub fn unprepared(vip: Vip) -> Vip {
+    let map = vip.bucket_map(settings("n1").flows());
+    let first =
+        map.previous.iter().map(|(bucket, drains)| (*bucket, drains[drains.len() - 1].endpoint.clone())).collect();
+    let (onward, admitted, unsettled) = (map.onward(), BTreeSet::new(), BTreeSet::new());
+    Vip { staged: Some(Arc::new(Staged { map, first, onward, admitted, unsettled })), ..vip }
 }
 
 /// Nodes `n1` and `n2`, both ingress nodes, 10.0.0.1 and 10.0.0.2.

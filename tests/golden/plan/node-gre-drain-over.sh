@@ -7,7 +7,6 @@ ip route replace 192.0.2.10/32 table 10006 nhid 1795162113 mtu 1476 protocol 107
 ip route replace 192.0.2.10/32 table 10012 nhid 1795162113 mtu 1476 protocol 107
 ip route replace 192.0.2.10/32 table 10015 nhid 1795162113 mtu 1476 protocol 107
 nft -f - <<'EOF'
-delete element inet kube_service_tunnel draining { 192.0.2.10 . 128, 192.0.2.10 . 129, 192.0.2.10 . 130, 192.0.2.10 . 131, 192.0.2.10 . 133, 192.0.2.10 . 134, 192.0.2.10 . 140, 192.0.2.10 . 143 }
 delete element inet kube_service_tunnel draining_datagrams { 192.0.2.10 . 128, 192.0.2.10 . 129, 192.0.2.10 . 130, 192.0.2.10 . 131, 192.0.2.10 . 133, 192.0.2.10 . 134, 192.0.2.10 . 140, 192.0.2.10 . 143 }
 flush chain inet kube_service_tunnel icmp_error
 flush chain inet kube_service_tunnel vip

@@ -6,9 +6,10 @@ add chain inet kube_service_tunnel drain_error
 flush chain inet kube_service_tunnel icmp_error
 flush chain inet kube_service_tunnel vip
 add rule inet kube_service_tunnel drain tcp flags & (syn | ack) == syn return comment "who opens a connection gets the owner #026409ed"
-add rule inet kube_service_tunnel drain meta l4proto tcp ip daddr . meta mark @draining meta mark set meta mark or 0x40 comment "open connections stay #a52d5704"
+add rule inet kube_service_tunnel drain meta l4proto tcp ip daddr . meta mark @draining meta mark set meta mark or 0x40 comment "open connections, while the owner is not prepared #a52d5704"
 add rule inet kube_service_tunnel drain meta l4proto != tcp ip daddr . meta mark @draining_datagrams meta mark set meta mark or 0x40 comment "datagrams stay for a while #3267dfd5"
 add rule inet kube_service_tunnel drain_error @th,136,8 6 ip daddr . meta mark @draining meta mark set meta mark or 0x40 return comment "about open connections #08a37e74"
+add rule inet kube_service_tunnel drain_error @th,136,8 6 return comment "about those that the owner is asked for #9a416623"
 add rule inet kube_service_tunnel drain_error ip daddr . meta mark @draining_datagrams meta mark set meta mark or 0x40 comment "about datagrams #504f9929"
 add rule inet kube_service_tunnel icmp_error @th,136,8 { 6, 17, 132 } meta mark set jhash @th,192,32 . @th,160,32 . @th,240,16 . @th,224,16 mod 16 seed 0x6b737401 offset 128 goto drain_error comment "about protocols with ports #04b48b4c"
 add rule inet kube_service_tunnel icmp_error meta mark set jhash @th,192,32 . @th,160,32 mod 16 seed 0x6b737401 offset 128 goto drain_error comment "about any other protocol #d83b15d8"
