@@ -3,7 +3,7 @@
 //! Witnesses: the next hops in the router's kernel, which real BIRD has put there, and connections that stay open.
 
 use anyhow::{Result, ensure};
-use integration::lab::bird::ANNOUNCE_TABLE;
+use integration::lab::bird::{ANNOUNCE_TABLE, BFD_INTERVAL};
 use integration::lab::{Bird, PodSpec};
 use integration::traffic::Connections;
 use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_at};
@@ -21,7 +21,7 @@ async fn world() -> Result<(World, Bird)> {
     world.add_pods(vec![(PodSpec::new("echo-1", "wrk1"), "echo"), (PodSpec::new("echo-2", "ing1"), "echo")]).await?;
     world.add_dual_service(SERVICE, "echo", &[(ANNOTATION, &format!("{VIP},{VIP6}"))])?;
     world.start_controller("ctl-a", "wrk1", &[])?;
-    let bird = world.lab.start_bird().await?;
+    let bird = world.lab.start_bird(BFD_INTERVAL).await?;
     world.start_agents()?;
     by(&bird, &BOTH).await?;
     Ok((world, bird))

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use integration::lab::bird::ANNOUNCE_TABLE;
+use integration::lab::bird::{ANNOUNCE_TABLE, BFD_INTERVAL};
 use integration::lab::{Bird, Lab};
 use integration::world::World;
 use integration::world::echo::{VIP, VIP6};
@@ -30,7 +30,7 @@ fn route(lab: &Lab, node: &str, words: &str) -> Result<()> {
 /// A lab whose ingress nodes have announced both VIPs.
 async fn announced() -> Result<(Lab, Bird)> {
     let lab = lab_common::lab().await;
-    let bird = lab.start_bird().await?;
+    let bird = lab.start_bird(BFD_INTERVAL).await?;
     for (node, vip) in BOTH.into_iter().flat_map(|node| VIPS.map(|vip| (node, vip))) {
         serve(&lab, node, vip)?;
     }

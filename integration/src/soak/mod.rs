@@ -16,7 +16,7 @@ mod table;
 mod traffic;
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -49,6 +49,9 @@ pub struct SoakArgs {
     /// UDP flows
     #[arg(long, default_value_t = 200)]
     flows: usize,
+    /// Milliseconds between two BFD packets; three that are missing are a silent node. An emulated CPU may need 1000
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    bfd_interval: u64,
     /// Only this fault, in this order; may be repeated
     #[arg(long, value_enum, value_name = "NAME")]
     fault: Vec<Fault>,
@@ -107,7 +110,8 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     let (mode, connections, flows) = (args.mode, args.connections, args.flows);
     println!("soak: mode {mode}, {connections} connections, {flows} UDP flows, seed {seed}\n");
     println!("{}", table::head());
-    let spec = StageSpec { mode, connections, flows, seed, pace };
+    let bfd = Duration::from_millis(args.bfd_interval);
+    let spec = StageSpec { mode, connections, flows, seed, pace, bfd };
     if args.compare {
         return compare(spec, &args.peer).await;
     }
@@ -130,7 +134,9 @@ async fn compare(spec: StageSpec, only: &[Peer]) -> Result<ExitCode> {
     let faults = [Fault::ScaleUp, Fault::IngressLost, Fault::ScaleDown, Fault::IngressLost];
     if only.is_empty() {
         let mut stage = Stage::build(spec).await.context("build the stage")?;
-        go_through(&mut stage, &[("tunnel-router", faults.to_vec())], &mut own).await?;
+        let outcome = go_through(&mut stage, &[("tunnel-router", faults.to_vec())], &mut own).await;
+        own.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+        outcome?;
         results.push(format!("{} of {} broken with tunnel-router", own.broken, stage.connections_ever()));
     }
     for peer in Peer::value_variants().iter().filter(|peer| only.is_empty() || only.contains(peer)) {

@@ -52,6 +52,8 @@ pub struct StageSpec {
     pub seed: u64,
     /// How long things last.
     pub pace: Pace,
+    /// Between two BFD packets; three that are missing are a silent node.
+    pub bfd: Duration,
 }
 
 /// The stage. Its methods are the faults.
@@ -88,7 +90,7 @@ impl Stage {
         }
         world.add_dual_service(SERVICE, SERVICE, &[(ANNOTATION, &format!("{VIP},{VIP6}"))])?;
         world.add_service(SIDE, SIDE, &[(ANNOTATION, SIDE_VIP)])?;
-        let mut bird = world.lab.start_bird().await?;
+        let mut bird = world.lab.start_bird(spec.bfd).await?;
         bird.kill(THIRD).await?;
 
         let traffic = Traffic::new(traffic_spec(&world, spec)?);

@@ -3,6 +3,10 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// Between two BFD packets, as the manifest has it.
+pub const BFD_INTERVAL: Duration = Duration::from_millis(100);
 
 const MANIFEST: &str = include_str!("../../../../manifests/tunnel-router-bird.yaml");
 /// The line of the manifest that the nodes' configuration follows, and how far it is indented.
@@ -48,8 +52,8 @@ protocol kernel kernel6 {
 
 protocol bfd {
   interface "fabric" {
-    min rx interval 100 ms;
-    min tx interval 100 ms;
+    min rx interval BFD ms;
+    min tx interval BFD ms;
     multiplier 3;
   };
 }
@@ -68,8 +72,8 @@ template bgp node {
 const VIPS: [(&str, &str); 2] = [("ipv4", "192.0.2.0/24{32,32}"), ("ipv6", "2001:db8:2::/64{128,128}")];
 
 /// The router's configuration, for nodes with these names and addresses. A session carries the family that it runs over.
-pub(super) fn of_router<'a>(nodes: impl Iterator<Item = (&'a str, [IpAddr; 2])>) -> String {
-    let mut text = ROUTER.to_owned();
+pub(super) fn of_router<'a>(interval: Duration, nodes: impl Iterator<Item = (&'a str, [IpAddr; 2])>) -> String {
+    let mut text = ROUTER.replace("BFD", &interval.as_millis().to_string());
     for (name, addresses) in nodes {
         for (address, (family, vips)) in addresses.into_iter().zip(VIPS) {
             // Writing to a String cannot fail.
@@ -101,10 +105,17 @@ mod tests {
 
     #[test]
     fn the_router_knows_every_node_in_both_families() {
-        let conf = of_router([("ing1", ["10.0.0.11".parse().unwrap(), "fd00:10::11".parse().unwrap()])].into_iter());
-        for line in
-            ["'ing1.ipv4' from node", "neighbor 10.0.0.11 as", "'ing1.ipv6' from node", "neighbor fd00:10::11 as"]
-        {
+        let conf = of_router(
+            BFD_INTERVAL,
+            [("ing1", ["10.0.0.11".parse().unwrap(), "fd00:10::11".parse().unwrap()])].into_iter(),
+        );
+        for line in [
+            "min rx interval 100 ms;",
+            "'ing1.ipv4' from node",
+            "neighbor 10.0.0.11 as",
+            "'ing1.ipv6' from node",
+            "neighbor fd00:10::11 as",
+        ] {
             assert!(conf.contains(line), "{line}: {conf}");
         }
     }

@@ -24,8 +24,16 @@ impl Daemon {
         let file = |extension: &str| directory.join(format!("{name}.{extension}"));
         let (socket, log) = (file("ctl"), file("log"));
         fs::write(file("conf"), conf)?;
-        let mut command = Command::new("bird");
-        command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(&socket).arg("-P").arg(file("pid"));
+        // BFD's 300 ms are meant for a machine of its own; here all nodes share one, and it may be an emulated one.
+        let mut command = Command::new("chrt");
+        command
+            .args(["--fifo", "1", "bird", "-f"])
+            .arg("-c")
+            .arg(file("conf"))
+            .arg("-s")
+            .arg(&socket)
+            .arg("-P")
+            .arg(file("pid"));
         let stderr = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);
         let child = netns.spawn_async(&mut command).context("hack/install has BIRD")?;

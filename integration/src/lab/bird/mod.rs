@@ -21,6 +21,7 @@ use tokio::process::Command;
 
 use super::{Lab, Node};
 use crate::netns::Netns;
+pub use conf::BFD_INTERVAL;
 use daemon::{Daemon, output_of};
 
 /// The routing table that the nodes' daemons learn VIPs from.
@@ -64,13 +65,14 @@ struct Hop {
 }
 
 impl Lab {
-    /// Starts BIRD on the router and on all ingress nodes, and returns when each node has its BFD sessions.
-    pub async fn start_bird(&self) -> Result<Bird> {
+    /// Starts BIRD on the router and on all ingress nodes, and returns when each node has its BFD sessions. The router wants no
+    /// more than one BFD packet in each `interval`.
+    pub async fn start_bird(&self, interval: Duration) -> Result<Bird> {
         ensure!(self.spec.families.has_ipv4(), "BIRD's sessions run over IPv4 and IPv6: nodes of this lab lack IPv4");
         let nodes = self.nodes().filter(|node| node.is_ingress()).map(|node| (node.name().to_owned(), Peer::of(node)));
         let (router, directory) = (self.router().clone(), tempfile::tempdir()?);
         let mut bird = Bird { daemons: BTreeMap::new(), router, nodes: nodes.collect(), directory };
-        bird.start_router()?;
+        bird.start_router(interval)?;
         let names: Vec<String> = bird.nodes.keys().cloned().collect();
         names.iter().try_for_each(|name| bird.start(name))?;
         for name in &names {
@@ -87,8 +89,8 @@ impl Peer {
 }
 
 impl Bird {
-    fn start_router(&mut self) -> Result<()> {
-        let conf = conf::of_router(self.nodes.iter().map(|(name, peer)| (name.as_str(), peer.addresses)));
+    fn start_router(&mut self, interval: Duration) -> Result<()> {
+        let conf = conf::of_router(interval, self.nodes.iter().map(|(name, peer)| (name.as_str(), peer.addresses)));
         let daemon = Daemon::start(ROUTER, &self.router, &conf, self.directory.path())?;
         self.daemons.insert(ROUTER.to_owned(), daemon);
         Ok(())

@@ -23,9 +23,6 @@ use crate::lab::{Lab, LabSpec, NodeSpec, PodSpec, nft};
 use crate::traffic::Client;
 use crate::world::echo::{VIP, echo_at};
 
-/// What BFD takes to find a node that has fallen silent, at 100 ms × 3.
-const DETECTION: Duration = Duration::from_millis(300);
-
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Peer {
@@ -48,6 +45,7 @@ pub(super) struct PeerStage {
     lab: Lab,
     peer: Peer,
     pace: Pace,
+    bfd: Duration,
     pods: Vec<String>,
     ending: Vec<Ending>,
     started: u8,
@@ -74,7 +72,8 @@ impl PeerStage {
             flows: spec.flows,
         });
         let (pods, ending, ingress) = (Vec::new(), Vec::new(), INGRESS.to_vec());
-        let mut stage = PeerStage { traffic, lab, peer, pace: spec.pace, pods, ending, started: 0, ingress };
+        let mut stage =
+            PeerStage { traffic, lab, peer, pace: spec.pace, bfd: spec.bfd, pods, ending, started: 0, ingress };
         if peer == Peer::Ipvs {
             INGRESS.iter().try_for_each(|node| ipvs::furnish(stage.lab.node(node)?.netns()))?;
         }
@@ -137,7 +136,7 @@ impl PeerStage {
     async fn ingress_lost(&mut self) -> Result<()> {
         let [first, second] = INGRESS;
         self.lab.cut(first).await?;
-        tokio::time::sleep(DETECTION).await;
+        tokio::time::sleep(3 * self.bfd).await;
         self.ingress = vec![second];
         self.program().await?;
         tokio::time::sleep(self.pace.observe).await;
