@@ -65,7 +65,9 @@ impl Known {
             connections: None,
         };
         let drains = map.previous.iter().map(|(bucket, drains)| (bucket.number(), drains.iter().map(drain).collect()));
-        let first = |bucket: &Bucket| Some((bucket.number(), vip.asked_first(*bucket)?.to_string()));
+        let first = |(bucket, drains): (&Bucket, &Vec<Drain>)| {
+            Some((bucket.number(), vip.asked_first(*bucket, drains)?.to_string()))
+        };
         let mut endpoints: Vec<EndpointStatus> =
             vip.endpoints.iter().map(|endpoint| self.endpoint(vip, endpoint, &map)).collect();
         endpoints.sort_by(|a, b| a.pod.cmp(&b.pod));
@@ -80,7 +82,7 @@ impl Known {
             announced: false,
             endpoints,
             draining: drains.collect(),
-            asked_first: map.previous.keys().filter_map(first).collect(),
+            asked_first: map.previous.iter().filter_map(first).collect(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Addresses, Bucket, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
+use super::{Addresses, Bucket, Drain, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,9 +111,13 @@ impl Vip {
         self.staged.as_ref().map_or_else(|| self.bucket_map(default), |staged| staged.map.clone())
     }
 
-    /// Who is asked first for open connections where that is not the owner, see [`Staged::first`].
-    pub fn asked_first(&self, bucket: Bucket) -> Option<&EndpointId> {
-        self.staged.as_ref().and_then(|staged| staged.first.get(&bucket))
+    /// Who of those who drain is asked first for open connections where that is not the owner, see [`Staged::first`].
+    pub fn asked_first<'a>(&'a self, bucket: Bucket, drains: &'a [Drain]) -> Option<&'a EndpointId> {
+        match &self.staged {
+            Some(staged) => staged.first.get(&bucket),
+            // Of what is not stored nobody reports that he is prepared.
+            None => drains.last().filter(|_| drains.iter().any(|d| d.since == 0)).map(|drain| &drain.endpoint),
+        }
     }
 
     /// Who takes packets that another one passes on, in pairs from the one to the other.
@@ -124,7 +128,20 @@ impl Vip {
 
     /// Who passes packets on to whom, see [`SharedMap::onward`].
     pub fn onward(&self, default: Flows) -> Onward {
-        self.staged.as_ref().map_or_else(|| self.bucket_map(default).onward(), |staged| staged.onward.clone())
+        if let Some(staged) = &self.staged {
+            return staged.onward.clone();
+        }
+        let map = self.bucket_map(default);
+        let mut onward = map.onward();
+        for (bucket, drains) in &map.previous {
+            if self.asked_first(*bucket, drains).is_some()
+                && let [owner, .., last] = map.way(*bucket)[..]
+            {
+                onward.remove(&(*bucket, owner.clone()));
+                onward.insert((*bucket, last.clone()), owner.clone());
+            }
+        }
+        onward
     }
 }
 

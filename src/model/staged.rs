@@ -112,7 +112,7 @@ struct Row {
 struct Move {
     /// Who is asked then, as the map said it first.
     way: Vec<EndpointId>,
-    /// Since when where they come in and the owner are known.
+    /// Since when the owner is known.
     since: Instant,
     /// The generation of the map that said it first.
     generation: u64,

@@ -187,7 +187,7 @@ impl Build {
     /// The way to one of those who had a bucket: for datagrams, and for packets that open no connection where the owner cannot be
     /// asked first.
     fn drain(&mut self, vip: &Vip, bucket: Bucket, drains: &[Drain], ways: &Ways<'_>, ctx: &Context<'_>) {
-        let first = vip.asked_first(bucket).filter(|first| ways.contains_key(first.as_str()));
+        let first = vip.asked_first(bucket, drains).filter(|first| ways.contains_key(first.as_str()));
         let find = |wanted: &dyn Fn(&Drain) -> bool| drains.iter().find(|drain| wanted(drain));
         let drain = match first {
             Some(first) => find(&|drain| drain.endpoint == *first),

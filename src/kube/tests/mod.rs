@@ -3,5 +3,6 @@
 mod client;
 mod log;
 mod report;
+mod reports;
 mod server;
 mod watch;

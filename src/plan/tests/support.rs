@@ -81,7 +81,7 @@ pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
 /// A VIP with a stored map that was made for `before` and then for its present endpoints: what moved between the two drains.
 pub fn draining_vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>, before: &[Endpoint]) -> Vip {
     let rules = DrainRules { limit: None, datagrams: Duration::from_secs(30) };
-    let map = SharedMap::new(settings("n1").flows(), before).next(&endpoints, 0, rules, |_, _| false);
+    let map = SharedMap::new(settings("n1").flows(), before).next(&endpoints, 1, rules, |_, _| false);
     Vip { shared: Some(Arc::new(map)), ..vip(address, mode, endpoints) }
 }
 

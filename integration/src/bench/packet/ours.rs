@@ -67,7 +67,7 @@ fn all_draining(flows: Flows, endpoints: &[Endpoint]) -> SharedMap {
     let former = |bucket| {
         let owner = ids.iter().position(|id| map.owners.owner(bucket) == Some(id))?;
         let endpoint = ids[(owner + 1) % ids.len()].clone();
-        Some((bucket, vec![Drain { endpoint, since: 0, generation: 1, datagrams: true }]))
+        Some((bucket, vec![Drain { endpoint, since: 1, generation: 1, datagrams: true }]))
     };
     map.previous = flows.buckets.iter().filter_map(former).collect();
     map
