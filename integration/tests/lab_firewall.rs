@@ -1,14 +1,20 @@
 //! Nodes whose own rules drop what is not established, or that do not forward: the owner of the VIP is told what to do, and
-//! doing it helps.
+//! doing it helps. And what connection tracking does in the pod.
 
-use anyhow::{Result, ensure};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
+use integration::pod::DEFAULT_PORT;
 use integration::world::echo::VIP;
 use integration::world::{World, WorldSpec};
+use tokio::net::UdpSocket;
 use tunnel_router::model::Mode;
 
 const SERVICE: &str = "echo";
 const FLOWS: usize = 20;
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// As many host firewalls have it; new connections to the VIP are explicitly welcome.
 const FIREWALL: &str = "add table ip hostfw; \
@@ -63,5 +69,37 @@ async fn a_node_that_does_not_forward_is_named_with_the_sysctl_to_set() -> Resul
     ensure!(note.contains("node ing1") && note.contains("`sysctl -w net.ipv4.ip_forward=1`"), "{note}");
     World::run_in(netns, "sysctl -qw net.ipv4.ip_forward=1")?;
     world.perfect(VIP, FLOWS).await?;
+    Ok(())
+}
+
+/// Asks from this socket at a VIP; returns the source that the pod saw.
+async fn seen_as(socket: &UdpSocket, vip: &str) -> Result<SocketAddr> {
+    let target = SocketAddr::new(vip.parse()?, DEFAULT_PORT);
+    socket.send_to(b"who am I", target).await?;
+    let mut buffer = [0; 256];
+    let (length, from) = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer)).await??;
+    ensure!(from == target, "asked at {target}, answered from {from}");
+    let answer = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+    let seen = answer.split(' ').nth(1).context("an answer says who was seen")?;
+    Ok(seen.parse()?)
+}
+
+/// All answers of a wildcard server leave from the pod's own address. Those to one port that asked at two VIPs could not be
+/// told apart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_asks_at_two_vips_of_a_pod_is_answered_by_each_and_seen_as_two() -> Result<()> {
+    const SECOND: &str = "192.0.2.11";
+    let world = behind_one_node().await?;
+    world.annotate(SERVICE, "cmd.nu/tunnel", Some(&format!("{VIP}, {SECOND}")))?;
+    world.converged().await?;
+    world.lab.route_vip(SECOND.parse()?, &["ing1"]).await?;
+    let source: SocketAddr = "198.51.100.2:5000".parse()?;
+    let socket = world.lab.client().udp_socket(source)?;
+    let (first, second) = (seen_as(&socket, VIP).await?, seen_as(&socket, SECOND).await?);
+    ensure!(first == source, "{source} was seen as {first}");
+    ensure!(second.ip() == source.ip() && second.port() != source.port(), "{source} was seen as {second} by {SECOND}");
+    // It stays so.
+    let again = (seen_as(&socket, VIP).await?, seen_as(&socket, SECOND).await?);
+    ensure!(again == (first, second), "{source} was seen as {first} and {second}, then as {again:?}");
     Ok(())
 }

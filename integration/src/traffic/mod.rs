@@ -33,7 +33,8 @@ pub use tally::{Answer, Failure, Flow, Tally};
 pub struct Sources {
     /// Source addresses, those of the target's family used in turn. None of that family: what the routing says.
     pub addresses: Vec<IpAddr>,
-    /// First source port; it grows whenever all addresses have had a turn. `None`: what the kernel picks.
+    /// First source port; it grows whenever all addresses have had a turn. `None`: what the kernel picks, and of UDP a port
+    /// that no other flow comes from.
     pub first_port: Option<u16>,
 }
 

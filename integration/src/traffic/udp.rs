@@ -2,12 +2,20 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Result;
 use futures::future::join_all;
 use tokio::net::UdpSocket;
 
 use super::{Answer, Client, Failure, Flow, Tally, step};
+
+/// Source ports where the sources do not say. Nobody else's: below those that the kernel picks.
+const FIRST_PORT: u16 = 6_000;
+const PORTS: u16 = 9_000;
+
+/// How many of them have been taken.
+static TAKEN: AtomicU16 = AtomicU16::new(0);
 
 impl Client {
     /// `n` datagrams to the target, each from a socket of its own, each awaiting one answer from whoever it may be.
@@ -47,7 +55,12 @@ impl Client {
     }
 }
 
-fn udp_socket(source: SocketAddr) -> io::Result<StdSocket> {
+/// No two flows of this process come from the same port: a pod that is asked at two VIPs from one port sees another one the
+/// second time, if its server is bound to the wildcard address.
+fn udp_socket(mut source: SocketAddr) -> io::Result<StdSocket> {
+    if source.port() == 0 {
+        source.set_port(FIRST_PORT + TAKEN.fetch_add(1, Ordering::Relaxed) % PORTS);
+    }
     let socket = StdSocket::bind(source)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
