@@ -60,7 +60,7 @@ impl Known {
         let map = vip.map_in_use(self.flows);
         let drain = |drain: &Drain| DrainStatus {
             endpoint: drain.endpoint.to_string(),
-            since: Some(drain.since).filter(|since| *since > 0),
+            since: Some(drain.since).filter(|_| drain.is_stored()),
             datagrams: drain.datagrams,
             connections: None,
         };

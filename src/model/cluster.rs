@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shared::links;
 use super::{Addresses, Bucket, Drain, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
 
 /// The Service that an object or a problem belongs to.
@@ -116,7 +117,7 @@ impl Vip {
         match &self.staged {
             Some(staged) => staged.first.get(&bucket),
             // Of what is not stored nobody reports that he is prepared.
-            None => drains.last().filter(|_| drains.iter().any(|d| d.since == 0)).map(|drain| &drain.endpoint),
+            None => drains.last().filter(|_| !drains.iter().all(Drain::is_stored)).map(|drain| &drain.endpoint),
         }
     }
 
@@ -132,14 +133,14 @@ impl Vip {
             return staged.onward.clone();
         }
         let map = self.bucket_map(default);
-        let mut onward = map.onward();
+        let mut onward = Onward::new();
         for (bucket, drains) in &map.previous {
-            if self.asked_first(*bucket, drains).is_some()
-                && let [owner, .., last] = map.way(*bucket)[..]
-            {
-                onward.remove(&(*bucket, owner.clone()));
-                onward.insert((*bucket, last.clone()), owner.clone());
+            let mut way = map.way(*bucket);
+            if self.asked_first(*bucket, drains).is_some() {
+                // The owner last.
+                way.rotate_left(1);
             }
+            onward.extend(links(*bucket, &way));
         }
         onward
     }

@@ -34,6 +34,18 @@ pub struct Drain {
     pub datagrams: bool,
 }
 
+impl Drain {
+    /// Whether the writer knows of it. Of what nodes have bridged by themselves nobody reports anything.
+    pub fn is_stored(&self) -> bool {
+        self.since > 0
+    }
+}
+
+/// Who passes on to whom in a bucket where these are asked one after the other.
+pub(super) fn links(bucket: Bucket, way: &[&EndpointId]) -> impl Iterator<Item = ((Bucket, EndpointId), EndpointId)> {
+    way.iter().zip(way.iter().skip(1)).map(move |(from, to)| ((bucket, (*from).clone()), (*to).clone()))
+}
+
 /// For how long buckets drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainRules {
@@ -137,13 +149,7 @@ impl SharedMap {
 
     /// Who passes on to whom what belongs to none of its connections: the owner to the one before it, and so on to the first.
     pub fn onward(&self) -> BTreeMap<(Bucket, EndpointId), EndpointId> {
-        let mut links = BTreeMap::new();
-        for bucket in self.previous.keys() {
-            let way = self.way(*bucket);
-            let pairs = way.iter().zip(way.iter().skip(1));
-            links.extend(pairs.map(|(from, to)| ((*bucket, (*from).clone()), (*to).clone())));
-        }
-        links
+        self.previous.keys().flat_map(|bucket| links(*bucket, &self.way(*bucket)).collect::<Vec<_>>()).collect()
     }
 
     /// Who is asked for a connection, one after the other: the owner, and those who had the bucket before, the last one first.

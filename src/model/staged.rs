@@ -22,8 +22,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::shared::Drain;
-use super::{Bucket, Endpoint, EndpointId, SharedMap};
+use super::shared::links;
+use super::{Bucket, Drain, Endpoint, EndpointId, SharedMap};
 
 /// What a change of owner waits for other nodes.
 pub const HOLD: Duration = Duration::from_secs(1);
@@ -110,11 +110,11 @@ struct Row {
 /// A bucket whose packets are to take another way.
 #[derive(Debug, Clone)]
 struct Move {
-    /// Who is asked then, as the map said it first.
+    /// Who is asked then.
     way: Vec<EndpointId>,
     /// Since when the owner is known.
     since: Instant,
-    /// The generation of the map that said it first.
+    /// The generation of the map that said first who is asked.
     generation: u64,
     /// When it is taken whatever is heard until then.
     until: Instant,
@@ -141,17 +141,12 @@ impl Circumstances<'_> {
     /// How long a change, first said in this generation, waits for the nodes of those who are asked from then on, of whom
     /// `old` is the present owner.
     fn hold(&self, map: &SharedMap, bucket: Bucket, old: &EndpointId, generation: u64) -> Duration {
-        match self.endpoint(old).filter(|_| self.awaits_nodes(map, bucket, generation)) {
+        let awaits = is_stored(map, bucket) && !self.are_prepared(map, bucket, generation);
+        match self.endpoint(old).filter(|_| awaits) {
             Some(old) if old.eligible || old.terminating => PREPARATION,
             Some(_) => URGENT,
             None => HOLD,
         }
-    }
-
-    /// Whether somebody who is asked is on a node that has not reported that it is prepared. Of what is not stored yet no
-    /// node can report anything.
-    fn awaits_nodes(&self, map: &SharedMap, bucket: Bucket, generation: u64) -> bool {
-        is_stored(map, bucket) && !self.are_prepared(map, bucket, generation)
     }
 
     /// Whether all who are asked are on nodes that have reported that they are prepared.
@@ -166,7 +161,16 @@ impl Circumstances<'_> {
 
 /// Whether the writer knows of all who drain.
 fn is_stored(map: &SharedMap, bucket: Bucket) -> bool {
-    map.previous.get(&bucket).into_iter().flatten().all(|drain| drain.since > 0)
+    map.previous.get(&bucket).into_iter().flatten().all(Drain::is_stored)
+}
+
+/// Writes who drains from a bucket.
+fn write(previous: &mut BTreeMap<Bucket, Vec<Drain>>, bucket: Bucket, drains: Vec<Drain>) {
+    if drains.is_empty() {
+        previous.remove(&bucket);
+    } else {
+        previous.insert(bucket, drains);
+    }
 }
 
 /// The way on from one who had a bucket.
@@ -242,24 +246,19 @@ impl Stage {
     fn step_back(&mut self, map: &SharedMap, around: &Circumstances<'_>) {
         let mut owners = self.used.owners.owners().to_vec();
         for (bucket, drains) in &map.previous {
-            let Some(last) = drains.iter().max_by_key(|drain| drain.generation) else { continue };
-            if around.are_prepared(map, *bucket, last.generation) {
+            let newest = drains.iter().map(|drain| drain.generation).max().unwrap_or_default();
+            if around.are_prepared(map, *bucket, newest) {
                 continue;
             }
-            let is_new = last.generation == map.generation && last.since > 0;
-            let position = drains.iter().position(|drain| is_new && drain.generation == map.generation);
+            let left = drains.iter().position(|drain| drain.generation == newest).filter(|_| newest == map.generation);
             let ready = |drain: &Drain| around.endpoint(&drain.endpoint).is_some_and(|endpoint| endpoint.eligible);
-            let Some(position) = position.filter(|position| ready(&drains[*position])) else {
-                self.first.insert(*bucket, drains[drains.len() - 1].endpoint.clone());
+            let Some(left) = left.filter(|left| ready(&drains[*left])) else {
+                self.first.extend(drains.last().map(|drain| (*bucket, drain.endpoint.clone())));
                 continue;
             };
             let mut before = drains.clone();
-            owners[bucket.index()] = Some(before.remove(position).endpoint);
-            if before.is_empty() {
-                self.used.previous.remove(bucket)
-            } else {
-                self.used.previous.insert(*bucket, before)
-            };
+            owners[bucket.index()] = Some(before.remove(left).endpoint);
+            write(&mut self.used.previous, *bucket, before);
         }
         self.used.owners = owners.into_iter().collect();
     }
@@ -305,7 +304,7 @@ impl Stage {
         }
         let until = now + limit.map_or(REMEMBERED, |limit| limit.min(REMEMBERED));
         let all = map.previous.iter().flat_map(|(bucket, drains)| drains.iter().map(move |drain| (*bucket, drain)));
-        let written = all.filter(|(_, drain)| drain.since > 0);
+        let written = all.filter(|(_, drain)| drain.is_stored());
         let written = written.map(|(bucket, drain)| (bucket, drain.endpoint.clone())).collect();
         let drained = std::mem::replace(&mut self.drained, written);
         for bucket in map.flows.buckets.iter() {
@@ -334,9 +333,7 @@ impl Stage {
     fn onward(&self, map: &SharedMap) -> Onward {
         let mut onward = map.onward();
         for bucket in self.remembered.keys() {
-            let row: Vec<&EndpointId> = self.asked(map, *bucket).collect();
-            let pairs = row.iter().zip(row.iter().skip(1));
-            onward.extend(pairs.map(|(from, to)| ((*bucket, (*from).clone()), (*to).clone())));
+            onward.extend(links(*bucket, &self.asked(map, *bucket).collect::<Vec<_>>()));
         }
         onward
     }
@@ -361,21 +358,14 @@ impl Stage {
             }
             let is_asked = wanted.contains(&old);
             let known = self.moves.remove(&bucket).filter(|one| one.way.first() == Some(*to));
-            let mut one = known.unwrap_or_else(|| Move {
-                way: wanted.iter().copied().cloned().collect(),
-                since: now,
-                generation: map.generation,
-                until: now,
-            });
-            if !one.way.iter().eq(wanted.iter().copied()) {
-                one.way = wanted.iter().copied().cloned().collect();
-                one.generation = map.generation;
-            }
-            one.until = one.since + around.hold(map, bucket, old, one.generation);
-            if !is_asked || now >= one.until {
+            let since = known.as_ref().map_or(now, |one| one.since);
+            let same = known.filter(|one| one.way.iter().eq(wanted.iter().copied()));
+            let generation = same.map_or(map.generation, |one| one.generation);
+            let until = since + around.hold(map, bucket, old, generation);
+            if !is_asked || now >= until {
                 // An owner that may not know yet whom it has to ask is not asked first.
                 let first = match around.endpoint(old) {
-                    _ if around.are_prepared(map, bucket, one.generation) => None,
+                    _ if around.are_prepared(map, bucket, generation) => None,
                     // Who is forgotten has stood in for the owner, who is there all the time.
                     Some(_) => is_asked.then_some(old),
                     None => wanted.get(1).copied(),
@@ -386,15 +376,12 @@ impl Stage {
                 };
                 continue;
             }
-            moves.insert(bucket, one);
+            let way = wanted.iter().copied().cloned().collect();
+            moves.insert(bucket, Move { way, since, generation, until });
             owners[bucket.index()] = Some(old.clone());
             let mut before = self.used.previous.get(&bucket).cloned().unwrap_or_default();
             before.retain(|drain| wanted.contains(&&drain.endpoint));
-            if before.is_empty() {
-                next.previous.remove(&bucket)
-            } else {
-                next.previous.insert(bucket, before)
-            };
+            write(&mut next.previous, bucket, before);
         }
         next.owners = owners.into_iter().collect();
         for bucket in map.flows.buckets.iter() {

@@ -187,25 +187,20 @@ impl Build {
     /// The way to one of those who had a bucket: for datagrams, and for packets that open no connection where the owner cannot be
     /// asked first.
     fn drain(&mut self, vip: &Vip, bucket: Bucket, drains: &[Drain], ways: &Ways<'_>, ctx: &Context<'_>) {
-        let first = vip.asked_first(bucket, drains).filter(|first| ways.contains_key(first.as_str()));
-        let find = |wanted: &dyn Fn(&Drain) -> bool| drains.iter().find(|drain| wanted(drain));
-        let drain = match first {
-            Some(first) => find(&|drain| drain.endpoint == *first),
-            None => find(&|drain| drain.datagrams && ways.contains_key(drain.endpoint.as_str())),
-        };
-        let Some((drain, way)) = drain.and_then(|drain| Some((drain, ways.get(drain.endpoint.as_str())?.clone())))
-        else {
-            return;
-        };
+        let first = vip.asked_first(bucket, drains);
+        let is_first = |drain: &Drain| Some(&drain.endpoint) == first;
+        let reachable = || drains.iter().filter_map(|drain| Some((drain, ways.get(drain.endpoint.as_str())?)));
+        let asked = reachable().find(|(drain, _)| is_first(drain));
+        let Some((drain, way)) = asked.or_else(|| reachable().find(|(drain, _)| drain.datagrams)) else { return };
         let Settings { mark, rule_priority, table_base, .. } = *ctx.settings;
         let tree = ctx.settings.tree(ctx.cluster);
         let key = RouteKey { table: previous_table(tree, table_base, bucket), vip: vip.address };
-        self.desired.routes.insert(key, way);
+        self.desired.routes.insert(key, way.clone());
         self.desired.rules.insert(previous_leaf(mark, tree, rule_priority, table_base, (vip.family(), bucket)));
         self.draining.push(Draining {
             vip: vip.address,
             mark: mark.mark(bucket),
-            connections: first.is_some(),
+            connections: is_first(drain),
             datagrams: drain.datagrams,
         });
     }

@@ -307,7 +307,6 @@ where
     }
 
     fn works(&mut self) {
-        self.backoff.succeeded();
         self.useless.succeeded();
         self.outage.over();
     }

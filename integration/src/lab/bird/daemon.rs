@@ -26,14 +26,8 @@ impl Daemon {
         fs::write(file("conf"), conf)?;
         // BFD's 300 ms are meant for a machine of its own; here all nodes share one, and it may be an emulated one.
         let mut command = Command::new("chrt");
-        command
-            .args(["--fifo", "1", "bird", "-f"])
-            .arg("-c")
-            .arg(file("conf"))
-            .arg("-s")
-            .arg(&socket)
-            .arg("-P")
-            .arg(file("pid"));
+        command.args(["--fifo", "1", "bird"]);
+        command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(&socket).arg("-P").arg(file("pid"));
         let stderr = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);
         let child = netns.spawn_async(&mut command).context("hack/install has BIRD")?;
