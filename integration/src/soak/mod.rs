@@ -52,6 +52,9 @@ pub struct SoakArgs {
     /// Milliseconds between two BFD packets; three that are missing are a silent node. An emulated CPU may need 1000
     #[arg(long, value_name = "MS", default_value_t = 100)]
     bfd_interval: u64,
+    /// Pods that end take this many times as long. On an emulated CPU agents do, too
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    slow_ends: u32,
     /// Only this fault, in this order; may be repeated
     #[arg(long, value_enum, value_name = "NAME")]
     fault: Vec<Fault>,
@@ -106,7 +109,7 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let seed = args.seed.unwrap_or(if args.short { SHORT_SEED } else { now });
-    let pace = if args.short { Pace::SHORT } else { Pace::LONG };
+    let pace = if args.short { Pace::SHORT } else { Pace::LONG }.with_slow_ends(args.slow_ends);
     let (mode, connections, flows) = (args.mode, args.connections, args.flows);
     println!("soak: mode {mode}, {connections} connections, {flows} UDP flows, seed {seed}\n");
     println!("{}", table::head());

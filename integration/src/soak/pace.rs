@@ -43,4 +43,10 @@ impl Pace {
         grace: Duration::from_secs(30),
         drain_udp: "30s",
     };
+
+    /// The same, but pods that end take this many times as long.
+    pub fn with_slow_ends(self, times: u32) -> Pace {
+        let Pace { lives_on, clients_leave, grace, .. } = self;
+        Pace { lives_on: lives_on * times, clients_leave: clients_leave * times, grace: grace * times, ..self }
+    }
 }
