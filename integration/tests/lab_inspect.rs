@@ -182,7 +182,8 @@ async fn vxlan_whoever_disagrees_is_named_and_nobody_waits_for_ever() -> Result<
 
     // The local socket is a name that everybody on the node can connect to.
     let program = NamedTempFile::new()?.into_temp_path();
-    std::fs::copy(router_program()?, &program)?;
+    // Not by this process: a child that another thread is just starting would hold the file open, and it could not be run.
+    World::run_in(netns, &format!("install -m 755 {} {}", router_program()?.display(), program.display()))?;
     let nobody = format!("setpriv --reuid 65534 --regid 65534 --clear-groups {} status", program.display());
     let error = World::run_in(netns, &nobody).err().context("nobody is answered")?;
     ensure!(error.to_string().contains("only root is answered"), "{error}");
