@@ -2,19 +2,16 @@
 //! doing it helps. And what connection tracking does in the pod.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
-use integration::pod::DEFAULT_PORT;
-use integration::world::echo::VIP;
+use integration::traffic::Sources;
+use integration::world::echo::{VIP, echo_at};
 use integration::world::{World, WorldSpec};
-use tokio::net::UdpSocket;
 use tunnel_router::model::Mode;
 
 const SERVICE: &str = "echo";
 const FLOWS: usize = 20;
-const PATIENCE: Duration = Duration::from_secs(8);
 
 /// As many host firewalls have it; new connections to the VIP are explicitly welcome.
 const FIREWALL: &str = "add table ip hostfw; \
@@ -72,16 +69,13 @@ async fn a_node_that_does_not_forward_is_named_with_the_sysctl_to_set() -> Resul
     Ok(())
 }
 
-/// Asks from this socket at a VIP; returns the source that the pod saw.
-async fn seen_as(socket: &UdpSocket, vip: &str) -> Result<SocketAddr> {
-    let target = SocketAddr::new(vip.parse()?, DEFAULT_PORT);
-    socket.send_to(b"who am I", target).await?;
-    let mut buffer = [0; 256];
-    let (length, from) = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer)).await??;
-    ensure!(from == target, "asked at {target}, answered from {from}");
-    let answer = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
-    let seen = answer.split(' ').nth(1).context("an answer says who was seen")?;
-    Ok(seen.parse()?)
+/// Asks from this port at a VIP, which must answer; returns the source that the pod saw.
+async fn seen_as(world: &World, source: SocketAddr, vip: &str) -> Result<SocketAddr> {
+    let client = world.client().with_sources(Sources::fixed(vec![source.ip()], source.port()));
+    let tally = client.udp_exchanges(1, echo_at(vip)?).await?;
+    ensure!(tally.wrong_source().is_empty(), "{tally}");
+    let flow = tally.flows.into_iter().next().context("one flow")?;
+    Ok(flow.outcome?.peer)
 }
 
 /// All answers of a wildcard server leave from the pod's own address. Those to one port that asked at two VIPs could not be
@@ -94,12 +88,11 @@ async fn a_port_that_asks_at_two_vips_of_a_pod_is_answered_by_each_and_seen_as_t
     world.converged().await?;
     world.lab.route_vip(SECOND.parse()?, &["ing1"]).await?;
     let source: SocketAddr = "198.51.100.2:5000".parse()?;
-    let socket = world.lab.client().udp_socket(source)?;
-    let (first, second) = (seen_as(&socket, VIP).await?, seen_as(&socket, SECOND).await?);
+    let (first, second) = (seen_as(&world, source, VIP).await?, seen_as(&world, source, SECOND).await?);
     ensure!(first == source, "{source} was seen as {first}");
     ensure!(second.ip() == source.ip() && second.port() != source.port(), "{source} was seen as {second} by {SECOND}");
     // It stays so.
-    let again = (seen_as(&socket, VIP).await?, seen_as(&socket, SECOND).await?);
+    let again = (seen_as(&world, source, VIP).await?, seen_as(&world, source, SECOND).await?);
     ensure!(again == (first, second), "{source} was seen as {first} and {second}, then as {again:?}");
     Ok(())
 }
