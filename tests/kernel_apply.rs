@@ -11,7 +11,7 @@ use tunnel_router::netns::Netns;
 use tunnel_router::plan::nft::ObservedTable;
 use tunnel_router::plan::observed::ObservedRoute;
 use tunnel_router::plan::step::RouteWrite;
-use tunnel_router::plan::{Address, LinkKind, Nexthop, RouteKey, RuleAction, RuleSpec, Step, Sysctl};
+use tunnel_router::plan::{Address, LinkKind, Nexthop, RouteKey, RuleAction, RuleSpec, Source, Step, Sysctl};
 
 const DEV: &str = "kst-vxlan";
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -157,6 +157,38 @@ fn an_endpoint_moves_with_one_replaced_nexthop_and_one_replaced_route() {
     assert_eq!(observed.nexthops[&7].spec, Some(encap(other)));
     assert_eq!(observed.routes[&key], ObservedRoute::Nhid { id: 8, mtu: Some(1300) });
     assert_eq!(observed.routes.len(), 3);
+}
+
+#[test]
+fn a_route_by_a_group_outlives_a_device_of_the_group() {
+    let target = netns();
+    sh(
+        &target,
+        "for i in 1 2; do ip link add a$i type veth peer name b$i; ip link set a$i up; ip link set b$i up; done",
+    );
+    let key = RouteKey { table: 1000, vip: VIP };
+    let device = |name: &str| Source::Device(name.into());
+    let steps = [
+        Step::ReplaceSource(7, device("a1")),
+        Step::ReplaceSource(8, device("a2")),
+        Step::ReplaceSource(9, Source::Group([7, 8].into())),
+        Step::ReplaceRoute(key, RouteWrite::Group(9)),
+    ];
+    apply_each_twice(&target, &steps);
+    let nexthops = sh(&target, "ip nexthop show protocol 107");
+    assert_eq!(lines_with(&nexthops, "id 9 group 7/8 proto 107"), 1, "{nexthops}");
+    assert_eq!(lines_with(&nexthops, "id 7 dev a1 scope host proto 107"), 1, "{nexthops}");
+    let source_of = |id| observe_in(&target, &[]).nexthops[&id].source.clone();
+    assert_eq!([7, 8, 9].map(source_of), [device("a1"), device("a2"), Source::Group([7, 8].into())].map(Some));
+    let route = || observe_in(&target, &[]).routes.get(&key).cloned();
+    assert_eq!(route(), Some(ObservedRoute::Nhid { id: 9, mtu: None }));
+
+    sh(&target, "ip link del a1");
+    assert_eq!(source_of(9), Some(Source::Group([8].into())));
+    assert_eq!(route(), Some(ObservedRoute::Nhid { id: 9, mtu: None }));
+    apply_each_twice(&target, &[Step::DelRoute(key), Step::DelNexthop(9), Step::DelNexthop(8)]);
+    let observed = observe_in(&target, &[]);
+    assert!(observed.routes.is_empty() && observed.nexthops.is_empty());
 }
 
 #[test]
@@ -333,12 +365,9 @@ fn foreign_objects_are_seen_as_foreign() {
     assert!(observed.foreign_routes[&254] >= 2);
     // Our number: ours to replace.
     let key = RouteKey { table: 1002, vip: IpAddr::from([192, 0, 2, 3]) };
-    assert_eq!(
-        observed.routes.into_iter().collect::<Vec<_>>(),
-        [(key, ObservedRoute::Devices(["eth0".to_owned()].into()))]
-    );
+    assert_eq!(observed.routes.into_iter().collect::<Vec<_>>(), [(key, ObservedRoute::Other)]);
     assert_eq!(observed.nexthops.keys().collect::<Vec<_>>(), [&3, &4, &5]);
-    assert!(observed.nexthops.values().all(|nexthop| nexthop.spec.is_none()));
+    assert!(observed.nexthops.values().all(|nexthop| nexthop.spec.is_none() && nexthop.source.is_none()));
     assert_eq!(observed.nexthops.values().map(|n| n.ours).collect::<Vec<_>>(), [false, false, true]);
     let at = |priority: u32| observed.rules.iter().find(|r| r.priority == priority).unwrap();
     assert_eq!((at(50).spec, at(50).mark, at(50).ours), (None, Some((0x80, 0xf0)), false));

@@ -96,3 +96,21 @@ async fn a_port_that_asks_at_two_vips_of_a_pod_is_answered_by_each_and_seen_as_t
     ensure!(again == (first, second), "{source} was seen as {first} and {second}, then as {again:?}");
     Ok(())
 }
+
+/// Nodes filter strictly by reverse path here. What tells the filter where VIPs may be a source outlives the device of a pod.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_ends_while_no_agent_runs_leaves_the_answers_of_others_on_its_node_alone() -> Result<()> {
+    let mut world = World::build(WorldSpec::new(Mode::Vxlan)).await?;
+    let pods = [("echo-1", "wrk1"), ("side-1", "wrk1")];
+    world.add_pods(pods.map(|(name, node)| (PodSpec::new(name, node), &name[..4])).into()).await?;
+    world.add_service(SERVICE, "echo", &[("cmd.nu/tunnel", VIP)])?;
+    world.add_service("side", "side", &[("cmd.nu/tunnel", "192.0.2.11")])?;
+    world.start_agents()?;
+    world.converged().await?;
+    world.route(VIP).await?;
+    world.perfect(VIP, FLOWS).await?;
+    world.kill_agents().await?;
+    world.lab.remove_pod("side-1").await?;
+    world.perfect(VIP, FLOWS).await?;
+    Ok(())
+}

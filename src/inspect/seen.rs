@@ -91,7 +91,7 @@ impl<'a> Seen<'a> {
                 let nexthop = self.observed.nexthops.get(id).and_then(|nexthop| nexthop.spec.as_ref());
                 Way::Via { id: *id, nexthop, mtu: *mtu }
             }
-            ObservedRoute::Devices(_) | ObservedRoute::Other => Way::Foreign,
+            ObservedRoute::Other => Way::Foreign,
         })
     }
 

@@ -13,8 +13,7 @@ use std::mem::{Discriminant, discriminant};
 
 use nix::errno::Errno;
 
-use crate::plan::step::RouteWrite;
-use crate::plan::{Plan, RuleSpec, Step};
+use crate::plan::{Plan, RuleSpec, Source, Step};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
@@ -136,14 +135,10 @@ fn request(step: &Step, devices: &mut Devices) -> Result<Request, KernelError> {
         Step::AddNeighbour(n) => neighbour::add(n, devices.index(&n.dev)?),
         Step::DelNeighbour(n) => neighbour::del(n, devices.index(&n.dev)?),
         Step::ReplaceNexthop(id, spec) => nexthop::replace(*id, spec, devices.index(spec.dev())?),
+        Step::ReplaceSource(id, Source::Device(dev)) => nexthop::replace_device(*id, devices.index(dev)?),
+        Step::ReplaceSource(id, Source::Group(ids)) => nexthop::replace_group(*id, ids),
         Step::DelNexthop(id) => nexthop::del(*id),
-        Step::ReplaceRoute(key, target) => {
-            let through: Vec<u32> = match target {
-                RouteWrite::Devices(names) => names.iter().map(|n| devices.index(n)).collect::<Result<_, _>>()?,
-                _ => Vec::new(),
-            };
-            route::replace(*key, target, &through)
-        }
+        Step::ReplaceRoute(key, target) => route::replace(*key, target),
         Step::DelRoute(key) => route::del(*key),
         Step::ReplaceLabel(label, to) => label::replace(*label, to, devices.index(label::device(to))?),
         Step::DelLabel(label) => label::del(*label),

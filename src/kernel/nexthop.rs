@@ -1,7 +1,7 @@
 //! Nexthop objects (`ip nexthop`), which `netlink-packet-route` does not have: `struct nhmsg` and `NHA_*` of
 //! include/uapi/linux/nexthop.h. The kernel has them since 5.3.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE, NLM_F_REPLACE, Nla};
@@ -10,7 +10,7 @@ use netlink_packet_route::route::{RouteIpTunnel, RouteMplsIpTunnel};
 use crate::model::Family;
 use crate::plan::net::OUTER_TTL;
 use crate::plan::observed::ObservedNexthop;
-use crate::plan::{Nexthop, PROTOCOL};
+use crate::plan::{Nexthop, PROTOCOL, Source};
 
 use super::error::KernelError;
 use super::label::{label_of, stack};
@@ -19,7 +19,11 @@ use super::wire::{Request, address_family, attribute, attributes, family_of, ip,
 
 /// `struct nhmsg`: family, scope, protocol, reserved, flags.
 const NHMSG: usize = 8;
+/// Size of `struct nexthop_grp`.
+const NEXTHOP_GRP: usize = 8;
 const NHA_ID: u16 = 1;
+const NHA_GROUP: u16 = 2;
+const NHA_GROUP_TYPE: u16 = 3;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 const NHA_ENCAP_TYPE: u16 = 7;
@@ -52,6 +56,26 @@ pub(super) fn replace(id: u32, spec: &Nexthop, index: u32) -> Request {
     let flags = if is_mapped(gateway) { RTNH_F_ONLINK } else { 0 };
     let family = u8::from(address_family(spec.family()));
     let header = Header { family, protocol: PROTOCOL, flags };
+    request(rtm::NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, header, &attributes)
+}
+
+/// `ip nexthop replace id ID dev DEVICE protocol 107`, for IPv4
+pub(super) fn replace_device(id: u32, index: u32) -> Request {
+    let number = |kind, value: u32| DefaultNla::new(kind, value.to_ne_bytes().to_vec());
+    let header = Header { family: u8::from(address_family(Family::V4)), protocol: PROTOCOL, flags: 0 };
+    let attributes = [number(NHA_ID, id), number(NHA_OIF, index)];
+    request(rtm::NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, header, &attributes)
+}
+
+/// `ip nexthop replace id ID group ID/ID/… protocol 107`
+pub(super) fn replace_group(id: u32, members: &BTreeSet<u32>) -> Request {
+    // struct nexthop_grp: id (32 bits), weight less one, reserved (8 and 16 bits).
+    let member = |id: &u32| [id.to_ne_bytes(), [0; 4]].concat();
+    let attributes = [
+        DefaultNla::new(NHA_ID, id.to_ne_bytes().to_vec()),
+        DefaultNla::new(NHA_GROUP, members.iter().flat_map(member).collect()),
+    ];
+    let header = Header { family: 0, protocol: PROTOCOL, flags: 0 };
     request(rtm::NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, header, &attributes)
 }
 
@@ -127,7 +151,8 @@ pub(super) fn dump(
     let dumped = netlink.dump("nexthops", &request, |found: &mut BTreeMap<_, _>, kind, payload| {
         let id = attribute(payload, NHMSG, NHA_ID).and_then(|v| u32_at(v, 0));
         if let (rtm::NEWNEXTHOP, Some(id)) = (kind, id) {
-            found.insert(id, ObservedNexthop { spec: decode(payload, names), ours: is_ours(payload) });
+            let (spec, source) = (decode(payload, names), decode_source(payload, names));
+            found.insert(id, ObservedNexthop { spec, source, ours: is_ours(payload) });
         }
     });
     match dumped {
@@ -156,6 +181,18 @@ fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Nexthop> {
         }
         _ => None,
     }
+}
+
+fn decode_source(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Source> {
+    let value = |kind| attribute(payload, NHMSG, kind);
+    if let Some(members) = value(NHA_GROUP) {
+        let plain = value(NHA_GROUP_TYPE).is_none_or(|kind| u16_at(kind, 0) == Some(0));
+        let member = |entry: &[u8]| u32_at(entry, 0).filter(|_| entry.get(4) == Some(&0));
+        return members.chunks(NEXTHOP_GRP).map(member).collect::<Option<_>>().map(Source::Group).filter(|_| plain);
+    }
+    let bare = value(NHA_GATEWAY).is_none() && value(NHA_ENCAP).is_none();
+    let dev = names.get(&u32_at(value(NHA_OIF)?, 0)?)?.clone();
+    (bare && family_of(payload)? == Family::V4).then_some(Source::Device(dev))
 }
 
 fn unmapped(gateway: IpAddr) -> IpAddr {

@@ -32,7 +32,7 @@ pub fn observe<'a>(
     let names = link::names(&links);
     let addresses = address::dump(&mut netlink, &names, link_prefix).map_err(reading("addresses"))?;
     let nexthops = nexthop::dump(&mut netlink, &names).map_err(reading("nexthops"))?;
-    let (routes, foreign_routes) = route::dump(&mut netlink, &names).map_err(reading("routes"))?;
+    let (routes, foreign_routes) = route::dump(&mut netlink).map_err(reading("routes"))?;
     let (labels, foreign_labels) = label::dump(&mut netlink, &names).map_err(reading("MPLS routes"))?;
     let rules = rule::dump(&mut netlink).map_err(reading("rules"))?;
     let mpls = label::available();

@@ -74,7 +74,9 @@ fn missing_feature(step: &Step, error: &KernelError, errno: Errno) -> Option<&'s
         Step::AddLink(_, LinkKind::GreExternal(_) | LinkKind::GreLocal(_)) if error.is_unsupported() => Some(GRE),
         Step::AddLink(_, LinkKind::VxlanGpe { .. }) if error.is_unsupported() => Some(VXLAN),
         Step::ReplaceNexthop(_, Nexthop::Mpls { .. }) if error.is_unsupported() => Some(MPLS_PUSH),
-        Step::ReplaceNexthop(_, Nexthop::EncapIp { .. }) if error.is_unsupported() => Some(NEXTHOPS),
+        Step::ReplaceNexthop(_, Nexthop::EncapIp { .. }) | Step::ReplaceSource(..) if error.is_unsupported() => {
+            Some(NEXTHOPS)
+        }
         Step::ReplaceLabel(..) if error.is_unsupported() => Some(MPLS),
         Step::SetSysctl(Sysctl::PlatformLabels, _) if errno == Errno::ENOENT => Some(MPLS),
         Step::SetSysctl(Sysctl::MplsInput(_), _) if errno == Errno::ENOENT => Some(MPLS_INPUT),
@@ -85,7 +87,7 @@ fn missing_feature(step: &Step, error: &KernelError, errno: Errno) -> Option<&'s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{LabelRoute, RuleAction, RuleSpec};
+    use crate::plan::{LabelRoute, RuleAction, RuleSpec, Source};
 
     fn refused(errno: Errno) -> KernelError {
         KernelError::Refused { errno, text: None }
@@ -110,6 +112,7 @@ mod tests {
                 refused(Errno::EOPNOTSUPP),
                 "Linux 5.3",
             ),
+            (Step::ReplaceSource(1, Source::Device(dev())), refused(Errno::EOPNOTSUPP), "Linux 5.3"),
             (Step::ReplaceLabel(16, LabelRoute::Pop { dev: dev() }), refused(Errno::EAFNOSUPPORT), "mpls_router"),
             (Step::SetSysctl(Sysctl::PlatformLabels, 1), sysctl(Errno::ENOENT), "mpls_router"),
             (Step::SetSysctl(Sysctl::MplsInput(dev()), 1), sysctl(Errno::ENOENT), "mpls_router"),

@@ -1,12 +1,12 @@
 //! Routes: VIP routes in our tables, and a count of everybody else's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 
 use crate::model::Family;
@@ -38,18 +38,15 @@ pub(super) const RTAX_MTU: u16 = 2;
 const RTM_F_CLONED: u32 = 0x200;
 /// The metric of an IPv6 route that is made without one (include/uapi/linux/ipv6_route.h).
 const IP6_RT_PRIO_USER: u32 = 1024;
-const RTN_UNICAST: u8 = 1;
 const RTN_UNREACHABLE: u8 = 7;
-/// Size of `struct rtnexthop`.
-const RTNH: usize = 8;
 
 /// Our protocol number.
 pub(super) fn protocol() -> RouteProtocol {
     RouteProtocol::from(PROTOCOL)
 }
 
-/// `ip route replace KEY TARGET protocol 107`; `devices` are the indices of the target's devices.
-pub(super) fn replace(key: RouteKey, target: &RouteWrite, devices: &[u32]) -> Request {
+/// `ip route replace KEY TARGET protocol 107`
+pub(super) fn replace(key: RouteKey, target: &RouteWrite) -> Request {
     let mut message = keyed(key);
     match target {
         RouteWrite::Unreachable => message.header.kind = RouteType::Unreachable,
@@ -58,13 +55,9 @@ pub(super) fn replace(key: RouteKey, target: &RouteWrite, devices: &[u32]) -> Re
             message.attributes.push(RouteAttribute::NhId(id));
             message.attributes.push(RouteAttribute::Metrics(mtu_metrics(Family::of(key.vip), mtu)));
         }
-        RouteWrite::Devices(_) => {
+        &RouteWrite::Group(id) => {
             message.header.kind = RouteType::Unicast;
-            message.header.scope = RouteScope::Link;
-            message.attributes.push(match devices {
-                [one] => RouteAttribute::Oif(*one),
-                many => RouteAttribute::MultiPath(many.iter().map(|index| hop(*index)).collect()),
-            });
+            message.attributes.push(RouteAttribute::NhId(id));
         }
     }
     Request::new(&RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
@@ -87,12 +80,6 @@ fn our_mtu(payload: &[u8]) -> Option<u32> {
         .and_then(|value| u32_at(value, 0))
         .is_some_and(|locks| locks & (1 << RTAX_MTU) != 0);
     mtu(payload).filter(|_| locked == (family_of(payload) == Some(Family::V6)))
-}
-
-fn hop(index: u32) -> RouteNextHop {
-    let mut hop = RouteNextHop::default();
-    hop.interface_index = index;
-    hop
 }
 
 /// `ip route del KEY protocol 107`: from the key alone, whatever it leads to.
@@ -129,7 +116,7 @@ pub(super) fn destination(address: IpAddr) -> RouteAddress {
 pub(super) type Routes = (BTreeMap<RouteKey, ObservedRoute>, BTreeMap<u32, usize>);
 
 /// All IPv4 and IPv6 routes of the namespace.
-pub(super) fn dump(netlink: &mut Netlink, names: &BTreeMap<u32, String>) -> Result<Routes, KernelError> {
+pub(super) fn dump(netlink: &mut Netlink) -> Result<Routes, KernelError> {
     let mut all = Routes::default();
     // One family at a time: a dump of all families has the MPLS routes as well.
     for family in Family::ALL {
@@ -139,7 +126,7 @@ pub(super) fn dump(netlink: &mut Netlink, names: &BTreeMap<u32, String>) -> Resu
         let (ours, others) = netlink.dump("routes", &request, |routes: &mut Routes, kind, payload| {
             let cloned = u32_at(payload, 8).is_none_or(|flags| flags & RTM_F_CLONED != 0);
             if kind == rtm::NEWROUTE && family_of(payload) == Some(family) && !cloned {
-                sort_in(routes, payload, names);
+                sort_in(routes, payload);
             }
         })?;
         all.0.extend(ours);
@@ -148,10 +135,10 @@ pub(super) fn dump(netlink: &mut Netlink, names: &BTreeMap<u32, String>) -> Resu
     Ok(all)
 }
 
-fn sort_in(routes: &mut Routes, payload: &[u8], names: &BTreeMap<u32, String>) {
+fn sort_in(routes: &mut Routes, payload: &[u8]) {
     match decode_key(payload) {
         Some(key) if is_ours(payload) => {
-            routes.0.insert(key, decode_target(payload, names));
+            routes.0.insert(key, decode_target(payload));
         }
         _ => *routes.1.entry(table(payload)).or_default() += 1,
     }
@@ -173,7 +160,7 @@ fn decode_key(payload: &[u8]) -> Option<RouteKey> {
     (u8_at(payload, 1)? == Family::of(vip).bits()).then(|| RouteKey { table: table(payload), vip })
 }
 
-fn decode_target(payload: &[u8], names: &BTreeMap<u32, String>) -> ObservedRoute {
+fn decode_target(payload: &[u8]) -> ObservedRoute {
     let value = |kind| attribute(payload, RTMSG, kind);
     let tos = u8_at(payload, 3) != Some(0);
     let usual = if family_of(payload) == Some(Family::V6) { IP6_RT_PRIO_USER } else { 0 };
@@ -184,32 +171,8 @@ fn decode_target(payload: &[u8], names: &BTreeMap<u32, String>) -> ObservedRoute
     match (u8_at(payload, 7), id) {
         (Some(RTN_UNREACHABLE), _) => ObservedRoute::Unreachable,
         (_, Some(id)) => ObservedRoute::Nhid { id, mtu: our_mtu(payload) },
-        (Some(RTN_UNICAST), None) => {
-            decode_devices(payload, names).map_or(ObservedRoute::Other, ObservedRoute::Devices)
-        }
         _ => ObservedRoute::Other,
     }
-}
-
-/// The devices of a route without gateways; `None` if it is another kind of route.
-fn decode_devices(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<BTreeSet<String>> {
-    let name = |index: u32| names.get(&index).cloned();
-    if let Some(single) = attribute(payload, RTMSG, RTA_OIF) {
-        let on_link = attribute(payload, RTMSG, RTA_GATEWAY).is_none() && attribute(payload, RTMSG, RTA_VIA).is_none();
-        return Some(BTreeSet::from([name(u32_at(single, 0)?)?])).filter(|_| on_link);
-    }
-    let mut hops = attribute(payload, RTMSG, RTA_MULTIPATH)?;
-    let mut devices = BTreeSet::new();
-    // struct rtnexthop: length (16 bits), flags, hops, interface index; then attributes, which an on-link hop has none of.
-    while hops.len() >= RTNH {
-        let length = usize::from(u16::from_ne_bytes([hops[0], hops[1]]));
-        if length != RTNH {
-            return None;
-        }
-        devices.insert(name(u32_at(hops, 4)?)?);
-        hops = &hops[length..];
-    }
-    Some(devices)
 }
 
 /// The MTU metric of a route message, in bytes.

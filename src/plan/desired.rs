@@ -39,4 +39,15 @@ impl Desired {
             })
             .collect()
     }
+
+    /// The sets of devices that VIPs may be a source behind.
+    pub fn sources(&self) -> BTreeSet<&BTreeSet<String>> {
+        self.routes
+            .values()
+            .filter_map(|t| match t {
+                RouteTarget::Devices(devices) => Some(devices),
+                RouteTarget::Unreachable | RouteTarget::Via { .. } => None,
+            })
+            .collect()
+    }
 }

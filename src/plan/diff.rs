@@ -20,7 +20,8 @@ use super::step::RouteWrite;
 use crate::model::Family;
 
 use super::{
-    Address, Desired, Neighbour, Nexthop, Observed, Plan, RouteKey, RouteTarget, RuleAction, RuleSpec, Step, Sysctl,
+    Address, Desired, Neighbour, Nexthop, Observed, Plan, RouteKey, RouteTarget, RuleAction, RuleSpec, Source, Step,
+    Sysctl,
 };
 
 /// First id of our nexthop objects. Ours are recognised by their protocol; the block only keeps ids readable and away from
@@ -53,8 +54,8 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(missing_addresses(desired, observed));
     plan.steps.extend(missing_neighbours(desired, observed));
     plan.steps.extend(changed_labels(desired, observed));
-    plan.steps.extend(nexthops.make);
-    let routes = diff_routes(desired, observed, &nexthops.ids);
+    plan.steps.extend(nexthops.make.iter().chain(&nexthops.group).cloned());
+    let routes = diff_routes(desired, observed, &nexthops);
     plan.steps.extend(routes.new);
     plan.steps.extend(missing_rules(desired, observed));
     push_nft(&mut plan, nft.divert);
@@ -189,22 +190,36 @@ fn surplus_labels(desired: &Desired, observed: &Observed) -> Vec<Step> {
     observed.labels.keys().filter(|l| !desired.labels.contains_key(l)).map(|l| Step::DelLabel(*l)).collect()
 }
 
+#[derive(Default)]
 struct NexthopDiff {
     make: Vec<Step>,
+    /// Groups of those that are made.
+    group: Vec<Step>,
+    /// Groups before their members.
     remove: Vec<Step>,
     ids: BTreeMap<Nexthop, u32>,
+    groups: BTreeMap<BTreeSet<String>, u32>,
 }
 
 /// A nexthop object keeps its id as long as its content is wanted, so that a restart changes nothing.
 fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
     let wanted = desired.nexthops();
-    let mut out = NexthopDiff { make: Vec::new(), remove: Vec::new(), ids: BTreeMap::new() };
-    for (id, nexthop) in observed.nexthops.iter().filter(|(_, nh)| nh.ours) {
-        match &nexthop.spec {
-            Some(spec) if wanted.contains(spec) && !out.ids.contains_key(spec) => {
+    let groups = desired.sources();
+    let devices: BTreeSet<&String> = groups.iter().copied().flatten().collect();
+    let mut out = NexthopDiff::default();
+    let mut sources: BTreeMap<&String, u32> = BTreeMap::new();
+    let mut surplus = Vec::new();
+    let ours = || observed.nexthops.iter().filter(|(_, nh)| nh.ours);
+    for (id, nexthop) in ours() {
+        match (&nexthop.spec, &nexthop.source) {
+            (Some(spec), _) if wanted.contains(spec) && !out.ids.contains_key(spec) => {
                 out.ids.insert(spec.clone(), *id);
             }
-            _ => out.remove.push(Step::DelNexthop(*id)),
+            (_, Some(Source::Device(dev))) if devices.contains(dev) && !sources.contains_key(dev) => {
+                sources.insert(dev, *id);
+            }
+            (_, Some(Source::Group(_))) => {}
+            _ => surplus.push(Step::DelNexthop(*id)),
         }
     }
     let mut free = (NEXTHOP_BASE..).filter(|id| !observed.nexthops.contains_key(id));
@@ -216,6 +231,30 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
             out.ids.insert(nexthop.clone(), id);
         }
     }
+    for dev in devices {
+        if !sources.contains_key(dev)
+            && let Some(id) = free.next()
+        {
+            out.make.push(Step::ReplaceSource(id, Source::Device(dev.clone())));
+            sources.insert(dev, id);
+        }
+    }
+    let mut members: BTreeMap<BTreeSet<u32>, &BTreeSet<String>> =
+        groups.iter().map(|set| (set.iter().filter_map(|dev| sources.get(dev).copied()).collect(), *set)).collect();
+    for (id, nexthop) in ours() {
+        let Some(Source::Group(ids)) = &nexthop.source else { continue };
+        match members.remove(ids) {
+            Some(set) => drop(out.groups.insert(set.clone(), *id)),
+            None => out.remove.push(Step::DelNexthop(*id)),
+        }
+    }
+    for (ids, set) in members {
+        if let Some(id) = free.next() {
+            out.group.push(Step::ReplaceSource(id, Source::Group(ids)));
+            out.groups.insert(set.clone(), id);
+        }
+    }
+    out.remove.append(&mut surplus);
     out
 }
 
@@ -229,15 +268,18 @@ struct RouteDiff {
     announced: Vec<Step>,
 }
 
-fn diff_routes(desired: &Desired, observed: &Observed, ids: &BTreeMap<Nexthop, u32>) -> RouteDiff {
+fn diff_routes(desired: &Desired, observed: &Observed, nexthops: &NexthopDiff) -> RouteDiff {
     let looked_into = tables_of(desired.rules.iter().copied());
     let mut out = RouteDiff::default();
     for (key, target) in &desired.routes {
         let (write, want) = match target {
             RouteTarget::Unreachable => (RouteWrite::Unreachable, ObservedRoute::Unreachable),
-            RouteTarget::Devices(d) => (RouteWrite::Devices(d.clone()), ObservedRoute::Devices(d.clone())),
+            RouteTarget::Devices(devices) => {
+                let Some(id) = nexthops.groups.get(devices).copied() else { continue };
+                (RouteWrite::Group(id), ObservedRoute::Nhid { id, mtu: None })
+            }
             RouteTarget::Via { nexthop, mtu } => {
-                let Some(id) = ids.get(nexthop).copied() else { continue };
+                let Some(id) = nexthops.ids.get(nexthop).copied() else { continue };
                 (RouteWrite::Nhid { id, mtu: *mtu }, ObservedRoute::Nhid { id, mtu: Some(*mtu) })
             }
         };

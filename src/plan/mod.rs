@@ -24,7 +24,9 @@ pub mod surroundings;
 pub mod tree;
 
 pub use desired::Desired;
-pub use net::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Sysctl, SysctlWant};
+pub use net::{
+    Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Source, Sysctl, SysctlWant,
+};
 pub use observed::Observed;
 pub use rule::{RuleAction, RuleSpec};
 pub use settings::Settings;

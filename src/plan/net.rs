@@ -189,9 +189,33 @@ pub enum RouteTarget {
         /// Path MTU for the packet inside, in bytes, so that clients are told before the outer packet fragments.
         mtu: u32,
     },
-    /// On-link through any of these devices. Never forwards a packet: it tells reverse path filtering where the VIP may
-    /// be a source.
+    /// On-link through any of these devices, by a group of nexthop objects. Never forwards a packet: it tells reverse path
+    /// filtering where the VIP may be a source.
     Devices(BTreeSet<String>),
+}
+
+/// The content of a nexthop object that tells reverse path filtering where VIPs may be a source.
+///
+/// Objects, because a route with several next hops of its own goes as a whole when one of its devices is unregistered
+/// (`fib_sync_down_dev`, net/ipv4/fib_semantics.c); of a group only the device's object does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `dev D`
+    Device(String),
+    /// `group ID/ID/…`
+    Group(BTreeSet<u32>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Device(dev) => write!(f, "dev {dev}"),
+            Source::Group(ids) => {
+                let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+                write!(f, "group {}", ids.join("/"))
+            }
+        }
+    }
 }
 
 /// What happens to a packet that arrives with a label of ours.

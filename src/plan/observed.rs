@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::nft::{ObservedTable, TableFamily};
 use super::rule::tables_of;
-use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleSpec, Sysctl};
+use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleSpec, Source, Sysctl};
 
 /// A link of the namespace, ours or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,6 @@ pub enum ObservedRoute {
         /// MTU metric in bytes; `None` also if an IPv6 route does not lock it.
         mtu: Option<u32>,
     },
-    /// `nexthop dev D1 nexthop dev D2 …`, or one `dev D`, without gateways.
-    Devices(BTreeSet<String>),
     /// Any other shape: not what we write today; it is replaced.
     Other,
 }
@@ -58,8 +56,10 @@ pub struct ObservedRule {
 /// A nexthop object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedNexthop {
-    /// Content, if it is a kind that we make.
+    /// Content, if it encapsulates as ours do.
     pub spec: Option<Nexthop>,
+    /// Content, if it says where VIPs may be a source.
+    pub source: Option<Source>,
     /// Carries our protocol number.
     pub ours: bool,
 }

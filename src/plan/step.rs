@@ -1,9 +1,8 @@
 //! A plan: the steps that turn what is into what must be, in an order that never leaves a packet without a way.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
-use super::net::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, Sysctl, host};
+use super::net::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, Source, Sysctl, host};
 use super::rule::RuleSpec;
 use crate::model::Family;
 
@@ -19,8 +18,8 @@ pub enum RouteWrite {
         /// MTU metric in bytes.
         mtu: u32,
     },
-    /// `nexthop dev D1 nexthop dev D2 …`
-    Devices(BTreeSet<String>),
+    /// `nhid N`, a group
+    Group(u32),
 }
 
 /// One change to the kernel. Every step may be applied twice: adding replaces, deleting what is gone is no error.
@@ -44,6 +43,8 @@ pub enum Step {
     DelNeighbour(Neighbour),
     /// Create or replace a nexthop object.
     ReplaceNexthop(u32, Nexthop),
+    /// Create or replace a nexthop object that leads nowhere, but says where VIPs may be a source.
+    ReplaceSource(u32, Source),
     /// Delete a nexthop object.
     DelNexthop(u32),
     /// Create or replace a route.
@@ -77,6 +78,7 @@ impl fmt::Display for Step {
             Step::ReplaceNexthop(id, nh) => {
                 write!(f, "ip {}nexthop replace id {id} {nh} protocol {proto}", option(nh.family()))
             }
+            Step::ReplaceSource(id, source) => write!(f, "ip nexthop replace id {id} {source} protocol {proto}"),
             Step::DelNexthop(id) => write!(f, "ip nexthop del id {id}"),
             Step::ReplaceRoute(key, RouteWrite::Unreachable) => {
                 write!(f, "ip route replace unreachable {key} protocol {proto}")
@@ -85,9 +87,8 @@ impl fmt::Display for Step {
                 let lock = if key.vip.is_ipv6() { "lock " } else { "" };
                 write!(f, "ip route replace {key} nhid {id} mtu {lock}{mtu} protocol {proto}")
             }
-            Step::ReplaceRoute(key, RouteWrite::Devices(devices)) => {
-                write!(f, "ip route replace {key} scope link protocol {proto}")?;
-                devices.iter().try_for_each(|dev| write!(f, " nexthop dev {dev}"))
+            Step::ReplaceRoute(key, RouteWrite::Group(id)) => {
+                write!(f, "ip route replace {key} nhid {id} protocol {proto}")
             }
             Step::DelRoute(key) => write!(f, "ip route del {key} protocol {proto}"),
             Step::ReplaceLabel(label, route) => {

@@ -8,7 +8,7 @@ use crate::plan::observed::{ObservedLink, ObservedNeighbour, ObservedNexthop, Ob
 use crate::plan::step::RouteWrite;
 
 use super::support::both;
-use crate::plan::{Address, NFT_TABLE, Observed, PAUSED_TABLE, Plan, RuleAction, Step, Sysctl};
+use crate::plan::{Address, NFT_TABLE, Observed, PAUSED_TABLE, Plan, RuleAction, Source, Step, Sysctl};
 
 type References = BTreeMap<String, BTreeSet<String>>;
 
@@ -87,12 +87,24 @@ impl FakeKernel {
             Step::ReplaceNexthop(id, nh) => {
                 assert!(o.links.get(nh.dev()).is_some_and(|l| l.up), "device {} is down", nh.dev());
                 assert!(o.nexthops.get(id).is_none_or(|old| old.ours), "nexthop {id} is not ours");
-                o.nexthops.insert(*id, ObservedNexthop { spec: Some(nh.clone()), ours: true });
+                o.nexthops.insert(*id, ObservedNexthop { spec: Some(nh.clone()), source: None, ours: true });
+            }
+            Step::ReplaceSource(id, source) => {
+                match source {
+                    Source::Device(dev) => assert!(o.links.get(dev).is_some_and(|l| l.up), "device {dev} is down"),
+                    Source::Group(ids) => {
+                        let there =
+                            |id| o.nexthops.get(id).is_some_and(|nh| matches!(nh.source, Some(Source::Device(_))));
+                        assert!(!ids.is_empty() && ids.iter().all(there), "no such members: {ids:?}");
+                    }
+                }
+                assert!(o.nexthops.get(id).is_none_or(|old| old.ours), "nexthop {id} is not ours");
+                o.nexthops.insert(*id, ObservedNexthop { spec: None, source: Some(source.clone()), ours: true });
             }
             Step::DelNexthop(id) => {
                 let used = o.routes.values().any(|r| matches!(r, ObservedRoute::Nhid { id: i, .. } if i == id));
                 assert!(!used, "nexthop {id} is in use: its routes would vanish");
-                o.nexthops.remove(id);
+                remove_nexthops(o, |other, _| other == id);
             }
             Step::ReplaceRoute(key, RouteWrite::Unreachable) => {
                 o.routes.insert(*key, ObservedRoute::Unreachable);
@@ -101,9 +113,9 @@ impl FakeKernel {
                 assert!(o.nexthops.contains_key(id), "no nexthop {id}");
                 o.routes.insert(*key, ObservedRoute::Nhid { id: *id, mtu: Some(*mtu) });
             }
-            Step::ReplaceRoute(key, RouteWrite::Devices(devices)) => {
-                assert!(devices.iter().all(|d| o.links.contains_key(d)), "no such device: {devices:?}");
-                o.routes.insert(*key, ObservedRoute::Devices(devices.clone()));
+            Step::ReplaceRoute(key, RouteWrite::Group(id)) => {
+                assert!(o.nexthops.contains_key(id), "no nexthop {id}");
+                o.routes.insert(*key, ObservedRoute::Nhid { id: *id, mtu: None });
             }
             Step::DelRoute(key) => assert!(o.routes.remove(key).is_some(), "no route {key}"),
             Step::ReplaceLabel(label, route) => {
@@ -136,10 +148,25 @@ impl FakeKernel {
         assert!(o.links.remove(name).is_some(), "no link {name}");
         o.addresses.retain(|(a, _, _)| a.dev != name);
         o.sysctls.retain(|k, _| k.dev() != Some(name));
-        o.nexthops.retain(|_, nh| nh.spec.as_ref().is_none_or(|s| s.dev() != name));
-        let ids: BTreeSet<u32> = o.nexthops.keys().copied().collect();
-        o.routes.retain(|_, r| !matches!(r, ObservedRoute::Nhid { id, .. } if !ids.contains(id)));
+        remove_nexthops(o, |_, nh| {
+            let source = nh.source == Some(Source::Device(name.to_owned()));
+            source || nh.spec.as_ref().is_some_and(|spec| spec.dev() == name)
+        });
     }
+}
+
+/// Groups lose their members, and go with the last one; routes go with their object.
+fn remove_nexthops(o: &mut Observed, goes: impl Fn(&u32, &ObservedNexthop) -> bool) {
+    o.nexthops.retain(|id, nh| !goes(id, nh));
+    let there: BTreeSet<u32> = o.nexthops.keys().copied().collect();
+    for nexthop in o.nexthops.values_mut() {
+        if let Some(Source::Group(ids)) = &mut nexthop.source {
+            ids.retain(|id| there.contains(id));
+        }
+    }
+    o.nexthops.retain(|_, nh| !matches!(&nh.source, Some(Source::Group(ids)) if ids.is_empty()));
+    let ids: BTreeSet<u32> = o.nexthops.keys().copied().collect();
+    o.routes.retain(|_, r| !matches!(r, ObservedRoute::Nhid { id, .. } if !ids.contains(id)));
 }
 
 /// Interprets exactly the commands that `nft::script` writes; anything else is an error of the test.

@@ -62,6 +62,9 @@ ip neighbour replace fd00::2 dev eth0 managed protocol 107
 ip -f mpls route replace 65538 as 100 via inet6 fd00:244:1::2 dev veth2 protocol 107
 ip -6 nexthop replace id 1795162112 encap mpls 100 via fd00:244:1::2 dev veth2 protocol 107
 ip -6 nexthop replace id 1795162113 encap mpls 65539 via fd00::2 dev eth0 protocol 107
+ip nexthop replace id 1795162114 dev eth0 protocol 107
+ip nexthop replace id 1795162115 dev veth2 protocol 107
+ip nexthop replace id 1795162116 group 1795162114/1795162115 protocol 107
 ip route replace 192.0.2.10/32 table 10000 nhid 1795162113 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10001 nhid 1795162113 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10002 nhid 1795162113 mtu 1500 protocol 107
@@ -78,7 +81,7 @@ ip route replace 192.0.2.10/32 table 10012 nhid 1795162113 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1500 protocol 107
 ip route replace 192.0.2.10/32 table 10015 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10032 scope link protocol 107 nexthop dev eth0 nexthop dev veth2
+ip route replace 192.0.2.10/32 table 10032 nhid 1795162116 protocol 107
 ip rule add priority 142 fwmark 0x0/0xff lookup 10032 protocol 107
 ip rule add priority 141 nop protocol 107
 ip rule add priority 138 fwmark 0x8f/0xff lookup 10015 protocol 107

@@ -44,8 +44,11 @@ ip route del 192.0.2.10/32 table 10013 protocol 107
 ip route del 192.0.2.10/32 table 10014 protocol 107
 ip route del 192.0.2.10/32 table 10015 protocol 107
 ip route del 192.0.2.10/32 table 10032 protocol 107
+ip nexthop del id 1795162116
 ip nexthop del id 1795162112
 ip nexthop del id 1795162113
+ip nexthop del id 1795162114
+ip nexthop del id 1795162115
 ip -f mpls route del 65794
 ip neighbour del 10.0.0.2 dev eth0
 sysctl -w net/mpls/conf/eth0/input=0
