@@ -10,7 +10,7 @@
 //! http / objects / controllers    the three who make requests: the network, the test, the EndpointSlice controller
 //! ```
 //!
-//! It must never do what a real server would not, except through [`Faults`]. Not here: RBAC, admission webhooks,
+//! It must never do what a real server would not, except through [`Faults`]. Not here: admission webhooks,
 //! managedFields and apply conflicts, protobuf, TLS, custom resources.
 
 mod admission;
@@ -24,6 +24,7 @@ pub mod kubeconfig;
 pub mod object;
 mod objects;
 mod patch;
+mod rbac;
 mod resource;
 mod selector;
 mod shape;
@@ -46,6 +47,7 @@ pub use error::{ApiError, ApiResult, Cause};
 pub use faults::Faults;
 pub use journal::{Journal, Record, RequestInfo};
 pub use objects::Objects;
+pub use rbac::{Grants, service_account};
 pub use resource::{Generation, NameRule, RESOURCES, Resource};
 
 use controllers::{Controllers, Enabled};
@@ -65,6 +67,8 @@ pub struct Options {
     pub endpoint_slices: bool,
     /// Bearer token to user name. Empty admits everybody without one.
     pub tokens: BTreeMap<String, String>,
+    /// What ServiceAccounts may do; anything if absent.
+    pub grants: Option<Grants>,
     /// How many changes watches can look back.
     pub history: usize,
     /// How often an idle watch gets a bookmark; [`Faults::bookmark_watches`] sends one at once.
@@ -77,6 +81,7 @@ impl Default for Options {
             ranges: Ranges::default(),
             endpoint_slices: true,
             tokens: BTreeMap::new(),
+            grants: None,
             history: 100_000,
             bookmark_interval: Duration::from_secs(60),
         }
@@ -110,6 +115,7 @@ impl ApiServer {
             faults: Arc::clone(&faults),
             journal: Arc::clone(&journal),
             tokens: options.tokens,
+            grants: options.grants,
             address: address.to_string(),
             bookmark_interval: options.bookmark_interval,
         };

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tunnel_router::model::Mode;
 
-use crate::apiserver::{ApiServer, Options, Ranges, kubeconfig};
+use crate::apiserver::{ApiServer, Grants, Options, Ranges, kubeconfig, service_account};
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, router_program};
@@ -33,6 +33,15 @@ const API_PORT: u16 = 6443;
 
 /// Namespace of the agents and of what they store, as in the manifest.
 pub const NAMESPACE: &str = "kube-service-tunnel";
+
+/// What the agents and controllers run with on a cluster. Here they may do what it grants them.
+const MANIFEST: &str = include_str!("../../../manifests/tunnel-router.yaml");
+
+/// ServiceAccounts of agents and controllers in the manifest; their tokens are their names.
+const AGENT: &str = "tunnel-router";
+const CONTROLLER: &str = "tunnel-router-controller";
+/// User who may do everything.
+const ADMIN: &str = "admin";
 
 /// Label of ingress nodes, as in the manifest.
 pub const INGRESS_LABEL: &str = "node=tunnel";
@@ -78,9 +87,14 @@ impl World {
         let listener = lab.api_listener(API_PORT)?.into_std()?;
         let families = lab.spec().families.published().iter().map(|family| family.name().to_owned()).collect();
         let ranges = Ranges { families, ..Ranges::default() };
-        let api = ApiServer::start(listener, Options { ranges, ..Options::default() })?;
+        let accounts = [AGENT, CONTROLLER].map(|name| (name.to_owned(), service_account(NAMESPACE, name)));
+        let tokens = accounts.into_iter().chain([(ADMIN.to_owned(), ADMIN.to_owned())]).collect();
+        let grants = Some(Grants::of_manifest(MANIFEST)?);
+        let api = ApiServer::start(listener, Options { ranges, tokens, grants, ..Options::default() })?;
         let directory = tempfile::tempdir()?;
-        kubeconfig::write(&directory.path().join("kubeconfig"), &api.url(), None)?;
+        for user in [AGENT, CONTROLLER, ADMIN] {
+            kubeconfig::write(&directory.path().join(user), &api.url(), Some(user))?;
+        }
         api.store().create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }))?;
         for node in lab.nodes() {
             api.store().create_with_status(objects::node(node))?;
@@ -172,13 +186,17 @@ impl World {
     pub fn agent_flags(&self, node: &str) -> Vec<String> {
         let mut flags = self.flags.clone();
         flags.extend(["--node-name".to_owned(), node.to_owned()]);
-        flags.extend(["--kubeconfig".to_owned(), self.kubeconfig().display().to_string()]);
+        flags.extend(["--kubeconfig".to_owned(), self.kubeconfig_of(AGENT).display().to_string()]);
         flags
     }
 
-    /// Where the kubeconfig is.
+    /// Where the kubeconfig is of one who may do everything.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.directory.path().join("kubeconfig")
+        self.kubeconfig_of(ADMIN)
+    }
+
+    fn kubeconfig_of(&self, user: &str) -> PathBuf {
+        self.directory.path().join(user)
     }
 
     /// The agent of a node.
@@ -189,7 +207,8 @@ impl World {
     /// Starts a controller, on a node of the same network.
     pub fn start_controller(&mut self, name: &str, node: &str, flags: &[&str]) -> Result<()> {
         let own = ["--metrics-address", "off", "--kubeconfig"].map(str::to_owned);
-        let mut all: Vec<String> = own.into_iter().chain([self.kubeconfig().display().to_string()]).collect();
+        let mut all: Vec<String> =
+            own.into_iter().chain([self.kubeconfig_of(CONTROLLER).display().to_string()]).collect();
         all.extend(flags.iter().map(ToString::to_string));
         let controller = Agent::start_controller(name, self.lab.node(node)?, &all, self.directory.path())?;
         self.controllers.insert(name.to_owned(), controller);

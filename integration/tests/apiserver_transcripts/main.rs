@@ -13,7 +13,7 @@ mod story;
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::Request;
-use integration::apiserver::{ApiError, ApiServer, Options, RESOURCES};
+use integration::apiserver::{ApiServer, Grants, Options, RESOURCES, service_account};
 use serde_json::{Value, json};
 
 use normal::{blur_cells, difference};
@@ -170,29 +170,27 @@ async fn errors(story: &mut Story) {
     ] {
         story.replay(&format!("errors/{name}")).await;
     }
-    // The double has no RBAC; the refusal is injected, its wording is what is compared.
-    let user = "system:serviceaccount:tunnel-rec:weak";
-    let services = RESOURCES.iter().find(|resource| resource.plural == "services").unwrap();
-    let refusal = ApiError::forbidden(user, "list", services, None);
-    story.server.faults().fail_next(1, |request| request.is("list", "services"), refusal);
-    story.replay("errors/forbidden-403").await;
-    unauthorized(story).await;
+    refused(story).await;
 }
 
 /// The server of the story admits everybody; this one does not.
-async fn unauthorized(story: &mut Story) {
-    let tokens = BTreeMap::from([("good".to_owned(), "somebody".to_owned())]);
-    let guarded = ApiServer::start_local(Options { tokens, ..Options::default() }).unwrap();
+async fn refused(story: &mut Story) {
+    let users = [("good", "somebody".to_owned()), ("weak", service_account("tunnel-rec", "weak"))];
+    let tokens = BTreeMap::from(users.map(|(token, user)| (token.to_owned(), user)));
+    let options = Options { tokens, grants: Some(Grants::default()), ..Options::default() };
+    let guarded = ApiServer::start_local(options).unwrap();
     let client = client(&guarded);
     let request = |token: &str| {
         let builder = Request::builder().uri("/api/v1/services").header("Authorization", format!("Bearer {token}"));
         builder.body(Vec::new().into()).unwrap()
     };
-    let response = client.send(request("bad")).await.unwrap();
-    let recorded = recording("errors/bad-token-401")["response"].clone();
-    story.compare("errors/bad-token-401", &recorded, response).await;
+    for (token, name) in [("bad", "errors/bad-token-401"), ("weak", "errors/forbidden-403")] {
+        let response = client.send(request(token)).await.unwrap();
+        let recorded = recording(name)["response"].clone();
+        story.compare(name, &recorded, response).await;
+    }
     assert_eq!(client.send(request("good")).await.unwrap().status(), 200);
-    assert_eq!(guarded.journal().requests()[1].info.user, "somebody");
+    assert_eq!(guarded.journal().requests()[2].info.user, "somebody");
 }
 
 async fn load_balancer_lease_and_events(story: &mut Story) {

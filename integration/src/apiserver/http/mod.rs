@@ -21,7 +21,8 @@ use serde_json::Value;
 
 use super::error::{ApiError, ApiResult};
 use super::faults::{Ears, Faults};
-use super::journal::Journal;
+use super::journal::{Journal, RequestInfo};
+use super::rbac::Grants;
 use super::verbs::Verbs;
 
 /// The largest body that is read, like etcd's limit for a request.
@@ -35,6 +36,8 @@ pub(super) struct App {
     pub journal: Arc<Journal>,
     /// Token to user name; empty admits everybody.
     pub tokens: BTreeMap<String, String>,
+    /// What ServiceAccounts may do; anything if absent.
+    pub grants: Option<Grants>,
     /// Host and port as clients reach them.
     pub address: String,
     /// How often an idle watch gets a bookmark.
@@ -60,7 +63,7 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     let result = match (body, user) {
         (Err(_), _) => Err(ApiError::BadRequest("the request body could not be read".into())),
         (_, None) => Err(ApiError::Unauthorized),
-        (Ok(body), Some(_)) => match app.faults.refusal(&info) {
+        (Ok(body), Some(_)) => match forbidden(&app, &info).or_else(|| app.faults.refusal(&info)) {
             Some(error) => Err(error),
             None => serve(&app, &info, accept, &body, ears),
         },
@@ -70,7 +73,7 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     response
 }
 
-fn serve(app: &App, info: &super::journal::RequestInfo, accept: &str, body: &Bytes, ears: Ears) -> ApiResult<Response> {
+fn serve(app: &App, info: &RequestInfo, accept: &str, body: &Bytes, ears: Ears) -> ApiResult<Response> {
     if info.resource.is_empty() {
         return discovery::serve(app, info, accept);
     }
@@ -87,6 +90,13 @@ fn authenticate(app: &App, headers: &HeaderMap) -> Option<String> {
     }
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     app.tokens.get(value.strip_prefix("Bearer ")?).cloned()
+}
+
+/// The refusal, if the user may not do this.
+fn forbidden(app: &App, info: &RequestInfo) -> Option<ApiError> {
+    app.grants.as_ref().filter(|grants| !grants.allow(info))?;
+    let resource = super::resource::by_path(&info.group, &info.version, &info.resource)?;
+    Some(ApiError::forbidden(&info.user, &info.verb, resource, info.namespace.as_deref()))
 }
 
 /// A body for the journal: JSON if it is that, else text.
