@@ -38,13 +38,18 @@ fn word_after(text: &str, mark: &str, key: &str) -> Result<String> {
 
 /// What to delete on an ingress node, whatever the mode.
 fn damages_to_the_node(node: &Netns) -> Result<Vec<String>> {
-    let nexthop = word_after(&World::run_in(node, "ip nexthop show")?, "proto 107", "id")?;
+    let nexthops = World::run_in(node, "ip nexthop show protocol 107")?;
+    let nexthop = word_after(&nexthops, "encap", "id")?;
+    let group = word_after(&nexthops, "group", "id")?;
+    let member = word_after(&nexthops, "scope host", "id")?;
     let chain = World::run_in(node, &format!("nft -a list chain {TABLE} prerouting"))?;
     let handle = word_after(&chain, "VIP traffic", "handle")?;
     Ok(vec![
         format!("ip route del {VIP}/32 table 10005"),
         "ip rule del priority 102".to_owned(),
         format!("ip nexthop del id {nexthop}"),
+        format!("ip nexthop del id {group}"),
+        format!("ip nexthop del id {member}"),
         format!("nft delete rule {TABLE} prerouting handle {handle}"),
         format!("nft delete element {TABLE} vips {{ {VIP} }}"),
         format!("nft delete table {TABLE}"),
@@ -124,4 +129,45 @@ async fn whatever_is_deleted_in_mode_mpls_comes_back() -> Result<()> {
         heals(&world, pod, damage).await?;
     }
     Ok(())
+}
+
+/// How many devices VIPs may be a source behind, as the kernel has it.
+fn sources(node: &Netns) -> Result<usize> {
+    let nexthops = World::run_in(node, "ip nexthop show protocol 107")?;
+    let group = word_after(&nexthops, "group", "group")?;
+    Ok(group.split('/').count())
+}
+
+async fn holds_nobody_else_up(mode: Mode) -> Result<()> {
+    let mut world = world_without_resync(mode).await?;
+    world.add_pods(vec![(PodSpec::new("side-1", "ing1"), "side")]).await?;
+    world.add_service("side", "side", &[("cmd.nu/tunnel", "192.0.2.11")])?;
+    world.converged().await?;
+    let before = sources(world.lab.node("ing1")?.netns())?;
+    World::run_in(world.lab.pod("side-1")?.netns(), "ip link set eth0 down")?;
+    world.add_pods(vec![(PodSpec::new("echo-4", "ing1"), "echo")]).await?;
+    world.converged().await?;
+    world.perfect(VIP, 40).await?;
+    let without = sources(world.lab.node("ing1")?.netns())?;
+    ensure!(without == before, "side-1 has gone and echo-4 has come, but {before} sources are {without}");
+    World::run_in(world.lab.pod("side-1")?.netns(), "ip link set eth0 up")?;
+    world.converged().await?;
+    let with = sources(world.lab.node("ing1")?.netns())?;
+    ensure!(with == before + 1, "side-1 is back, but {without} sources are {with}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_without_carrier_holds_nobody_else_up_in_mode_gre() -> Result<()> {
+    holds_nobody_else_up(Mode::Gre).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_without_carrier_holds_nobody_else_up_in_mode_vxlan() -> Result<()> {
+    holds_nobody_else_up(Mode::Vxlan).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_without_carrier_holds_nobody_else_up_in_mode_mpls() -> Result<()> {
+    holds_nobody_else_up(Mode::Mpls).await
 }

@@ -20,6 +20,8 @@ use super::wire::{Request, attribute, attributes, be16, ip, rtm, text, u8_at, u1
 /// `struct ifinfomsg`
 pub(super) const IFINFOMSG: usize = 16;
 pub(super) const IFF_UP: u32 = 1;
+/// `IFF_LOWER_UP`
+const IFF_LOWER_UP: u32 = 1 << 16;
 pub(super) const IFLA_IFNAME: u16 = 3;
 pub(super) const IFLA_MTU: u16 = 4;
 const IFF_LOOPBACK: u32 = 1 << 3;
@@ -103,6 +105,7 @@ fn decode(payload: &[u8]) -> Option<(String, ObservedLink)> {
         kind: kind_name.as_deref().and_then(|name| decode_kind(name, data)),
         kind_name,
         up: flags & IFF_UP != 0,
+        carrier: flags & IFF_LOWER_UP != 0,
         mtu: attribute(payload, IFINFOMSG, IFLA_MTU).and_then(|v| u32_at(v, 0)).unwrap_or(0),
         loopback: flags & IFF_LOOPBACK != 0,
     };

@@ -206,6 +206,9 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
     let wanted = desired.nexthops();
     let groups = desired.sources();
     let devices: BTreeSet<&String> = groups.iter().copied().flatten().collect();
+    // The kernel makes no object for a device without carrier (`rtm_to_nh_config`, net/ipv4/nexthop.c), and takes those away
+    // that there are. One such device does not hold up the rest. Devices of ours come with the plan.
+    let usable = |dev: &str| desired.links.contains_key(dev) || observed.links.get(dev).is_some_and(|l| l.carrier);
     let mut out = NexthopDiff::default();
     let mut sources: BTreeMap<&String, u32> = BTreeMap::new();
     let mut surplus = Vec::new();
@@ -223,7 +226,7 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
         }
     }
     let mut free = (NEXTHOP_BASE..).filter(|id| !observed.nexthops.contains_key(id));
-    for nexthop in wanted {
+    for nexthop in wanted.into_iter().filter(|nexthop| usable(nexthop.dev())) {
         if !out.ids.contains_key(nexthop)
             && let Some(id) = free.next()
         {
@@ -231,7 +234,7 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
             out.ids.insert(nexthop.clone(), id);
         }
     }
-    for dev in devices {
+    for dev in devices.into_iter().filter(|dev| usable(dev)) {
         if !sources.contains_key(dev)
             && let Some(id) = free.next()
         {
@@ -239,19 +242,23 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
             sources.insert(dev, id);
         }
     }
-    let mut members: BTreeMap<BTreeSet<u32>, &BTreeSet<String>> =
-        groups.iter().map(|set| (set.iter().filter_map(|dev| sources.get(dev).copied()).collect(), *set)).collect();
+    let mut members: BTreeMap<BTreeSet<u32>, Vec<&BTreeSet<String>>> = BTreeMap::new();
+    for set in groups {
+        members.entry(set.iter().filter_map(|dev| sources.get(dev).copied()).collect()).or_default().push(set);
+    }
+    // There is no group of none.
+    members.remove(&BTreeSet::new());
     for (id, nexthop) in ours() {
         let Some(Source::Group(ids)) = &nexthop.source else { continue };
         match members.remove(ids) {
-            Some(set) => drop(out.groups.insert(set.clone(), *id)),
+            Some(sets) => out.groups.extend(sets.into_iter().map(|set| (set.clone(), *id))),
             None => out.remove.push(Step::DelNexthop(*id)),
         }
     }
-    for (ids, set) in members {
+    for (ids, sets) in members {
         if let Some(id) = free.next() {
             out.group.push(Step::ReplaceSource(id, Source::Group(ids)));
-            out.groups.insert(set.clone(), id);
+            out.groups.extend(sets.into_iter().map(|set| (set.clone(), id)));
         }
     }
     out.remove.append(&mut surplus);
@@ -272,17 +279,16 @@ fn diff_routes(desired: &Desired, observed: &Observed, nexthops: &NexthopDiff) -
     let looked_into = tables_of(desired.rules.iter().copied());
     let mut out = RouteDiff::default();
     for (key, target) in &desired.routes {
-        let (write, want) = match target {
-            RouteTarget::Unreachable => (RouteWrite::Unreachable, ObservedRoute::Unreachable),
-            RouteTarget::Devices(devices) => {
-                let Some(id) = nexthops.groups.get(devices).copied() else { continue };
-                (RouteWrite::Group(id), ObservedRoute::Nhid { id, mtu: None })
-            }
+        let way = match target {
+            RouteTarget::Unreachable => None,
+            RouteTarget::Devices(devices) => nexthops.groups.get(devices).map(|id| (RouteWrite::Group(*id), *id, None)),
             RouteTarget::Via { nexthop, mtu } => {
-                let Some(id) = nexthops.ids.get(nexthop).copied() else { continue };
-                (RouteWrite::Nhid { id, mtu: *mtu }, ObservedRoute::Nhid { id, mtu: Some(*mtu) })
+                nexthops.ids.get(nexthop).map(|id| (RouteWrite::Nhid { id: *id, mtu: *mtu }, *id, Some(*mtu)))
             }
         };
+        let (write, want) = way.map_or((RouteWrite::Unreachable, ObservedRoute::Unreachable), |(write, id, mtu)| {
+            (write, ObservedRoute::Nhid { id, mtu })
+        });
         let steps = match observed.routes.get(key) {
             Some(there) if *there == want => continue,
             Some(_) => &mut out.changed,

@@ -197,7 +197,8 @@ pub enum RouteTarget {
 /// The content of a nexthop object that tells reverse path filtering where VIPs may be a source.
 ///
 /// Objects, because a route with several next hops of its own goes as a whole when one of its devices is unregistered
-/// (`fib_sync_down_dev`, net/ipv4/fib_semantics.c); of a group only the device's object does.
+/// (`fib_sync_down_dev`, net/ipv4/fib_semantics.c); of a group only the device's object does. That goes when the device loses
+/// its carrier, too, and comes back with the next round (`nexthop_flush_dev`, net/ipv4/nexthop.c).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `dev D`

@@ -18,6 +18,8 @@ pub struct ObservedLink {
     pub kind_name: Option<String>,
     /// Administratively up.
     pub up: bool,
+    /// Up, with somebody at the other end.
+    pub carrier: bool,
     /// MTU in bytes.
     pub mtu: u32,
     /// A loopback device.

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::journal::RequestInfo;
 use super::resource::Resource;
 
 /// Result of every verb.
@@ -153,15 +154,21 @@ impl ApiError {
     }
 
     /// 403 as RBAC words it.
-    pub fn forbidden(user: &str, verb: &str, resource: &Resource, namespace: Option<&str>) -> Self {
-        let scope = namespace.map_or_else(|| "at the cluster scope".into(), |ns| format!("in the namespace \"{ns}\""));
+    pub fn forbidden(resource: &Resource, request: &RequestInfo) -> Self {
+        let RequestInfo { user, verb, namespace, name, subresource, .. } = request;
+        let scope = match namespace {
+            Some(namespace) => format!("in the namespace \"{namespace}\""),
+            None => "at the cluster scope".to_owned(),
+        };
+        let object = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
+        let below = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
         let message = format!(
-            "{} is forbidden: User \"{user}\" cannot {verb} resource \"{}\" in API group \"{}\" {scope}",
+            "{}{object} is forbidden: User \"{user}\" cannot {verb} resource \"{}{below}\" in API group \"{}\" {scope}",
             qualified(resource),
             resource.plural,
             resource.group
         );
-        Self::Forbidden { message, details: details(resource, None) }
+        Self::Forbidden { message, details: details(resource, Some(name.as_str()).filter(|name| !name.is_empty())) }
     }
 
     /// Whether the object does not exist.

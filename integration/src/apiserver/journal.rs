@@ -89,6 +89,11 @@ impl Journal {
         self.with(|records| records.clone())
     }
 
+    /// The first request that came to this HTTP status.
+    pub fn first_with(&self, code: u16) -> Option<RequestInfo> {
+        self.with(|records| records.iter().find(|record| record.code == Some(code)).map(|record| record.info.clone()))
+    }
+
     /// Every request that may have changed something, refused ones included.
     pub fn writes(&self) -> Vec<Record> {
         self.with(|records| records.iter().filter(|record| record.info.is_write()).cloned().collect())

@@ -39,12 +39,20 @@ impl World {
             let mut left = tokio::task::block_in_place(|| self.differences())?;
             left.retain(|difference| !ignored(difference));
             if left.is_empty() {
-                return Ok(());
+                return self.nothing_forbidden();
             }
             if Instant::now() > deadline {
                 bail!("not converged after {limit:?}:\n{}\n{}", left.join("\n"), self.logs());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Agents and controllers ask for nothing that the manifest does not grant them.
+    fn nothing_forbidden(&self) -> Result<()> {
+        match self.api.journal().first_with(403) {
+            Some(refused) => bail!("{} may not {} {}", refused.user, refused.verb, refused.path),
+            None => Ok(()),
         }
     }
 

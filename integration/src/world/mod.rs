@@ -324,3 +324,19 @@ impl World {
         all.map(|a| format!("--- {}\n{}", a.node(), a.tail(30))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_runs_agents_and_controllers_as_the_accounts_that_the_lab_gives_them() {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(MANIFEST).unwrap();
+        for (kind, account) in [("DaemonSet", AGENT), ("Deployment", CONTROLLER)] {
+            let workloads: Vec<&Value> = documents.iter().filter(|document| document["kind"] == kind).collect();
+            assert_eq!(workloads.len(), 1, "{kind}");
+            assert_eq!(workloads[0]["metadata"]["namespace"], NAMESPACE);
+            assert_eq!(workloads[0]["spec"]["template"]["spec"]["serviceAccountName"], account);
+        }
+    }
+}

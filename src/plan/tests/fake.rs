@@ -36,7 +36,7 @@ impl FakeKernel {
 
     pub fn device(&mut self, name: &str, loopback: bool, mtu: u32) {
         let index = u32::try_from(self.observed.links.len()).unwrap() + 1;
-        let link = ObservedLink { index, kind: None, kind_name: None, up: true, mtu, loopback };
+        let link = ObservedLink { index, kind: None, kind_name: None, up: true, carrier: true, mtu, loopback };
         self.observed.links.insert(name.to_owned(), link);
         self.sysctls_of(name);
     }
@@ -85,13 +85,13 @@ impl FakeKernel {
             }
             Step::DelNeighbour(n) => assert!(o.neighbours.remove(n).is_some(), "no neighbour {n}"),
             Step::ReplaceNexthop(id, nh) => {
-                assert!(o.links.get(nh.dev()).is_some_and(|l| l.up), "device {} is down", nh.dev());
+                assert!(o.links.get(nh.dev()).is_some_and(|l| l.carrier), "device {} is down", nh.dev());
                 assert!(o.nexthops.get(id).is_none_or(|old| old.ours), "nexthop {id} is not ours");
                 o.nexthops.insert(*id, ObservedNexthop { spec: Some(nh.clone()), source: None, ours: true });
             }
             Step::ReplaceSource(id, source) => {
                 match source {
-                    Source::Device(dev) => assert!(o.links.get(dev).is_some_and(|l| l.up), "device {dev} is down"),
+                    Source::Device(dev) => assert!(o.links.get(dev).is_some_and(|l| l.carrier), "device {dev} is down"),
                     Source::Group(ids) => {
                         let there =
                             |id| o.nexthops.get(id).is_some_and(|nh| matches!(nh.source, Some(Source::Device(_))));
@@ -148,11 +148,23 @@ impl FakeKernel {
         assert!(o.links.remove(name).is_some(), "no link {name}");
         o.addresses.retain(|(a, _, _)| a.dev != name);
         o.sysctls.retain(|k, _| k.dev() != Some(name));
-        remove_nexthops(o, |_, nh| {
-            let source = nh.source == Some(Source::Device(name.to_owned()));
-            source || nh.spec.as_ref().is_some_and(|spec| spec.dev() == name)
-        });
+        remove_nexthops_of(o, name);
     }
+
+    /// What is plugged in, or is not.
+    pub fn carrier(&mut self, device: &str, carrier: bool) {
+        self.observed.links.get_mut(device).unwrap().carrier = carrier;
+        if !carrier {
+            remove_nexthops_of(&mut self.observed, device);
+        }
+    }
+}
+
+fn remove_nexthops_of(o: &mut Observed, device: &str) {
+    remove_nexthops(o, |_, nh| {
+        let source = nh.source == Some(Source::Device(device.to_owned()));
+        source || nh.spec.as_ref().is_some_and(|spec| spec.dev() == device)
+    });
 }
 
 /// Groups lose their members, and go with the last one; routes go with their object.

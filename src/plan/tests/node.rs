@@ -7,7 +7,10 @@ use super::support::{both, cluster, endpoint, ip, routes, settings, vip, with_no
 use crate::model::{BucketCount, Family, Flows, MarkField, Mode, Reason, SharedMap};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
-use crate::plan::{LabelRoute, Nexthop, PAUSED_TABLE, Plan, RouteKey, RouteTarget, RuleAction, Settings, Sysctl};
+use crate::plan::observed::ObservedRoute;
+use crate::plan::{
+    LabelRoute, Nexthop, PAUSED_TABLE, Plan, RouteKey, RouteTarget, RuleAction, Settings, Source, Sysctl,
+};
 
 fn on_nodes() -> Vec<crate::model::Endpoint> {
     vec![endpoint(2, "n1"), endpoint(3, "n2")]
@@ -48,6 +51,35 @@ fn a_device_without_an_address_gets_a_source_route_instead_of_loose_filtering() 
     facts.get_mut(&ip("10.244.1.2")).unwrap().bare = false;
     let (desired, _) = desired_node(&cluster, &facts, &settings("n1"));
     assert!(!desired.routes.contains_key(&key) && desired.sysctls.contains_key(&Sysctl::RpFilter("veth2".into())));
+}
+
+#[test]
+fn a_device_without_carrier_holds_up_nothing_but_what_goes_through_it() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, on_nodes())]);
+    let (desired, _) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    kernel.device("veth2", false, 1500);
+    let round = |kernel: &mut FakeKernel| {
+        let plan = diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-");
+        kernel.apply(&plan, usize::MAX);
+        let again = diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-");
+        assert!(again.steps.is_empty(), "{again}");
+        let groups = kernel.observed.nexthops.values().filter_map(|nexthop| match &nexthop.source {
+            Some(Source::Group(members)) => Some(members.len()),
+            _ => None,
+        });
+        let unreachable = kernel.observed.routes.values().filter(|route| **route == ObservedRoute::Unreachable);
+        (groups.collect::<Vec<_>>(), unreachable.count())
+    };
+    assert_eq!(round(&mut kernel), (vec![2], 0));
+    kernel.carrier("veth2", false);
+    let (groups, unreachable) = round(&mut kernel);
+    assert!(groups == [1] && unreachable > 0 && unreachable < 16, "{groups:?}, {unreachable} unreachable");
+    kernel.carrier("eth0", false);
+    assert_eq!(round(&mut kernel), (vec![], 17), "all buckets, and the table of sources");
+    kernel.carrier("veth2", true);
+    kernel.carrier("eth0", true);
+    assert_eq!(round(&mut kernel), (vec![2], 0));
 }
 
 #[test]

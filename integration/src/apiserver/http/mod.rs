@@ -96,7 +96,7 @@ fn authenticate(app: &App, headers: &HeaderMap) -> Option<String> {
 fn forbidden(app: &App, info: &RequestInfo) -> Option<ApiError> {
     app.grants.as_ref().filter(|grants| !grants.allow(info))?;
     let resource = super::resource::by_path(&info.group, &info.version, &info.resource)?;
-    Some(ApiError::forbidden(&info.user, &info.verb, resource, info.namespace.as_deref()))
+    Some(ApiError::forbidden(resource, info))
 }
 
 /// A body for the journal: JSON if it is that, else text.

@@ -28,7 +28,7 @@ impl Stage {
 
     pub(in crate::soak) async fn nexthop_deleted(&mut self) -> Result<()> {
         self.damaged(|node| {
-            let id = word_after(&World::run_in(node, "ip nexthop show")?, "proto 107", "id")?;
+            let id = word_after(&World::run_in(node, "ip nexthop show protocol 107")?, "encap", "id")?;
             Ok(format!("ip nexthop del id {id}"))
         })
         .await
