@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use integration::lab::{Attach, PodSpec};
 use integration::netns::Netns;
-use integration::world::{World, WorldSpec};
+use integration::world::{World, WorldSpec, word_after};
 use tunnel_router::model::Mode;
 
 const VIP: &str = "192.0.2.10";
@@ -26,14 +26,6 @@ async fn world_without_resync(mode: Mode) -> Result<World> {
     world.route(VIP).await?;
     world.perfect(VIP, 40).await?;
     Ok(world)
-}
-
-/// The word after `key` in the first line that contains `mark`.
-fn word_after(text: &str, mark: &str, key: &str) -> Result<String> {
-    let line = text.lines().find(|line| line.contains(mark));
-    let line = line.with_context(|| format!("no line with {mark:?} in:\n{text}"))?;
-    let word = line.split_whitespace().skip_while(|word| *word != key).nth(1);
-    Ok(word.with_context(|| format!("no {key} in {line:?}"))?.to_owned())
 }
 
 /// What to delete on an ingress node, whatever the mode.

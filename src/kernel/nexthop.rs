@@ -42,7 +42,6 @@ const RTNH_F_ONLINK: u32 = 4;
 
 /// `ip nexthop replace id ID SPEC protocol 107`; `index` is that of the spec's device.
 pub(super) fn replace(id: u32, spec: &Nexthop, index: u32) -> Request {
-    let number = |kind, value: u32| DefaultNla::new(kind, value.to_ne_bytes().to_vec());
     let mut attributes = vec![number(NHA_ID, id), number(NHA_OIF, index)];
     let (encap_type, encap) = match spec {
         Nexthop::EncapIp { src, dst, .. } => encap_ip(*src, *dst),
@@ -61,7 +60,6 @@ pub(super) fn replace(id: u32, spec: &Nexthop, index: u32) -> Request {
 
 /// `ip nexthop replace id ID dev DEVICE protocol 107`, for IPv4
 pub(super) fn replace_device(id: u32, index: u32) -> Request {
-    let number = |kind, value: u32| DefaultNla::new(kind, value.to_ne_bytes().to_vec());
     let header = Header { family: u8::from(address_family(Family::V4)), protocol: PROTOCOL, flags: 0 };
     let attributes = [number(NHA_ID, id), number(NHA_OIF, index)];
     request(rtm::NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, header, &attributes)
@@ -71,10 +69,7 @@ pub(super) fn replace_device(id: u32, index: u32) -> Request {
 pub(super) fn replace_group(id: u32, members: &BTreeSet<u32>) -> Request {
     // struct nexthop_grp: id (32 bits), weight less one, reserved (8 and 16 bits).
     let member = |id: &u32| [id.to_ne_bytes(), [0; 4]].concat();
-    let attributes = [
-        DefaultNla::new(NHA_ID, id.to_ne_bytes().to_vec()),
-        DefaultNla::new(NHA_GROUP, members.iter().flat_map(member).collect()),
-    ];
+    let attributes = [number(NHA_ID, id), DefaultNla::new(NHA_GROUP, members.iter().flat_map(member).collect())];
     let header = Header { family: 0, protocol: PROTOCOL, flags: 0 };
     request(rtm::NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, header, &attributes)
 }
@@ -117,7 +112,11 @@ fn is_mapped(gateway: Option<IpAddr>) -> bool {
 
 /// `ip nexthop del id ID`
 pub(super) fn del(id: u32) -> Request {
-    request(rtm::DELNEXTHOP, 0, Header::default(), &[DefaultNla::new(NHA_ID, id.to_ne_bytes().to_vec())])
+    request(rtm::DELNEXTHOP, 0, Header::default(), &[number(NHA_ID, id)])
+}
+
+fn number(kind: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(kind, value.to_ne_bytes().to_vec())
 }
 
 /// `struct nhmsg`, without scope and padding.

@@ -37,7 +37,7 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     let own: BTreeSet<&str> = desired.links.keys().map(String::as_str).collect();
     let sysctls = diff_sysctls(&desired.sysctls, observed, remembered, &own);
     let nft = diff_nft(desired, observed, &sysctls.keep);
-    let nexthops = diff_nexthops(desired, observed);
+    let mut nexthops = diff_nexthops(desired, observed);
 
     let mut withdrawn = observed.announcements();
     withdrawn.retain(|key| !desired.routes.contains_key(key));
@@ -54,7 +54,7 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(missing_addresses(desired, observed));
     plan.steps.extend(missing_neighbours(desired, observed));
     plan.steps.extend(changed_labels(desired, observed));
-    plan.steps.extend(nexthops.make.iter().chain(&nexthops.group).cloned());
+    plan.steps.append(&mut nexthops.make);
     let routes = diff_routes(desired, observed, &nexthops);
     plan.steps.extend(routes.new);
     plan.steps.extend(missing_rules(desired, observed));
@@ -192,9 +192,8 @@ fn surplus_labels(desired: &Desired, observed: &Observed) -> Vec<Step> {
 
 #[derive(Default)]
 struct NexthopDiff {
+    /// Groups after their members.
     make: Vec<Step>,
-    /// Groups of those that are made.
-    group: Vec<Step>,
     /// Groups before their members.
     remove: Vec<Step>,
     ids: BTreeMap<Nexthop, u32>,
@@ -257,7 +256,7 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
     }
     for (ids, sets) in members {
         if let Some(id) = free.next() {
-            out.group.push(Step::ReplaceSource(id, Source::Group(ids)));
+            out.make.push(Step::ReplaceSource(id, Source::Group(ids)));
             out.groups.extend(sets.into_iter().map(|set| (set.clone(), id)));
         }
     }

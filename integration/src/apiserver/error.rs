@@ -160,7 +160,8 @@ impl ApiError {
             Some(namespace) => format!("in the namespace \"{namespace}\""),
             None => "at the cluster scope".to_owned(),
         };
-        let object = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
+        let name = Some(name.as_str()).filter(|name| !name.is_empty());
+        let object = name.map_or_else(String::new, |name| format!(" \"{name}\""));
         let below = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
         let message = format!(
             "{}{object} is forbidden: User \"{user}\" cannot {verb} resource \"{}{below}\" in API group \"{}\" {scope}",
@@ -168,7 +169,7 @@ impl ApiError {
             resource.plural,
             resource.group
         );
-        Self::Forbidden { message, details: details(resource, Some(name.as_str()).filter(|name| !name.is_empty())) }
+        Self::Forbidden { message, details: details(resource, name) }
     }
 
     /// Whether the object does not exist.

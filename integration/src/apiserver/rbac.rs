@@ -44,18 +44,17 @@ impl Grants {
             });
             cluster.filter_map(|r| r.rules.clone()).chain(own.filter_map(|r| r.rules.clone())).flatten().collect()
         };
-        let mut grants = Vec::new();
-        for binding in of_kind::<ClusterRoleBinding>(&documents, "ClusterRoleBinding")? {
-            let rules = rules(&binding.role_ref, None);
-            grants.extend(users(binding.subjects).map(|user| Grant { user, namespace: None, rules: rules.clone() }));
-        }
-        for binding in of_kind::<RoleBinding>(&documents, "RoleBinding")? {
+        let everywhere = of_kind::<ClusterRoleBinding>(&documents, "ClusterRoleBinding")?;
+        let everywhere = everywhere.into_iter().map(|binding| (binding.subjects, binding.role_ref, None));
+        let within = of_kind::<RoleBinding>(&documents, "RoleBinding")?.into_iter().map(|binding| {
             let namespace = binding.metadata.namespace.unwrap_or_else(|| "default".into());
-            let rules = rules(&binding.role_ref, Some(&namespace));
-            let grant = |user| Grant { user, namespace: Some(namespace.clone()), rules: rules.clone() };
-            grants.extend(users(binding.subjects).map(grant));
-        }
-        Ok(Grants(grants))
+            (binding.subjects, binding.role_ref, Some(namespace))
+        });
+        let grants = everywhere.chain(within).flat_map(|(subjects, role, namespace)| {
+            let rules = rules(&role, namespace.as_deref());
+            users(subjects).map(move |user| Grant { user, namespace: namespace.clone(), rules: rules.clone() })
+        });
+        Ok(Grants(grants.collect()))
     }
 
     /// Whether the user of a request may make it.

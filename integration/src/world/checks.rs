@@ -1,4 +1,4 @@
-//! What tests break and look at: commands inside a namespace, flows that must all come through, lines of a log.
+//! What tests break and look at: commands inside a namespace and what they print, flows that must all come through, lines of a log.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -14,6 +14,14 @@ use crate::traffic::{Client, Sources, Tally};
 
 /// How long each step of a flow may take that is expected to succeed.
 const FLOW_PATIENCE: Duration = Duration::from_secs(8);
+
+/// In what a command has printed: the word after `key` in the first line that contains `mark`.
+pub fn word_after(text: &str, mark: &str, key: &str) -> Result<String> {
+    let line = text.lines().find(|line| line.contains(mark));
+    let line = line.with_context(|| format!("no line with {mark:?} in:\n{text}"))?;
+    let word = line.split_whitespace().skip_while(|word| *word != key).nth(1);
+    Ok(word.with_context(|| format!("no {key} in {line:?}"))?.to_owned())
+}
 
 impl World {
     /// Runs a command, its words separated by blanks, inside a namespace. It must succeed; returns its standard output.

@@ -14,7 +14,7 @@ mod objects;
 mod witness;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use crate::apiserver::{ApiServer, Grants, Options, Ranges, kubeconfig, service_a
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, router_program};
-pub use checks::eventually;
+pub use checks::{eventually, word_after};
 pub use witness::Witness;
 
 /// Port of the API server inside the lab.
@@ -316,6 +316,12 @@ impl World {
         };
         let found = tokio::time::timeout(converge::PATIENCE, self.api.store().wait_for(|_| look())).await;
         found.ok().flatten().with_context(|| format!("{name} did not become so\n{}", self.logs()))
+    }
+
+    /// Leaves the logs of agents and controllers behind when the world ends, and says in which directory.
+    pub fn keep_logs(&mut self) -> &Path {
+        self.directory.disable_cleanup(true);
+        self.directory.path()
     }
 
     /// The last lines of every agent's log, for a failed test.

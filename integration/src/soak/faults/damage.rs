@@ -1,10 +1,10 @@
 //! Somebody on an ingress node who deletes what is ours.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::netns::Netns;
 use crate::soak::stage::Stage;
-use crate::world::World;
+use crate::world::{World, word_after};
 
 const TABLE: &str = "inet kube_service_tunnel";
 
@@ -41,12 +41,4 @@ impl Stage {
         World::run_in(netns, &damage(netns)?)?;
         self.observe(self.pace.observe).await
     }
-}
-
-/// The word after `key` in the first line that contains `mark`.
-fn word_after(text: &str, mark: &str, key: &str) -> Result<String> {
-    let line = text.lines().find(|line| line.contains(mark));
-    let line = line.with_context(|| format!("no line with {mark:?} in:\n{text}"))?;
-    let word = line.split_whitespace().skip_while(|word| *word != key).nth(1);
-    Ok(word.with_context(|| format!("no {key} in {line:?}"))?.to_owned())
 }
