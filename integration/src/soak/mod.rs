@@ -64,6 +64,10 @@ pub struct SoakArgs {
     /// With --compare: only this, and not tunnel-router; may be repeated
     #[arg(long, value_enum, value_name = "PEER", requires = "compare")]
     peer: Vec<Peer>,
+    /// Leave the agents' logs behind, as after a failure. RUST_LOG=tunnel_router=debug,integration=debug has them say more, and shows
+    /// stored maps and late answers here
+    #[arg(long)]
+    keep_logs: bool,
     /// Names all faults
     #[arg(long)]
     list: bool,
@@ -82,11 +86,6 @@ trait System {
 
     /// How many long-lived connections there have ever been.
     fn connections_ever(&self) -> usize;
-
-    /// The end of all logs.
-    fn logs(&self) -> String {
-        String::new()
-    }
 }
 
 /// What the last line says.
@@ -122,8 +121,12 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     let mut sum = Sum::default();
     let result = go_through(&mut stage, &rounds(&args, seed), &mut sum).await;
     sum.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
-    if sum.broken + sum.failed > 0 || result.is_err() {
-        eprintln!("{}", stage.logs());
+    let failed = sum.broken + sum.failed > 0 || result.is_err();
+    if failed {
+        eprintln!("{}", stage.world.logs());
+    }
+    if failed || args.keep_logs {
+        eprintln!("logs of agents and controllers: {}", stage.world.keep_logs().display());
     }
     result?;
     println!("soak: {} faults, {} connections, {} broken", sum.faults, stage.connections_ever(), sum.broken);
@@ -169,6 +172,7 @@ async fn go_through(system: &mut impl System, rounds: &[(&str, Vec<Fault>)], sum
     for (title, faults) in rounds {
         println!("── {title}");
         for fault in faults {
+            tracing::debug!(%fault, "injected");
             let mut outcome = system.inject(*fault).await;
             if outcome.is_ok() {
                 outcome = system.well().await;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tunnel_router::model::Mode;
 
 use super::System;
@@ -13,6 +14,7 @@ use super::fault::Fault;
 use super::pace::Pace;
 use super::pods::Ending;
 use super::traffic::{Counts, Traffic, TrafficSpec};
+use crate::apiserver::Objects;
 use crate::lab::bird::ANNOUNCE_TABLE;
 use crate::lab::{Bird, LabSpec, NodeSpec};
 use crate::traffic::Client;
@@ -73,6 +75,8 @@ pub struct Stage {
     pub(super) upgraded: bool,
     /// For files of the run.
     pub(super) directory: TempDir,
+    /// Tells of stored maps.
+    _teller: JoinSet<()>,
 }
 
 impl Stage {
@@ -93,10 +97,24 @@ impl Stage {
         let mut bird = world.lab.start_bird(spec.bfd).await?;
         bird.kill(THIRD).await?;
 
+        let mut teller = JoinSet::new();
+        teller.spawn(tell_maps(world.api.store().clone()));
         let traffic = Traffic::new(traffic_spec(&world, spec)?);
         let (pods, rng) = (BTreeMap::new(), fastrand::Rng::with_seed(spec.seed));
         let (pace, ending, directory) = (spec.pace, Vec::new(), tempfile::tempdir()?);
-        let mut stage = Stage { traffic, bird, world, pace, rng, pods, ending, started: 0, upgraded: false, directory };
+        let mut stage = Stage {
+            traffic,
+            bird,
+            world,
+            pace,
+            rng,
+            pods,
+            ending,
+            started: 0,
+            upgraded: false,
+            directory,
+            _teller: teller,
+        };
         stage.add_pods(SERVICE, FEW).await?;
         stage.add_pods(SIDE, SIDE_PODS).await?;
         stage.in_order().await?;
@@ -179,10 +197,6 @@ impl System for Stage {
     fn connections_ever(&self) -> usize {
         self.traffic.opened_ever()
     }
-
-    fn logs(&self) -> String {
-        self.world.logs()
-    }
 }
 
 /// Flags of every agent, before and after an upgrade.
@@ -197,6 +211,23 @@ pub(super) fn label(world: &World, node: &str, value: Option<&str>) -> Result<()
     let patch = serde_json::json!({ "metadata": { "labels": { "node": value } } });
     world.api.store().patch("nodes", "", node, patch)?;
     Ok(())
+}
+
+/// Tells of every bucket map that is stored, for as long as it is asked to.
+async fn tell_maps(store: Objects) {
+    let mut told = BTreeMap::new();
+    let look = |store: &Objects| -> Option<()> {
+        for object in store.list("configmaps").unwrap_or_default() {
+            let (name, map) =
+                (object["metadata"]["name"].as_str()?, object["data"]["map.json"].as_str().unwrap_or_default());
+            if told.get(name).is_none_or(|known| known != map) {
+                tracing::debug!(name, map, "stored");
+                told.insert(name.to_owned(), map.to_owned());
+            }
+        }
+        None
+    };
+    store.wait_for(look).await;
 }
 
 /// How many pods own buckets in a stored map.

@@ -12,6 +12,8 @@ use crate::traffic::Failure;
 
 /// A question that had been unanswered for so long when its pod ended was lost before, and not by the pod.
 const LOST_BEFORE: Duration = Duration::from_secs(3);
+/// From when on an answer is worth a line.
+const LATE: Duration = Duration::from_millis(300);
 
 /// A connection that broke, or never came to be.
 #[derive(Debug, Clone)]
@@ -157,6 +159,7 @@ impl Ledger {
             Ok(()) => self.counts.slowest = self.counts.slowest.max(waited),
             Err(failure) => {
                 let one = self.one(ends, None, waited, failure);
+                tracing::info!(%one, "failed");
                 self.counts.failed.push(one);
             }
         }
@@ -171,6 +174,10 @@ impl Ledger {
     pub fn answered(&mut self, slot: usize, round: u64, waited: Duration, source: SocketAddr) {
         let Some(open) = self.open.get_mut(&slot) else { return };
         open.round = round;
+        if waited >= LATE {
+            let pod = &open.pod;
+            tracing::info!(%source, pod, ?waited, "late answer");
+        }
         if waited > self.counts.gap.0 {
             self.counts.gap = (waited, format!("{source} with {}", open.pod));
         }
@@ -179,6 +186,7 @@ impl Ledger {
     pub fn broke(&mut self, slot: usize, ends: (SocketAddr, SocketAddr), waited: Duration, failure: Failure) {
         let pod = self.open.remove(&slot).map(|open| open.pod);
         let one = self.one(ends, pod, waited, failure);
+        tracing::info!(%one, "broken");
         self.counts.broken.push(one);
     }
 
