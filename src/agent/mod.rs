@@ -10,7 +10,7 @@ pub mod drain_node;
 mod drains;
 pub mod dry_run;
 mod leaving;
-mod prepared;
+mod progress;
 pub mod run;
 mod staged;
 pub mod start;

@@ -12,7 +12,7 @@ use tracing::info;
 use super::dispatch::{Dispatcher, send, send_part};
 use super::drains::{Draining, draining, open_connections, watch_drains};
 use super::leaving::Leaving;
-use super::prepared::prepared;
+use super::progress::progress;
 use super::staged::Stages;
 use super::start::{preflight, state_settings};
 use super::status::Status;
@@ -27,7 +27,7 @@ use crate::netns::Netns;
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::report::NodeReport;
-use crate::state::{Index, Prepared, Resolved, Settings, resolve};
+use crate::state::{Index, Reported, Resolved, Settings, resolve};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -156,12 +156,12 @@ impl Agent {
         let Some(snapshot) = self.index.snapshot() else { return };
         let mut resolved = resolve(&snapshot, &self.settings);
         let now = tokio::time::Instant::now();
-        // Who is prepared changes when buckets follow, and nothing else.
-        let prepared = std::mem::take(&mut resolved.prepared);
+        // How far others are changes when buckets follow, and nothing else.
+        let reported = std::mem::take(&mut resolved.reported);
         if self.last.is_none() {
-            self.take_up_report(&prepared);
+            self.take_up_report(&reported);
         }
-        self.staged.stage(&mut resolved.cluster, &prepared, self.dispatcher.flows(), now);
+        self.staged.stage(&mut resolved.cluster, &reported, self.dispatcher.flows(), now);
         // Otherwise routers follow nothing that this node announces.
         if self.config.kernel.announce_table.is_some() {
             self.leaving.go_on(&mut resolved.cluster, &self.settings.node_name, now);
@@ -178,7 +178,7 @@ impl Agent {
         let pods = self.dispatcher.dispatch(resolved);
         self.status.dispatched(&cluster.problems, services, pods);
         send(&self.draining, draining(cluster, &self.settings.node_name));
-        self.tell_what_is_prepared(cluster);
+        self.tell_progress(cluster);
         self.waiting.dispatched(cluster, tokio::time::Instant::now());
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
@@ -200,16 +200,17 @@ impl Agent {
     }
 
     /// What an agent before this one has made is still there.
-    fn take_up_report(&self, prepared: &Prepared) {
+    fn take_up_report(&self, reported: &Reported) {
         let node = &self.settings.node_name;
-        let of_node = prepared.iter().filter_map(|(service, nodes)| Some((service.clone(), *nodes.get(node)?)));
-        self.report.send_modify(|report| report.prepared = of_node.collect());
+        let of_node = reported.iter().filter_map(|(service, nodes)| Some((service.clone(), *nodes.get(node)?)));
+        self.report.send_modify(|report| report.progress = of_node.collect());
     }
 
-    fn tell_what_is_prepared(&self, cluster: &Cluster) {
-        let before = self.report.borrow().prepared.clone();
-        let now = prepared(cluster, &self.settings.node_name, &before, |uid| self.status.is_done(uid));
-        send_part(&self.report, |report| &mut report.prepared, now);
+    fn tell_progress(&self, cluster: &Cluster) {
+        let before = self.report.borrow().progress.clone();
+        let (node, follows) = (&self.settings.node_name, self.status.is_node_done(cluster));
+        let now = progress(cluster, node, &before, |uid| self.status.is_done(uid), follows);
+        send_part(&self.report, |report| &mut report.progress, now);
     }
 
     fn tell_whether_ready(&mut self) {
@@ -244,7 +245,7 @@ impl Agent {
         self.status.reported(&self.settings.node_name, report);
         self.status.announce();
         if let Some(last) = &self.last {
-            self.tell_what_is_prepared(&last.cluster);
+            self.tell_progress(&last.cluster);
         }
         if ended {
             self.dispatcher.ended(&target);

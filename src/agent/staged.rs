@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::model::{Circumstances, Cluster, Flows, Stage};
-use crate::state::Prepared;
+use crate::state::Reported;
 
 /// The progress of all VIPs.
 #[derive(Debug, Default)]
@@ -20,8 +20,9 @@ pub struct Stages {
 
 impl Stages {
     /// Writes into each VIP with a stored map what this node does now. Without a stored map nothing drains.
-    pub fn stage(&mut self, cluster: &mut Cluster, prepared: &Prepared, default: Flows, now: Instant) {
+    pub fn stage(&mut self, cluster: &mut Cluster, reported: &Reported, default: Flows, now: Instant) {
         let nobody = BTreeMap::new();
+        let ingress = cluster.nodes.values().filter(|node| node.ingress).map(|node| node.name.clone()).collect();
         let mut old = std::mem::take(&mut self.stages);
         self.due = None;
         for (address, vip) in &mut cluster.vips {
@@ -32,7 +33,8 @@ impl Stages {
             let around = Circumstances {
                 endpoints: &vip.endpoints,
                 limit: vip.drain_limit,
-                prepared: prepared.get(&vip.service.uid).unwrap_or(&nobody),
+                reported: reported.get(&vip.service.uid).unwrap_or(&nobody),
+                ingress: &ingress,
                 now: now.into_std(),
             };
             let (staged, due) = stage.step(stored, &around);

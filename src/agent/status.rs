@@ -1,11 +1,12 @@
 //! What users have to know: the problems of the cluster, of this node and of its pods, brought together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tracing::info;
 
 use super::dispatch::{PodGoal, pod_target};
-use crate::model::{Problem, Reason, ServiceRef};
+use crate::model::{Cluster, Problem, Reason, ServiceRef};
 use crate::plan::pod::PodInput;
 use crate::reconcile::Goal;
 use crate::reconcile::target::{NODE, Report, State};
@@ -26,6 +27,8 @@ pub struct Status {
     targets: BTreeMap<String, Vec<Problem>>,
     /// What the last round of each pod was asked for, if it succeeded; replaced by the pod's reports.
     done: BTreeMap<String, PodInput>,
+    /// The same of the node itself.
+    node_done: Option<Arc<Cluster>>,
     /// Steps of the first successful round of each target.
     first: BTreeMap<String, usize>,
     /// Something was dispatched.
@@ -55,10 +58,13 @@ impl Status {
     /// A target has reported.
     pub fn reported(&mut self, node: &str, report: Report) {
         self.done.remove(&report.target);
+        self.node_done.take_if(|_| report.target == NODE);
         let problems = match report.state {
             State::InSync { writes, problems, goal } => {
-                if let Goal::Pod(input) = goal {
-                    self.done.insert(report.target.clone(), input);
+                match goal {
+                    Goal::Pod(input) => drop(self.done.insert(report.target.clone(), input)),
+                    Goal::Node(cluster) => self.node_done = Some(cluster),
+                    Goal::Nothing => {}
                 }
                 self.first.entry(report.target.clone()).or_insert(writes);
                 self.failing.remove(&report.target);
@@ -137,6 +143,11 @@ impl Status {
     pub fn is_done(&self, uid: &str) -> bool {
         let target = pod_target(uid);
         self.pods.get(&target).is_some_and(|goal| self.done.get(&target) == Some(&goal.input))
+    }
+
+    /// Whether the node itself is as is asked for now.
+    pub fn is_node_done(&self, cluster: &Cluster) -> bool {
+        self.node_done.as_deref() == Some(cluster)
     }
 
     /// A target as people know it.

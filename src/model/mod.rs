@@ -27,4 +27,4 @@ pub use mark::MarkField;
 pub use mode::Mode;
 pub use protocol::{Protocol, TracedFlow};
 pub use shared::{Drain, DrainRules, Flows, SharedMap};
-pub use staged::{Circumstances, Onward, Stage, Staged};
+pub use staged::{Circumstances, Onward, Progress, Stage, Staged};

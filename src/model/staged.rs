@@ -10,9 +10,11 @@
 //! there is nothing to wait for.
 //!
 //! When changes follow each other quickly, ingress nodes are at different ones for a while, and packets come in at different
-//! pods. Until that is over, and for [`LINGER`] after it, the last pod asks the first, so that it does not matter where the first
-//! question is put: a pod that comes is added to the ring, and one that gets its bucket back ([`SharedMap::next`]) only becomes
-//! its beginning.
+//! pods. Until all of them have reported that they follow ([`Progress`]), and for [`LINGER`] after it, the last pod asks the first,
+//! so that it does not matter where the first question is put: a pod that comes is added to the ring, and one that gets its bucket
+//! back ([`SharedMap::next`]) only becomes its beginning. Who comes must know whom to ask before he is asked himself: who asked
+//! another one before turns to him when all others have reported that they know, after [`ENTRY`] at the latest, and only then is
+//! prepared.
 //!
 //! While no controller writes, nodes bridge: a pod that is not ready for a while and then ready again has its buckets back,
 //! and nothing stored says who had them meanwhile. Nodes remember it by themselves, for [`REMEMBERED`] at most, and as long as
@@ -40,8 +42,10 @@ pub const PATIENCE_AT_THE_END: Duration = Duration::from_secs(2);
 /// What the end of a drain waits for other nodes: one with much to do takes seconds to follow.
 pub const LINGER: Duration = Duration::from_secs(10);
 
-/// What a pod waits before it passes on to another one than before, who has to be ready for it.
+/// What a pod waits before it passes on to another one than before, who has to be ready for it, where nothing is reported of it.
 pub const RELINK: Duration = Duration::from_millis(500);
+/// The same until there is a report.
+pub const ENTRY: Duration = Duration::from_secs(4);
 
 /// How long a node remembers who had a bucket of which the stored map says nothing.
 pub const REMEMBERED: Duration = Duration::from_secs(120);
@@ -64,6 +68,10 @@ pub struct Staged {
     pub admitted: BTreeSet<(EndpointId, EndpointId)>,
     /// Buckets that ingress nodes may still be on their way to: a former owner may get new connections.
     pub unsettled: BTreeSet<Bucket>,
+    /// Who is about to pass on to another one than now, and so is not prepared yet, and whether he has not even entered.
+    pub turning: BTreeMap<EndpointId, bool>,
+    /// Whether packets take the way that the stored map says.
+    pub follows: bool,
 }
 
 /// The progress of one VIP on one node.
@@ -90,6 +98,17 @@ pub struct Stage {
     drained: BTreeSet<(Bucket, EndpointId)>,
     /// Who takes whose packets, and until when if the other's node does not say otherwise: it may be late.
     admitted: BTreeMap<(EndpointId, EndpointId), Instant>,
+}
+
+/// How far a node is with the maps of a Service, as generations of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Whoever of its pods is asked knows whom to ask next, and takes what others pass on.
+    pub entered: u64,
+    /// And who asked somebody else before asks whom the map says.
+    pub prepared: u64,
+    /// Its packets take the way that the map says, if it is an ingress node.
+    pub followed: u64,
 }
 
 /// Who is asked, one after the other.
@@ -127,8 +146,10 @@ pub struct Circumstances<'a> {
     pub endpoints: &'a [Endpoint],
     /// For how long pods may keep connections at all, if there is a limit.
     pub limit: Option<Duration>,
-    /// By node, the generation of the map that its pods are prepared for.
-    pub prepared: &'a BTreeMap<String, u64>,
+    /// By node, what it has reported.
+    pub reported: &'a BTreeMap<String, Progress>,
+    /// The ingress nodes.
+    pub ingress: &'a BTreeSet<String>,
     /// The time.
     pub now: Instant,
 }
@@ -151,11 +172,18 @@ impl Circumstances<'_> {
 
     /// Whether all who are asked are on nodes that have reported that they are prepared.
     fn are_prepared(&self, map: &SharedMap, bucket: Bucket, generation: u64) -> bool {
-        let is_prepared = |id: &EndpointId| {
-            let node = self.endpoint(id).map(|endpoint| &endpoint.node);
-            node.and_then(|node| self.prepared.get(node)).is_some_and(|prepared| *prepared >= generation)
-        };
+        let is_prepared = |id: &EndpointId| self.of_node_of(id).is_some_and(|progress| progress.prepared >= generation);
         is_stored(map, bucket) && map.way(bucket).into_iter().all(is_prepared)
+    }
+
+    /// Whether the packets of all ingress nodes take the way that this generation of the map says, or a newer one.
+    fn have_followed(&self, generation: u64) -> bool {
+        self.ingress.iter().all(|node| self.reported.get(node).is_some_and(|progress| progress.followed >= generation))
+    }
+
+    /// What the node of an endpoint has reported.
+    fn of_node_of(&self, id: &EndpointId) -> Option<&Progress> {
+        self.reported.get(&self.endpoint(id)?.node)
     }
 }
 
@@ -187,8 +215,9 @@ enum Change {
     None,
     /// The map says nothing any more: it goes then.
     Ends(Instant),
-    /// The map has said something else for the first time then, and this since then.
-    Turns { first: Instant, to: EndpointId, since: Instant },
+    /// The map has said something else for the first time then, and this since then, when all others are to know of this
+    /// generation. Who `enters` had left the row before.
+    Turns { first: Instant, to: EndpointId, since: Instant, awaits: Option<u64>, enters: bool },
 }
 
 impl Stage {
@@ -215,7 +244,7 @@ impl Stage {
         self.follow(map, around);
         let mut onward = self.onward(map);
         let unsettled = self.close(map, &mut onward, around);
-        self.pass_on(onward, endpoints, now);
+        self.pass_on(onward, map, around);
         let moves = self.moves.values().map(|one| one.until);
         let rings = self.rows.values().map(|row| row.awaited + LINGER).filter(|until| *until > now);
         let turns = self.first.keys().filter_map(|bucket| Some(self.rows.get(bucket)?.prepared? + HOLD));
@@ -225,7 +254,16 @@ impl Stage {
         let ends = self.admit(endpoints, now);
         let admitted = self.admitted.keys().cloned().collect();
         let (map, first) = (self.used.clone(), self.first.clone());
-        (Staged { map, first, onward, admitted, unsettled }, [due, ends].into_iter().flatten().min())
+        let turns = self.links.iter().filter_map(|((_, from), link)| match link.change {
+            Change::Turns { enters, .. } => Some((from.clone(), enters)),
+            _ => None,
+        });
+        let turning = turns.fold(BTreeMap::new(), |mut all, (from, enters)| {
+            *all.entry(from).or_default() |= enters;
+            all
+        });
+        let follows = self.moves.is_empty();
+        (Staged { map, first, onward, admitted, unsettled, turning, follows }, [due, ends].into_iter().flatten().min())
     }
 
     /// Returns when somebody is admitted no more.
@@ -405,16 +443,20 @@ impl Stage {
     fn close(&mut self, map: &SharedMap, onward: &mut Onward, around: &Circumstances<'_>) -> BTreeSet<Bucket> {
         let (now, mut unsettled) = (around.now, BTreeSet::new());
         let mut old = std::mem::take(&mut self.rows);
-        for bucket in map.previous.keys() {
+        for (bucket, drains) in &map.previous {
             let way: Vec<EndpointId> = self.asked(map, *bucket).cloned().collect();
-            let known = old.remove(bucket).filter(|row| row.way == way);
+            // Others may have followed a change, and one back, of which this node has only seen the end.
+            let stored = drains.iter().filter(|drain| drain.is_stored());
+            let newest = stored.map(|drain| drain.generation).max().unwrap_or_default();
+            let known = old.remove(bucket).filter(|row| row.way == way && row.generation >= newest);
             let new = || Row { way, generation: map.generation, since: now, awaited: now, prepared: None };
             let mut row = known.unwrap_or_else(new);
             let prepared = around.are_prepared(map, *bucket, row.generation);
             if prepared && row.prepared.is_none() {
                 (row.prepared, row.awaited) = (Some(now), now);
             }
-            if row.prepared.is_none() && is_stored(map, *bucket) && now.duration_since(row.since) < PREPARATION {
+            let on_their_way = row.prepared.is_none() || !around.have_followed(row.generation);
+            if on_their_way && is_stored(map, *bucket) && now.duration_since(row.since) < PREPARATION {
                 row.awaited = now;
             }
             if row.prepared.is_some_and(|since| now.duration_since(since) >= HOLD) {
@@ -436,12 +478,17 @@ impl Stage {
         unsettled
     }
 
-    fn pass_on(&mut self, mut onward: Onward, endpoints: &[Endpoint], now: Instant) {
+    fn pass_on(&mut self, mut onward: Onward, map: &SharedMap, around: &Circumstances<'_>) {
+        let Circumstances { endpoints, now, .. } = *around;
         let present: BTreeSet<&str> = endpoints.iter().map(|e| e.pod_uid.as_str()).collect();
         let is_there = |id: &EndpointId| present.contains(id.as_str());
         self.links.retain(|from, link| is_there(&from.1) && is_there(&link.to));
         for (from, link) in &mut self.links {
-            link.turn(onward.remove(from), now);
+            let (bucket, own) = from;
+            let is_reported = is_stored(map, *bucket) && !self.remembered.contains_key(bucket);
+            let others = map.way(*bucket).into_iter().filter(|id| *id != own);
+            let entered = others.map(|id| around.of_node_of(id).map_or(0, |progress| progress.entered)).min();
+            link.turn(onward.remove(from), is_reported.then_some(map.generation), entered.unwrap_or_default(), now);
         }
         self.links.retain(|_, link| !matches!(link.change, Change::Ends(at) if at <= now));
         self.links.extend(onward.into_iter().map(|(from, to)| (from, Link { to, change: Change::None })));
@@ -449,22 +496,27 @@ impl Stage {
 }
 
 impl Link {
-    /// Takes what the map says at `now`.
-    fn turn(&mut self, wanted: Option<EndpointId>, now: Instant) {
+    /// Takes what the map says at `now`: its `generation`, where nodes report of it, and the one by which all others who are
+    /// asked know whom to ask.
+    fn turn(&mut self, wanted: Option<EndpointId>, generation: Option<u64>, entered: u64, now: Instant) {
         self.change = match (wanted, &self.change) {
             (None, Change::Ends(at)) => Change::Ends(*at),
             (None, _) => Change::Ends(now + LINGER),
             (Some(wanted), _) if wanted == self.to => Change::None,
-            (Some(wanted), Change::Turns { first, to, since }) => {
-                let since = if *to == wanted { *since } else { now };
-                Change::Turns { first: *first, to: wanted, since }
+            (Some(wanted), Change::Turns { first, to, since, awaits, enters }) => {
+                let (since, awaits) = if *to == wanted { (*since, *awaits) } else { (now, generation) };
+                Change::Turns { first: *first, to: wanted, since, awaits, enters: *enters }
             }
-            (Some(wanted), _) => Change::Turns { first: now, to: wanted, since: now },
+            (Some(wanted), old) => {
+                let enters = matches!(old, Change::Ends(_));
+                Change::Turns { first: now, to: wanted, since: now, awaits: generation, enters }
+            }
         };
-        if let Change::Turns { to, .. } = &self.change
-            && self.due().is_some_and(|due| due <= now)
-        {
-            *self = Link { to: to.clone(), change: Change::None };
+        if let Change::Turns { to, awaits, .. } = &self.change {
+            let may_turn = awaits.is_some_and(|awaited| entered >= awaited);
+            if may_turn || self.due().is_some_and(|due| due <= now) {
+                *self = Link { to: to.clone(), change: Change::None };
+            }
         }
     }
 
@@ -473,7 +525,10 @@ impl Link {
         match self.change {
             Change::None => None,
             Change::Ends(at) => Some(at),
-            Change::Turns { first, since, .. } => Some((since + RELINK).min(first + LINGER - HOLD)),
+            Change::Turns { first, since, awaits, .. } => {
+                let patience = if awaits.is_some() { ENTRY } else { RELINK };
+                Some((since + patience).min(first + LINGER - HOLD))
+            }
         }
     }
 
@@ -526,16 +581,23 @@ mod tests {
         endpoints(letters).into_iter().map(end).collect()
     }
 
+    /// A node that has done all that a generation of the map asks for.
+    fn by_now(node: &str, generation: u64) -> BTreeMap<String, Progress> {
+        let progress = Progress { entered: generation, prepared: generation, followed: generation };
+        [(node.to_owned(), progress)].into()
+    }
+
     /// No node has reported anything.
     fn around(endpoints: &[Endpoint], limit: Option<Duration>, now: Instant) -> Circumstances<'_> {
-        static NOBODY: BTreeMap<String, u64> = BTreeMap::new();
-        Circumstances { endpoints, limit, prepared: &NOBODY, now }
+        static NOBODY: BTreeMap<String, Progress> = BTreeMap::new();
+        static NO_NODE: BTreeSet<String> = BTreeSet::new();
+        Circumstances { endpoints, limit, reported: &NOBODY, ingress: &NO_NODE, now }
     }
 
     /// All nodes have reported that they are prepared for whatever there is.
     fn prepared(endpoints: &[Endpoint], now: Instant) -> Circumstances<'_> {
-        static EVERYBODY: LazyLock<BTreeMap<String, u64>> = LazyLock::new(|| [("n1".to_owned(), u64::MAX)].into());
-        Circumstances { prepared: &EVERYBODY, ..around(endpoints, None, now) }
+        static EVERYBODY: LazyLock<BTreeMap<String, Progress>> = LazyLock::new(|| by_now("n1", u64::MAX));
+        Circumstances { reported: &EVERYBODY, ..around(endpoints, None, now) }
     }
 
     fn next(map: &SharedMap, letters: &str) -> SharedMap {
@@ -566,9 +628,9 @@ mod tests {
             staged.first.len() == 16 && staged.first.values().all(|first| first.as_str() == "a"),
             "b may not know a"
         );
-        let prepared = BTreeMap::from([("n1".to_owned(), 2)]);
+        let prepared = by_now("n1", 2);
         let all = ending("Ab");
-        let heard = |now| Circumstances { prepared: &prepared, ..around(&all, None, now) };
+        let heard = |now| Circumstances { reported: &prepared, ..around(&all, None, now) };
         let mut told = stage.clone();
         let (staged, _) = told.step(&two, &heard(at(15_000)));
         assert!(staged.first.len() == 16 && staged.onward.len() == 32, "pods of other nodes may hear of it later");
@@ -673,9 +735,8 @@ mod tests {
         let two = next(&one, "ab");
         let endpoints = endpoints("ab");
         let follows = |stage: &mut Stage, generation: u64, milliseconds| {
-            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
-            let around =
-                Circumstances { endpoints: &endpoints, limit: None, prepared: &prepared, now: at(milliseconds) };
+            let prepared = by_now("n1", generation);
+            let around = Circumstances { reported: &prepared, ..around(&endpoints, None, at(milliseconds)) };
             owners(&stage.step(&two, &around).0).contains('b')
         };
         let mut stage = Stage::new(one);
@@ -692,10 +753,10 @@ mod tests {
         // One that ends would take its new owner's connections along where the new owner does not know of it.
         for (all, until) in [(endpoints("Ab"), 5000), (ending("Ab"), 60_000)] {
             let left = |generation: u64, milliseconds| {
-                let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+                let prepared = by_now("n1", generation);
                 let mut stage = Stage::new(one.clone());
                 let mut step = |now| {
-                    let around = Circumstances { prepared: &prepared, ..around(&all, None, now) };
+                    let around = Circumstances { reported: &prepared, ..around(&all, None, now) };
                     owners(&stage.step(&two, &around).0)
                 };
                 step(at(0));
@@ -727,9 +788,9 @@ mod tests {
     fn an_agent_that_starts_in_the_middle_of_a_change_waits_like_the_others() {
         let two = next(&first("a"), "ab");
         let follows = |letters: &str, generation: u64| {
-            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+            let prepared = by_now("n1", generation);
             let (all, mut stage) = (endpoints(letters), Stage::new(two.clone()));
-            let around = Circumstances { prepared: &prepared, ..around(&all, None, at(0)) };
+            let around = Circumstances { reported: &prepared, ..around(&all, None, at(0)) };
             let (staged, due) = stage.step(&two, &around);
             assert!(staged.onward.len() >= 16, "its pods are prepared at once");
             (owners(&staged).contains('b'), due.is_some())
@@ -744,9 +805,9 @@ mod tests {
         let three = two.next(&endpoints("Ab"), 31, RULES, |_, _| false);
         assert!(three.generation == 3 && three.owners == two.owners, "datagrams have moved on");
         let asked_first = |generation: u64| {
-            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
+            let prepared = by_now("n1", generation);
             let (all, mut stage) = (endpoints("Ab"), Stage::new(three.clone()));
-            let around = Circumstances { prepared: &prepared, ..around(&all, None, at(0)) };
+            let around = Circumstances { reported: &prepared, ..around(&all, None, at(0)) };
             stage.step(&three, &around).0.first.into_values().collect::<BTreeSet<_>>()
         };
         assert!(asked_first(2).is_empty(), "all were prepared when the bucket moved");
@@ -780,8 +841,8 @@ mod tests {
         assert!(three.generation == 3 && three.owners == two.owners, "datagrams have moved on");
         let all = endpoints("ab");
         let follows = |stage: &mut Stage, map: &SharedMap, generation: u64, milliseconds| {
-            let prepared = BTreeMap::from([("n1".to_owned(), generation)]);
-            let around = Circumstances { prepared: &prepared, ..around(&all, None, at(milliseconds)) };
+            let prepared = by_now("n1", generation);
+            let around = Circumstances { reported: &prepared, ..around(&all, None, at(milliseconds)) };
             owners(&stage.step(map, &around).0).contains('b')
         };
         let mut stage = Stage::new(one);
@@ -798,12 +859,77 @@ mod tests {
         let mut endpoints = endpoints("ab");
         endpoints[1].node = "n2".into();
         let follows = |nodes: &[&str]| {
-            let prepared = nodes.iter().map(|node| (node.to_string(), 2)).collect();
-            let around = |now| Circumstances { endpoints: &endpoints, limit: None, prepared: &prepared, now };
+            let prepared = nodes.iter().flat_map(|node| by_now(node, 2)).collect();
+            let around = |now| Circumstances { reported: &prepared, ..around(&endpoints, None, now) };
             let mut stage = Stage::new(one.clone());
             stage.step(&two, &around(at(0)));
             owners(&stage.step(&two, &around(at(1000))).0).contains('b')
         };
         assert_eq!([follows(&["n1"]), follows(&["n2"]), follows(&["n1", "n2"])], [false, false, true]);
+    }
+
+    /// The same changes of one bucket again and again: `a` is not ready, and ready again.
+    fn to_and_fro(maps: usize) -> Vec<SharedMap> {
+        let letters = ["Ab", "ab"].into_iter().cycle();
+        let mut all = vec![first("ab")];
+        letters.take(maps).for_each(|letters| all.push(next(&all[all.len() - 1], letters)));
+        all
+    }
+
+    #[test]
+    fn a_change_and_one_back_count_although_this_node_has_only_seen_the_end() {
+        let maps = to_and_fro(4);
+        let (before, after) = (&maps[2], &maps[4]);
+        let bucket = *before.previous.keys().next().unwrap();
+        assert!(before.way(bucket) == after.way(bucket) && before.generation + 2 == after.generation);
+        let all = endpoints("ab");
+        let mut stage = Stage::new(before.clone());
+        let mut unsettled = |map: &SharedMap, now| stage.step(map, &prepared(&all, at(now))).0.unsettled.len();
+        assert_eq!([unsettled(before, 0), unsettled(before, 9999)], [8, 8]);
+        // Ingress nodes may have followed the map in between, and be about to follow this one.
+        assert_eq!([unsettled(after, 9999), unsettled(after, 19_998), unsettled(after, 19_999)], [8, 8, 0]);
+    }
+
+    #[test]
+    fn pods_ask_each_other_to_and_fro_until_all_ingress_nodes_have_followed() {
+        let two = next(&first("a"), "Ab");
+        let (all, ingress) = (endpoints("Ab"), BTreeSet::from(["i".to_owned()]));
+        let settles = |followed: u64, milliseconds| {
+            let mut stage = Stage::new(two.clone());
+            let mut reported = by_now("n1", 2);
+            reported.insert("i".to_owned(), Progress { followed, ..Progress::default() });
+            let mut step = |now| {
+                let around = Circumstances { reported: &reported, ingress: &ingress, ..around(&all, None, at(now)) };
+                stage.step(&two, &around).0.unsettled.is_empty()
+            };
+            let mut earlier = [0, 59_999, 60_000].into_iter().filter(|now| *now < milliseconds);
+            assert!(!earlier.any(&mut step));
+            step(milliseconds)
+        };
+        assert_eq!([settles(2, 9999), settles(2, 10_000)], [false, true]);
+        assert_eq!([settles(1, 10_000), settles(1, 69_998), settles(1, 69_999)], [false, false, true]);
+    }
+
+    #[test]
+    fn who_asked_another_one_before_turns_away_when_all_others_know_of_it() {
+        let two = next(&first("a"), "Ab");
+        let three = next(&two, "ABc");
+        let bucket = three.flows.buckets.iter().find(|bucket| three.way(*bucket).len() == 3).unwrap();
+        let asked = |entered: u64, milliseconds| {
+            let mut stage = Stage::new(two.clone());
+            let reported = [("n1".to_owned(), Progress { entered, ..Progress::default() })].into();
+            let mut step = |map, letters, now| {
+                let all = endpoints(letters);
+                let around = Circumstances { reported: &reported, ..around(&all, None, at(now)) };
+                stage.step(map, &around).0
+            };
+            assert_eq!(step(&two, "Ab", 0).onward[&(bucket, "a".into())].as_str(), "b");
+            step(&three, "ABc", 0);
+            let staged = step(&three, "ABc", milliseconds);
+            let asked = staged.onward[&(bucket, "a".into())].to_string();
+            assert_eq!(staged.turning, if asked == "b" { [("a".into(), false)].into() } else { BTreeMap::new() });
+            asked
+        };
+        assert_eq!([asked(2, 3999), asked(2, 4000), asked(3, 0)], ["b", "c", "c"], "c passes on what is not its own");
     }
 }

@@ -34,7 +34,7 @@ mod tests;
 
 pub use index::{Change, Index, StoredMap, Watched};
 pub use problems::MAX_NOTE;
-pub use resolve::{LocalPod, Prepared, Resolved, resolve};
+pub use resolve::{LocalPod, Reported, Resolved, resolve};
 pub use selector::{Selector, SelectorError};
 pub use settings::Settings;
 pub use snapshot::{ObjectKey, Snapshot};

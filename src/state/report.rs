@@ -5,7 +5,9 @@
 //! data:
 //!   report.json: |
 //!     { "version": 1, "node": "<NODE>",
-//!       "prepared": { "<UID>": 17 },             the decision about a Service that all its pods of this node are prepared for
+//!       "entered": { "<UID>": 17 },              the decision about a Service by which its pods of this node know whom to ask next
+//!       "prepared": { "<UID>": 17 },             the one by which those ask him who have asked somebody else before
+//!       "followed": { "<UID>": 17 },             the one that this node's packets follow, if it is an ingress node
 //!       "drained": [                             pods of this node that have no connection left in buckets that they lost
 //!         { "service": "<UID>", "pod": "<UID>",
 //!           "generation": 17,                    the decision by which they lost them
@@ -16,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Bucket, EndpointId};
+use crate::model::{Bucket, EndpointId, Progress};
 
 /// Label of the ConfigMaps that are reports, and its value.
 pub const REPORT_LABEL: (&str, &str) = ("cmd.nu/tunnel-object", "node-report");
@@ -47,15 +49,14 @@ pub struct Drained {
 pub struct NodeReport {
     /// The drains that are over.
     pub drained: BTreeSet<Drained>,
-    /// By UID of the Service, the generation of the bucket map that its pods of this node are prepared for: whoever has lost
-    /// a bucket passes on, whoever has got one takes.
-    pub prepared: BTreeMap<String, u64>,
+    /// By UID of the Service, how far this node is with its bucket map.
+    pub progress: BTreeMap<String, Progress>,
 }
 
 impl NodeReport {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
-        self.drained.is_empty() && self.prepared.is_empty()
+        self.drained.is_empty() && self.progress.is_empty()
     }
 }
 
@@ -63,8 +64,13 @@ impl NodeReport {
 struct Wire {
     version: u64,
     node: String,
+    /// Of agents that do not know it: as far as they are prepared.
+    #[serde(default)]
+    entered: Option<BTreeMap<String, u64>>,
     #[serde(default)]
     prepared: BTreeMap<String, u64>,
+    #[serde(default)]
+    followed: BTreeMap<String, u64>,
     drained: Vec<WireDrained>,
 }
 
@@ -89,10 +95,16 @@ pub fn encode(node: &str, report: &NodeReport) -> String {
         generation,
         buckets,
     };
+    let generations = |of: fn(&Progress) -> u64| -> BTreeMap<String, u64> {
+        let all = report.progress.iter().map(|(service, progress)| (service.clone(), of(progress)));
+        all.filter(|(_, generation)| *generation > 0).collect()
+    };
     let wire = Wire {
         version: VERSION,
         node: node.to_owned(),
-        prepared: report.prepared.clone(),
+        entered: Some(generations(|progress| progress.entered)),
+        prepared: generations(|progress| progress.prepared),
+        followed: generations(|progress| progress.followed),
         drained: groups.into_iter().map(one).collect(),
     };
     serde_json::to_string(&wire).unwrap_or_default()
@@ -107,7 +119,16 @@ pub fn decode(text: Option<&str>) -> Option<(String, NodeReport)> {
         let buckets = buckets.into_iter().filter_map(Bucket::new);
         buckets.map(move |bucket| Drained { service: service.clone(), pod: pod.clone(), generation, bucket })
     });
-    Some((wire.node, NodeReport { drained: drained.collect(), prepared: wire.prepared }))
+    let mut progress: BTreeMap<String, Progress> = BTreeMap::new();
+    let entered = wire.entered.unwrap_or_else(|| wire.prepared.clone());
+    entered.into_iter().for_each(|(service, generation)| progress.entry(service).or_default().entered = generation);
+    wire.prepared
+        .into_iter()
+        .for_each(|(service, generation)| progress.entry(service).or_default().prepared = generation);
+    wire.followed
+        .into_iter()
+        .for_each(|(service, generation)| progress.entry(service).or_default().followed = generation);
+    Some((wire.node, NodeReport { drained: drained.collect(), progress }))
 }
 
 #[cfg(test)]
@@ -123,12 +144,17 @@ mod tests {
             bucket: Bucket::new(bucket).unwrap(),
         };
         let all = BTreeSet::from([drained(3, 0), drained(3, 7), drained(4, 1)]);
-        let report = NodeReport { drained: all, prepared: [("s".to_owned(), 4)].into() };
+        let of_s = Progress { entered: 5, prepared: 4, followed: 3 };
+        let of_t = Progress { entered: 2, ..Progress::default() };
+        let report = NodeReport { drained: all, progress: [("s".to_owned(), of_s), ("t".to_owned(), of_t)].into() };
         let text = encode("n1", &report);
-        let expected = r#"{"version":1,"node":"n1","prepared":{"s":4},"drained":[{"service":"s","pod":"p","generation":3,"buckets":[0,7]},{"service":"s","pod":"p","generation":4,"buckets":[1]}]}"#;
+        let expected = r#"{"version":1,"node":"n1","entered":{"s":5,"t":2},"prepared":{"s":4},"followed":{"s":3},"drained":[{"service":"s","pod":"p","generation":3,"buckets":[0,7]},{"service":"s","pod":"p","generation":4,"buckets":[1]}]}"#;
         assert_eq!(text, expected);
         assert_eq!(decode(Some(&text)), Some(("n1".to_owned(), report)));
         assert_eq!(decode(Some(&text.replace("\"version\":1", "\"version\":2"))), None);
+        let of_older_agent = text.replace(r#""entered":{"s":5,"t":2},"#, "").replace(r#","followed":{"s":3}"#, "");
+        let known = decode(Some(&of_older_agent)).unwrap().1.progress;
+        assert_eq!(known, [("s".to_owned(), Progress { entered: 4, prepared: 4, followed: 0 })].into());
         assert!(decode(None).is_none() && decode(Some("{}")).is_none());
     }
 }

@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::snapshot::{ObjectKey, Snapshot};
 use super::stored::MapFault;
 use super::vips::{Claim, claims};
-use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip, parse_duration};
+use crate::model::{Cluster, Mode, Node, Problem, Progress, Reason, Vip, parse_duration};
 
 /// What a snapshot means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,13 +20,12 @@ pub struct Resolved {
     pub cluster: Cluster,
     /// Pods of the own node by UID, whoever they belong to: where to find the pod of a local endpoint.
     pub local_pods: BTreeMap<String, LocalPod>,
-    /// Who has said that it is prepared for what.
-    pub prepared: Prepared,
+    /// How far nodes say that they are.
+    pub reported: Reported,
 }
 
-/// By UID of the Service and name of the node, the generation of the bucket map that the Service's pods of that node are
-/// prepared for.
-pub type Prepared = BTreeMap<String, BTreeMap<String, u64>>;
+/// By UID of the Service and name of the node, how far that node is with the Service's bucket map.
+pub type Reported = BTreeMap<String, BTreeMap<String, Progress>>;
 
 /// A pod of the own node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,15 +77,15 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
     Resolved {
         cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems },
         local_pods: local_pods(snapshot),
-        prepared: prepared(snapshot),
+        reported: reported(snapshot),
     }
 }
 
-fn prepared(snapshot: &Snapshot) -> Prepared {
-    let mut all = Prepared::new();
+fn reported(snapshot: &Snapshot) -> Reported {
+    let mut all = Reported::new();
     for record in snapshot.reports.values() {
-        for (service, generation) in &record.report.prepared {
-            all.entry(service.clone()).or_default().insert(record.node.clone(), *generation);
+        for (service, progress) in &record.report.progress {
+            all.entry(service.clone()).or_default().insert(record.node.clone(), *progress);
         }
     }
     all

@@ -4,12 +4,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::{Reply, Server, until};
 use crate::kube::keep_report;
+use crate::model::Progress;
 use crate::state::report::NodeReport;
 
 #[tokio::test]
 async fn what_an_agent_before_has_reported_stands_until_there_is_something_to_say() {
     let server = Server::start(|_| Reply::Json(200, json!({ "kind": "Status", "status": "Success" }))).await;
-    let prepared = NodeReport { prepared: [("s".to_owned(), 4)].into(), ..NodeReport::default() };
+    let of_s = Progress { prepared: 4, ..Progress::default() };
+    let prepared = NodeReport { progress: [("s".to_owned(), of_s)].into(), ..NodeReport::default() };
     let (wanted, report) = watch::channel(prepared);
     let (namespace, node) = ("tunnels".to_owned(), "worker-a".to_owned());
     let keeper = tokio::spawn(keep_report(server.client(), namespace, node, report, CancellationToken::new()));

@@ -90,8 +90,9 @@ pub fn unprepared(vip: Vip) -> Vip {
     let map = vip.bucket_map(settings("n1").flows());
     let first =
         map.previous.iter().map(|(bucket, drains)| (*bucket, drains[drains.len() - 1].endpoint.clone())).collect();
-    let (onward, admitted, unsettled) = (map.onward(), BTreeSet::new(), BTreeSet::new());
-    Vip { staged: Some(Arc::new(Staged { map, first, onward, admitted, unsettled })), ..vip }
+    let (onward, admitted) = (map.onward(), BTreeSet::new());
+    let (unsettled, turning) = (BTreeSet::new(), BTreeMap::new());
+    Vip { staged: Some(Arc::new(Staged { map, first, onward, admitted, unsettled, turning, follows: true })), ..vip }
 }
 
 /// Nodes `n1` and `n2`, both ingress nodes, 10.0.0.1 and 10.0.0.2.
