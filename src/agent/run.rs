@@ -208,8 +208,8 @@ impl Agent {
 
     fn tell_progress(&self, cluster: &Cluster) {
         let before = self.report.borrow().progress.clone();
-        let (node, follows) = (&self.settings.node_name, self.status.is_node_done(cluster));
-        let now = progress(cluster, node, &before, |uid| self.status.is_done(uid), follows);
+        let (node, node_done) = (&self.settings.node_name, self.status.node_done());
+        let now = progress(cluster, node, &before, |uid| self.status.is_done(uid), node_done);
         send_part(&self.report, |report| &mut report.progress, now);
     }
 

@@ -27,7 +27,7 @@ pub struct Status {
     targets: BTreeMap<String, Vec<Problem>>,
     /// What the last round of each pod was asked for, if it succeeded; replaced by the pod's reports.
     done: BTreeMap<String, PodInput>,
-    /// The same of the node itself.
+    /// The same of the node itself, replaced by its reports.
     node_done: Option<Arc<Cluster>>,
     /// Steps of the first successful round of each target.
     first: BTreeMap<String, usize>,
@@ -145,9 +145,9 @@ impl Status {
         self.pods.get(&target).is_some_and(|goal| self.done.get(&target) == Some(&goal.input))
     }
 
-    /// Whether the node itself is as is asked for now.
-    pub fn is_node_done(&self, cluster: &Cluster) -> bool {
-        self.node_done.as_deref() == Some(cluster)
+    /// What the last round of the node itself was asked for, if it succeeded.
+    pub fn node_done(&self) -> Option<&Cluster> {
+        self.node_done.as_deref()
     }
 
     /// A target as people know it.

@@ -6,7 +6,7 @@ use ::kube::api::{DeleteParams, PostParams};
 use ::kube::{Api, Client};
 use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -43,6 +43,7 @@ async fn keep(api: &Api<ConfigMap>, node: &str, mut wanted: watch::Receiver<Node
     }
     // An agent before this one may have left a report: the first one is written whatever it says.
     let mut written: Option<NodeReport> = None;
+    let mut next = Instant::now();
     loop {
         let report = wanted.borrow_and_update().clone();
         if written.as_ref() != Some(&report) {
@@ -53,12 +54,12 @@ async fn keep(api: &Api<ConfigMap>, node: &str, mut wanted: watch::Receiver<Node
             }
             outage.over();
             backoff.succeeded();
-            written = Some(report);
+            (written, next) = (Some(report), Instant::now() + PACE);
         }
         if wanted.changed().await.is_err() {
             return;
         }
-        sleep(PACE).await;
+        sleep_until(next).await;
     }
 }
 

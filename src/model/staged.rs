@@ -32,7 +32,7 @@ pub const HOLD: Duration = Duration::from_secs(1);
 /// What a change of owner waits for nodes that have not reported yet, where the former owner takes new connections meanwhile.
 pub const PREPARATION: Duration = Duration::from_secs(60);
 /// The same where the former owner is not ready: it may still take some, and it may not.
-pub const URGENT: Duration = Duration::from_secs(5);
+pub const URGENT: Duration = Duration::from_secs(10);
 /// What a node waits for the writer's word about endpoints that take no new connections but are there, before it bridges
 /// ([`SharedMap::bridge`]): what it would forget again when they are back. A writer that works writes once a second; one that is
 /// replaced, or that hears late, takes longer.
@@ -44,8 +44,9 @@ pub const LINGER: Duration = Duration::from_secs(10);
 
 /// What a pod waits before it passes on to another one than before, who has to be ready for it, where nothing is reported of it.
 pub const RELINK: Duration = Duration::from_millis(500);
-/// The same until there is a report.
-pub const ENTRY: Duration = Duration::from_secs(4);
+/// The same until there is a report. As long as whom he passes on to now has an answer: it is better that packets are lost for a
+/// while than that a pod resets what it knows nothing of.
+pub const ENTRY: Duration = Duration::from_secs(9);
 
 /// How long a node remembers who had a bucket of which the stored map says nothing.
 pub const REMEMBERED: Duration = Duration::from_secs(120);
@@ -68,10 +69,13 @@ pub struct Staged {
     pub admitted: BTreeSet<(EndpointId, EndpointId)>,
     /// Buckets that ingress nodes may still be on their way to: a former owner may get new connections.
     pub unsettled: BTreeSet<Bucket>,
-    /// Who is about to pass on to another one than now, and so is not prepared yet, and whether he has not even entered.
-    pub turning: BTreeMap<EndpointId, bool>,
-    /// Whether packets take the way that the stored map says.
-    pub follows: bool,
+    /// Of those who are about to pass on to another one than now, and so are not prepared yet: the last generation of the map by
+    /// which all of it was as it should be.
+    pub turning: BTreeMap<EndpointId, u64>,
+    /// The same of those among them who come back, and so have not even entered.
+    pub entering: BTreeMap<EndpointId, u64>,
+    /// The last generation of the map by which all packets took the way that it says.
+    pub followed: u64,
 }
 
 /// The progress of one VIP on one node.
@@ -124,6 +128,8 @@ struct Row {
     awaited: Instant,
     /// Since when all of them are known to be prepared.
     prepared: Option<Instant>,
+    /// All ingress nodes have followed.
+    followed: bool,
 }
 
 /// A bucket whose packets are to take another way.
@@ -135,6 +141,8 @@ struct Move {
     since: Instant,
     /// The generation of the map that said first who is asked.
     generation: u64,
+    /// The last one whose way packets took.
+    followed: u64,
     /// When it is taken whatever is heard until then.
     until: Instant,
 }
@@ -215,9 +223,25 @@ enum Change {
     None,
     /// The map says nothing any more: it goes then.
     Ends(Instant),
-    /// The map has said something else for the first time then, and this since then, when all others are to know of this
-    /// generation. Who `enters` had left the row before.
-    Turns { first: Instant, to: EndpointId, since: Instant, awaits: Option<u64>, enters: bool },
+    /// The map has said something else for the first time then.
+    Turns(Turn),
+}
+
+/// A link that is about to lead to another one.
+#[derive(Debug, Clone)]
+struct Turn {
+    /// Since when that is so.
+    first: Instant,
+    /// The last generation by which the link was as the map says.
+    reached: u64,
+    /// Whoever passes on had left the row before.
+    enters: bool,
+    /// Whom the map says now.
+    to: EndpointId,
+    /// Since when.
+    since: Instant,
+    /// All others who are asked are to know this generation, if that is reported.
+    awaits: Option<u64>,
 }
 
 impl Stage {
@@ -234,17 +258,18 @@ impl Stage {
     /// Takes the stored map and the endpoints as they are now, and says what to do and when to ask again if nothing changes.
     pub fn step(&mut self, stored: &SharedMap, around: &Circumstances<'_>) -> (Staged, Option<Instant>) {
         let Circumstances { endpoints, now, .. } = *around;
-        let is_first = self.unsaid.0 == 0;
+        let before = self.unsaid.0;
+        let is_first = before == 0;
         let (map, word) = self.bridge(stored, around);
         if is_first {
             self.step_back(&map, around);
         }
         let map = &map;
         self.remember(map, around);
-        self.follow(map, around);
+        self.follow(map, before, around);
         let mut onward = self.onward(map);
         let unsettled = self.close(map, &mut onward, around);
-        self.pass_on(onward, map, around);
+        self.pass_on(onward, map, before, around);
         let moves = self.moves.values().map(|one| one.until);
         let rings = self.rows.values().map(|row| row.awaited + LINGER).filter(|until| *until > now);
         let turns = self.first.keys().filter_map(|bucket| Some(self.rows.get(bucket)?.prepared? + HOLD));
@@ -254,16 +279,24 @@ impl Stage {
         let ends = self.admit(endpoints, now);
         let admitted = self.admitted.keys().cloned().collect();
         let (map, first) = (self.used.clone(), self.first.clone());
-        let turns = self.links.iter().filter_map(|((_, from), link)| match link.change {
-            Change::Turns { enters, .. } => Some((from.clone(), enters)),
-            _ => None,
-        });
-        let turning = turns.fold(BTreeMap::new(), |mut all, (from, enters)| {
-            *all.entry(from).or_default() |= enters;
-            all
-        });
-        let follows = self.moves.is_empty();
-        (Staged { map, first, onward, admitted, unsettled, turning, follows }, [due, ends].into_iter().flatten().min())
+        let (turning, entering) = (self.turning(|_| true), self.turning(|turn| turn.enters));
+        let followed = self.moves.values().map(|one| one.followed).min().unwrap_or(map.generation);
+        let staged = Staged { map, first, onward, admitted, unsettled, turning, entering, followed };
+        (staged, [due, ends].into_iter().flatten().min())
+    }
+
+    /// Who turns to another one, of those that are `meant`, and what they have reached.
+    fn turning(&self, meant: impl Fn(&Turn) -> bool) -> BTreeMap<EndpointId, u64> {
+        let mut all = BTreeMap::new();
+        for ((_, from), link) in &self.links {
+            if let Change::Turns(turn) = &link.change
+                && meant(turn)
+            {
+                let least = all.entry(from.clone()).or_insert(turn.reached);
+                *least = turn.reached.min(*least);
+            }
+        }
+        all
     }
 
     /// Returns when somebody is admitted no more.
@@ -376,7 +409,8 @@ impl Stage {
         onward
     }
 
-    fn follow(&mut self, map: &SharedMap, around: &Circumstances<'_>) {
+    /// Takes the way of the map, which was at generation `before` in the last step, where others are prepared for it.
+    fn follow(&mut self, map: &SharedMap, before: u64, around: &Circumstances<'_>) {
         let now = around.now;
         if self.used.flows != map.flows {
             self.moves.clear();
@@ -395,7 +429,9 @@ impl Stage {
                 continue;
             }
             let is_asked = wanted.contains(&old);
-            let known = self.moves.remove(&bucket).filter(|one| one.way.first() == Some(*to));
+            let known = self.moves.remove(&bucket);
+            let followed = known.as_ref().map_or(before, |one| one.followed);
+            let known = known.filter(|one| one.way.first() == Some(*to));
             let since = known.as_ref().map_or(now, |one| one.since);
             let same = known.filter(|one| one.way.iter().eq(wanted.iter().copied()));
             let generation = same.map_or(map.generation, |one| one.generation);
@@ -415,11 +451,11 @@ impl Stage {
                 continue;
             }
             let way = wanted.iter().copied().cloned().collect();
-            moves.insert(bucket, Move { way, since, generation, until });
+            moves.insert(bucket, Move { way, since, generation, followed, until });
             owners[bucket.index()] = Some(old.clone());
-            let mut before = self.used.previous.get(&bucket).cloned().unwrap_or_default();
-            before.retain(|drain| wanted.contains(&&drain.endpoint));
-            write(&mut next.previous, bucket, before);
+            let mut drains = self.used.previous.get(&bucket).cloned().unwrap_or_default();
+            drains.retain(|drain| wanted.contains(&&drain.endpoint));
+            write(&mut next.previous, bucket, drains);
         }
         next.owners = owners.into_iter().collect();
         for bucket in map.flows.buckets.iter() {
@@ -449,15 +485,16 @@ impl Stage {
             let stored = drains.iter().filter(|drain| drain.is_stored());
             let newest = stored.map(|drain| drain.generation).max().unwrap_or_default();
             let known = old.remove(bucket).filter(|row| row.way == way && row.generation >= newest);
-            let new = || Row { way, generation: map.generation, since: now, awaited: now, prepared: None };
+            let generation = map.generation;
+            let new = || Row { way, generation, since: now, awaited: now, prepared: None, followed: false };
             let mut row = known.unwrap_or_else(new);
             let prepared = around.are_prepared(map, *bucket, row.generation);
             if prepared && row.prepared.is_none() {
                 (row.prepared, row.awaited) = (Some(now), now);
             }
-            let on_their_way = row.prepared.is_none() || !around.have_followed(row.generation);
-            if on_their_way && is_stored(map, *bucket) && now.duration_since(row.since) < PREPARATION {
-                row.awaited = now;
+            row.followed |= around.have_followed(row.generation);
+            if is_stored(map, *bucket) && (row.prepared.is_none() || !row.followed) {
+                row.awaited = now.min(row.since + PREPARATION);
             }
             if row.prepared.is_some_and(|since| now.duration_since(since) >= HOLD) {
                 self.first.remove(bucket);
@@ -478,7 +515,7 @@ impl Stage {
         unsettled
     }
 
-    fn pass_on(&mut self, mut onward: Onward, map: &SharedMap, around: &Circumstances<'_>) {
+    fn pass_on(&mut self, mut onward: Onward, map: &SharedMap, before: u64, around: &Circumstances<'_>) {
         let Circumstances { endpoints, now, .. } = *around;
         let present: BTreeSet<&str> = endpoints.iter().map(|e| e.pod_uid.as_str()).collect();
         let is_there = |id: &EndpointId| present.contains(id.as_str());
@@ -486,37 +523,63 @@ impl Stage {
         for (from, link) in &mut self.links {
             let (bucket, own) = from;
             let is_reported = is_stored(map, *bucket) && !self.remembered.contains_key(bucket);
-            let others = map.way(*bucket).into_iter().filter(|id| *id != own);
+            // Who comes back does not wait for his own node, which says nothing before he is done.
+            let node = around.endpoint(own).map(|endpoint| &endpoint.node).filter(|_| link.enters());
+            let is_other = |id: &EndpointId| around.endpoint(id).is_none_or(|other| Some(&other.node) != node);
+            let others = map.way(*bucket).into_iter().filter(|id| *id != own && is_other(id));
             let entered = others.map(|id| around.of_node_of(id).map_or(0, |progress| progress.entered)).min();
-            link.turn(onward.remove(from), is_reported.then_some(map.generation), entered.unwrap_or_default(), now);
+            let generations = Generations {
+                before,
+                says: is_reported.then_some(map.generation),
+                entered: entered.unwrap_or_default(),
+            };
+            link.turn(onward.remove(from), generations, now);
         }
         self.links.retain(|_, link| !matches!(link.change, Change::Ends(at) if at <= now));
         self.links.extend(onward.into_iter().map(|(from, to)| (from, Link { to, change: Change::None })));
     }
 }
 
+/// What a link turns by.
+#[derive(Debug, Clone, Copy)]
+struct Generations {
+    /// The one that the map had in the step before.
+    before: u64,
+    /// The one that it has, where nodes report of it.
+    says: Option<u64>,
+    /// The one by which all others who are asked know whom to ask.
+    entered: u64,
+}
+
 impl Link {
-    /// Takes what the map says at `now`: its `generation`, where nodes report of it, and the one by which all others who are
-    /// asked know whom to ask.
-    fn turn(&mut self, wanted: Option<EndpointId>, generation: Option<u64>, entered: u64, now: Instant) {
+    /// Takes what the map says at `now`.
+    fn turn(&mut self, wanted: Option<EndpointId>, generations: Generations, now: Instant) {
+        let Generations { before, says, entered } = generations;
         self.change = match (wanted, &self.change) {
             (None, Change::Ends(at)) => Change::Ends(*at),
             (None, _) => Change::Ends(now + LINGER),
             (Some(wanted), _) if wanted == self.to => Change::None,
-            (Some(wanted), Change::Turns { first, to, since, awaits, enters }) => {
-                let (since, awaits) = if *to == wanted { (*since, *awaits) } else { (now, generation) };
-                Change::Turns { first: *first, to: wanted, since, awaits, enters: *enters }
-            }
-            (Some(wanted), old) => {
+            (Some(wanted), Change::Turns(turn)) if wanted == turn.to => Change::Turns(turn.clone()),
+            (Some(to), Change::Turns(turn)) => Change::Turns(Turn { to, since: now, awaits: says, ..turn.clone() }),
+            (Some(to), old) => {
                 let enters = matches!(old, Change::Ends(_));
-                Change::Turns { first: now, to: wanted, since: now, awaits: generation, enters }
+                Change::Turns(Turn { first: now, reached: before, enters, to, since: now, awaits: says })
             }
         };
-        if let Change::Turns { to, awaits, .. } = &self.change {
-            let may_turn = awaits.is_some_and(|awaited| entered >= awaited);
+        if let Change::Turns(turn) = &self.change {
+            let may_turn = turn.awaits.is_some_and(|awaited| entered >= awaited);
             if may_turn || self.due().is_some_and(|due| due <= now) {
-                *self = Link { to: to.clone(), change: Change::None };
+                *self = Link { to: turn.to.clone(), change: Change::None };
             }
+        }
+    }
+
+    /// Whether it belongs to one who had left the row, and comes back if the map says anything of it.
+    fn enters(&self) -> bool {
+        match &self.change {
+            Change::None => false,
+            Change::Ends(_) => true,
+            Change::Turns(turn) => turn.enters,
         }
     }
 
@@ -525,7 +588,7 @@ impl Link {
         match self.change {
             Change::None => None,
             Change::Ends(at) => Some(at),
-            Change::Turns { first, since, awaits, .. } => {
+            Change::Turns(Turn { first, since, awaits, .. }) => {
                 let patience = if awaits.is_some() { ENTRY } else { RELINK };
                 Some((since + patience).min(first + LINGER - HOLD))
             }
@@ -535,7 +598,7 @@ impl Link {
     /// Whom it leads to, now or soon.
     fn ends(&self) -> impl Iterator<Item = &EndpointId> {
         let soon = match &self.change {
-            Change::Turns { to, .. } => Some(to),
+            Change::Turns(turn) => Some(&turn.to),
             _ => None,
         };
         std::iter::once(&self.to).chain(soon)
@@ -618,12 +681,12 @@ mod tests {
         let mut stage = Stage::new(one.clone());
         let two = next(&one, "Ab");
         let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(0)));
-        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(5000))));
+        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(10_000))));
         assert!(staged.map.previous.is_empty() && staged.onward.len() == 32, "to and fro");
-        let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(4999)));
-        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(5000))));
-        let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(5000)));
-        assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(15_000))));
+        let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(9999)));
+        assert_eq!((owners(&staged).as_str(), due), ("aaaaaaaaaaaaaaaa", Some(at(10_000))));
+        let (staged, due) = stage.step(&two, &around(&endpoints("Ab"), None, at(10_000)));
+        assert_eq!((&staged.map, staged.onward.len(), due), (&two, 32, Some(at(20_000))));
         assert!(
             staged.first.len() == 16 && staged.first.values().all(|first| first.as_str() == "a"),
             "b may not know a"
@@ -642,8 +705,8 @@ mod tests {
         // Other nodes may know this owner as a ready one, and wait for what nobody reports.
         stage.step(&two, &around(&ending("Ab"), None, at(59_999)));
         let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(60_000)));
-        assert_eq!((staged.onward.len(), due), (32, Some(at(69_999))));
-        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(69_999)));
+        assert_eq!((staged.onward.len(), due), (32, Some(at(70_000))));
+        let (staged, due) = stage.step(&two, &around(&ending("Ab"), None, at(70_000)));
         assert_eq!((staged.onward.len(), due), (16, None));
         assert!(staged.onward.keys().all(|(_, from)| from.as_str() == "a"), "the owner may not know whom to ask");
     }
@@ -751,7 +814,7 @@ mod tests {
         let one = first("ab");
         let two = next(&one, "Ab");
         // One that ends would take its new owner's connections along where the new owner does not know of it.
-        for (all, until) in [(endpoints("Ab"), 5000), (ending("Ab"), 60_000)] {
+        for (all, until) in [(endpoints("Ab"), 10_000), (ending("Ab"), 60_000)] {
             let left = |generation: u64, milliseconds| {
                 let prepared = by_now("n1", generation);
                 let mut stage = Stage::new(one.clone());
@@ -824,13 +887,13 @@ mod tests {
             let staged = stage.step(map, &around(&endpoints(letters), None, at(now))).0;
             staged.first.into_values().collect::<BTreeSet<_>>()
         };
-        assert_eq!(asked_first(&mut stage, &two, "Ab", 5000), ["a".into()].into());
-        asked_first(&mut stage, &three, "ABc", 6000);
-        assert_eq!(asked_first(&mut stage, &three, "ABc", 11_000), ["b".into()].into(), "the last owner here");
+        assert_eq!(asked_first(&mut stage, &two, "Ab", 10_000), ["a".into()].into());
+        asked_first(&mut stage, &three, "ABc", 11_000);
+        assert_eq!(asked_first(&mut stage, &three, "ABc", 21_000), ["b".into()].into(), "the last owner here");
         let without_b = next(&three, "Ac");
-        assert_eq!(asked_first(&mut stage, &without_b, "Ac", 12_000), ["a".into()].into());
+        assert_eq!(asked_first(&mut stage, &without_b, "Ac", 22_000), ["a".into()].into());
         let over = without_b.next(&endpoints("Ac"), 99, RULES, |_, _| true);
-        assert!(asked_first(&mut stage, &over, "Ac", 13_000).is_empty());
+        assert!(asked_first(&mut stage, &over, "Ac", 23_000).is_empty());
     }
 
     #[test]
@@ -902,12 +965,12 @@ mod tests {
                 let around = Circumstances { reported: &reported, ingress: &ingress, ..around(&all, None, at(now)) };
                 stage.step(&two, &around).0.unsettled.is_empty()
             };
-            let mut earlier = [0, 59_999, 60_000].into_iter().filter(|now| *now < milliseconds);
+            let mut earlier = [0, 50_000, 60_000].into_iter().filter(|now| *now < milliseconds);
             assert!(!earlier.any(&mut step));
             step(milliseconds)
         };
         assert_eq!([settles(2, 9999), settles(2, 10_000)], [false, true]);
-        assert_eq!([settles(1, 10_000), settles(1, 69_998), settles(1, 69_999)], [false, false, true]);
+        assert_eq!([settles(1, 10_000), settles(1, 69_999), settles(1, 70_000)], [false, false, true]);
     }
 
     #[test]
@@ -927,9 +990,10 @@ mod tests {
             step(&three, "ABc", 0);
             let staged = step(&three, "ABc", milliseconds);
             let asked = staged.onward[&(bucket, "a".into())].to_string();
-            assert_eq!(staged.turning, if asked == "b" { [("a".into(), false)].into() } else { BTreeMap::new() });
+            assert_eq!(staged.turning, if asked == "b" { [("a".into(), 2)].into() } else { BTreeMap::new() });
+            assert!(staged.entering.is_empty());
             asked
         };
-        assert_eq!([asked(2, 3999), asked(2, 4000), asked(3, 0)], ["b", "c", "c"], "c passes on what is not its own");
+        assert_eq!([asked(2, 8999), asked(2, 9000), asked(3, 0)], ["b", "c", "c"], "c passes on what is not its own");
     }
 }

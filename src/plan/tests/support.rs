@@ -91,8 +91,12 @@ pub fn unprepared(vip: Vip) -> Vip {
     let first =
         map.previous.iter().map(|(bucket, drains)| (*bucket, drains[drains.len() - 1].endpoint.clone())).collect();
     let (onward, admitted) = (map.onward(), BTreeSet::new());
-    let (unsettled, turning) = (BTreeSet::new(), BTreeMap::new());
-    Vip { staged: Some(Arc::new(Staged { map, first, onward, admitted, unsettled, turning, follows: true })), ..vip }
+    let (unsettled, turning, entering) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+    let followed = map.generation;
+    Vip {
+        staged: Some(Arc::new(Staged { map, first, onward, admitted, unsettled, turning, entering, followed })),
+        ..vip
+    }
 }
 
 /// Nodes `n1` and `n2`, both ingress nodes, 10.0.0.1 and 10.0.0.2.
