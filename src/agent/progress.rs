@@ -23,11 +23,11 @@ pub fn progress(
         if concerned.is_empty() && !is_ingress {
             continue;
         }
-        let is_done = !concerned.is_empty() && concerned.iter().all(|endpoint| is_done(&endpoint.pod_uid));
+        let are_done = !concerned.is_empty() && concerned.iter().all(|endpoint| is_done(&endpoint.pod_uid));
         let reached = |of: fn(&Staged) -> &BTreeMap<EndpointId, u64>| {
             let limits = vip.staged.as_deref().map(of);
             let limit = |e: &&Endpoint| limits?.get(&EndpointId::from(e.pod_uid.as_str())).copied();
-            is_done.then(|| concerned.iter().filter_map(limit).min().unwrap_or(map.generation))
+            are_done.then(|| concerned.iter().filter_map(limit).min().unwrap_or(map.generation))
         };
         let made = node_done.filter(|_| is_ingress).and_then(|made| made.vips.get(&vip.address));
         let made = made.filter(|made| made.service.uid == vip.service.uid);

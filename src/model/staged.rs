@@ -46,7 +46,7 @@ pub const LINGER: Duration = Duration::from_secs(10);
 pub const RELINK: Duration = Duration::from_millis(500);
 /// The same until there is a report. As long as whom he passes on to now has an answer: it is better that packets are lost for a
 /// while than that a pod resets what it knows nothing of.
-pub const ENTRY: Duration = Duration::from_secs(9);
+pub const ENTRY: Duration = LINGER.saturating_sub(HOLD);
 
 /// How long a node remembers who had a bucket of which the stored map says nothing.
 pub const REMEMBERED: Duration = Duration::from_secs(120);
@@ -180,18 +180,23 @@ impl Circumstances<'_> {
 
     /// Whether all who are asked are on nodes that have reported that they are prepared.
     fn are_prepared(&self, map: &SharedMap, bucket: Bucket, generation: u64) -> bool {
-        let is_prepared = |id: &EndpointId| self.of_node_of(id).is_some_and(|progress| progress.prepared >= generation);
-        is_stored(map, bucket) && map.way(bucket).into_iter().all(is_prepared)
+        is_stored(map, bucket) && self.all_have(map.way(bucket).into_iter(), |progress| progress.prepared, generation)
+    }
+
+    /// Whether the nodes of these endpoints have all reported that they are so far.
+    fn all_have<'a>(
+        &self,
+        mut endpoints: impl Iterator<Item = &'a EndpointId>,
+        how_far: fn(&Progress) -> u64,
+        generation: u64,
+    ) -> bool {
+        let progress = |id: &EndpointId| self.reported.get(&self.endpoint(id)?.node);
+        endpoints.all(|id| progress(id).is_some_and(|progress| how_far(progress) >= generation))
     }
 
     /// Whether the packets of all ingress nodes take the way that this generation of the map says, or a newer one.
     fn have_followed(&self, generation: u64) -> bool {
         self.ingress.iter().all(|node| self.reported.get(node).is_some_and(|progress| progress.followed >= generation))
-    }
-
-    /// What the node of an endpoint has reported.
-    fn of_node_of(&self, id: &EndpointId) -> Option<&Progress> {
-        self.reported.get(&self.endpoint(id)?.node)
     }
 }
 
@@ -482,9 +487,9 @@ impl Stage {
         for (bucket, drains) in &map.previous {
             let way: Vec<EndpointId> = self.asked(map, *bucket).cloned().collect();
             // Others may have followed a change, and one back, of which this node has only seen the end.
-            let stored = drains.iter().filter(|drain| drain.is_stored());
-            let newest = stored.map(|drain| drain.generation).max().unwrap_or_default();
-            let known = old.remove(bucket).filter(|row| row.way == way && row.generation >= newest);
+            let is_newer =
+                |row: &Row| drains.iter().any(|drain| drain.is_stored() && drain.generation > row.generation);
+            let known = old.remove(bucket).filter(|row| row.way == way && !is_newer(row));
             let generation = map.generation;
             let new = || Row { way, generation, since: now, awaited: now, prepared: None, followed: false };
             let mut row = known.unwrap_or_else(new);
@@ -523,64 +528,38 @@ impl Stage {
         for (from, link) in &mut self.links {
             let (bucket, own) = from;
             let is_reported = is_stored(map, *bucket) && !self.remembered.contains_key(bucket);
+            link.take(onward.remove(from), before, is_reported.then_some(map.generation), now);
+            let Change::Turns(turn) = &link.change else { continue };
             // Who comes back does not wait for his own node, which says nothing before he is done.
-            let node = around.endpoint(own).map(|endpoint| &endpoint.node).filter(|_| link.enters());
+            let node = around.endpoint(own).map(|endpoint| &endpoint.node).filter(|_| turn.enters);
             let is_other = |id: &EndpointId| around.endpoint(id).is_none_or(|other| Some(&other.node) != node);
-            let others = map.way(*bucket).into_iter().filter(|id| *id != own && is_other(id));
-            let entered = others.map(|id| around.of_node_of(id).map_or(0, |progress| progress.entered)).min();
-            let generations = Generations {
-                before,
-                says: is_reported.then_some(map.generation),
-                entered: entered.unwrap_or_default(),
-            };
-            link.turn(onward.remove(from), generations, now);
+            let mut others = map.way(*bucket).into_iter().filter(|id| *id != own && is_other(id)).peekable();
+            let mut have_entered =
+                |generation| others.peek().is_some() && around.all_have(&mut others, |one| one.entered, generation);
+            if turn.awaits.is_some_and(&mut have_entered) || link.due().is_some_and(|due| due <= now) {
+                *link = Link { to: turn.to.clone(), change: Change::None };
+            }
         }
         self.links.retain(|_, link| !matches!(link.change, Change::Ends(at) if at <= now));
         self.links.extend(onward.into_iter().map(|(from, to)| (from, Link { to, change: Change::None })));
     }
 }
 
-/// What a link turns by.
-#[derive(Debug, Clone, Copy)]
-struct Generations {
-    /// The one that the map had in the step before.
-    before: u64,
-    /// The one that it has, where nodes report of it.
-    says: Option<u64>,
-    /// The one by which all others who are asked know whom to ask.
-    entered: u64,
-}
-
 impl Link {
-    /// Takes what the map says at `now`.
-    fn turn(&mut self, wanted: Option<EndpointId>, generations: Generations, now: Instant) {
-        let Generations { before, says, entered } = generations;
+    /// Takes what the map says at `now`. It was at generation `before` in the last step; `awaits` is the one that it is at, where
+    /// nodes report of it.
+    fn take(&mut self, wanted: Option<EndpointId>, before: u64, awaits: Option<u64>, now: Instant) {
         self.change = match (wanted, &self.change) {
             (None, Change::Ends(at)) => Change::Ends(*at),
             (None, _) => Change::Ends(now + LINGER),
             (Some(wanted), _) if wanted == self.to => Change::None,
             (Some(wanted), Change::Turns(turn)) if wanted == turn.to => Change::Turns(turn.clone()),
-            (Some(to), Change::Turns(turn)) => Change::Turns(Turn { to, since: now, awaits: says, ..turn.clone() }),
+            (Some(to), Change::Turns(turn)) => Change::Turns(Turn { to, since: now, awaits, ..turn.clone() }),
             (Some(to), old) => {
                 let enters = matches!(old, Change::Ends(_));
-                Change::Turns(Turn { first: now, reached: before, enters, to, since: now, awaits: says })
+                Change::Turns(Turn { first: now, reached: before, enters, to, since: now, awaits })
             }
         };
-        if let Change::Turns(turn) = &self.change {
-            let may_turn = turn.awaits.is_some_and(|awaited| entered >= awaited);
-            if may_turn || self.due().is_some_and(|due| due <= now) {
-                *self = Link { to: turn.to.clone(), change: Change::None };
-            }
-        }
-    }
-
-    /// Whether it belongs to one who had left the row, and comes back if the map says anything of it.
-    fn enters(&self) -> bool {
-        match &self.change {
-            Change::None => false,
-            Change::Ends(_) => true,
-            Change::Turns(turn) => turn.enters,
-        }
     }
 
     /// When something becomes of it although nothing is said. Nobody may be asked for longer than he has an answer.
@@ -589,8 +568,8 @@ impl Link {
             Change::None => None,
             Change::Ends(at) => Some(at),
             Change::Turns(Turn { first, since, awaits, .. }) => {
-                let patience = if awaits.is_some() { ENTRY } else { RELINK };
-                Some((since + patience).min(first + LINGER - HOLD))
+                let latest = first + ENTRY;
+                Some(if awaits.is_some() { latest } else { latest.min(since + RELINK) })
             }
         }
     }

@@ -120,14 +120,12 @@ pub fn decode(text: Option<&str>) -> Option<(String, NodeReport)> {
         buckets.map(move |bucket| Drained { service: service.clone(), pod: pod.clone(), generation, bucket })
     });
     let mut progress: BTreeMap<String, Progress> = BTreeMap::new();
-    let entered = wire.entered.unwrap_or_else(|| wire.prepared.clone());
-    entered.into_iter().for_each(|(service, generation)| progress.entry(service).or_default().entered = generation);
-    wire.prepared
-        .into_iter()
-        .for_each(|(service, generation)| progress.entry(service).or_default().prepared = generation);
-    wire.followed
-        .into_iter()
-        .for_each(|(service, generation)| progress.entry(service).or_default().followed = generation);
+    let mut take = |generations: BTreeMap<String, u64>, of: fn(&mut Progress) -> &mut u64| {
+        generations.into_iter().for_each(|(service, one)| *of(progress.entry(service).or_default()) = one);
+    };
+    take(wire.entered.unwrap_or_else(|| wire.prepared.clone()), |progress| &mut progress.entered);
+    take(wire.prepared, |progress| &mut progress.prepared);
+    take(wire.followed, |progress| &mut progress.followed);
     Some((wire.node, NodeReport { drained: drained.collect(), progress }))
 }
 

@@ -75,7 +75,7 @@ pub struct Stage {
     pub(super) upgraded: bool,
     /// For files of the run.
     pub(super) directory: TempDir,
-    /// Tells of stored maps.
+    /// Tells of stored maps, if somebody wants to know.
     _teller: JoinSet<()>,
 }
 
@@ -98,7 +98,9 @@ impl Stage {
         bird.kill(THIRD).await?;
 
         let mut teller = JoinSet::new();
-        teller.spawn(tell_maps(world.api.store().clone()));
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            teller.spawn(tell_maps(world.api.store().clone()));
+        }
         let traffic = Traffic::new(traffic_spec(&world, spec)?);
         let (pods, rng) = (BTreeMap::new(), fastrand::Rng::with_seed(spec.seed));
         let (pace, ending, directory) = (spec.pace, Vec::new(), tempfile::tempdir()?);
