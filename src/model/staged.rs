@@ -533,10 +533,9 @@ impl Stage {
             // Who comes back does not wait for his own node, which says nothing before he is done.
             let node = around.endpoint(own).map(|endpoint| &endpoint.node).filter(|_| turn.enters);
             let is_other = |id: &EndpointId| around.endpoint(id).is_none_or(|other| Some(&other.node) != node);
-            let mut others = map.way(*bucket).into_iter().filter(|id| *id != own && is_other(id)).peekable();
-            let mut have_entered =
-                |generation| others.peek().is_some() && around.all_have(&mut others, |one| one.entered, generation);
-            if turn.awaits.is_some_and(&mut have_entered) || link.due().is_some_and(|due| due <= now) {
+            let others = map.way(*bucket).into_iter().filter(|id| *id != own && is_other(id));
+            let have_entered = |generation| around.all_have(others, |progress| progress.entered, generation);
+            if turn.awaits.is_some_and(have_entered) || link.due().is_some_and(|due| due <= now) {
                 *link = Link { to: turn.to.clone(), change: Change::None };
             }
         }
@@ -974,5 +973,30 @@ mod tests {
             asked
         };
         assert_eq!([asked(2, 8999), asked(2, 9000), asked(3, 0)], ["b", "c", "c"], "c passes on what is not its own");
+    }
+
+    #[test]
+    fn who_comes_back_waits_for_other_nodes_and_not_for_his_own() {
+        let two = next(&first("a"), "Ab");
+        let over = two.next(&endpoints("Ab"), 31, RULES, |_, _| true);
+        let three = over.next(&endpoints("ABc"), 32, RULES, |_, _| false);
+        let bucket = three.flows.buckets.iter().find(|bucket| three.way(*bucket).len() == 2).unwrap();
+        let asked = |node: &str| {
+            let mut stage = Stage::new(two.clone());
+            let reported = by_now("n1", 2);
+            let mut step = |map, letters| {
+                let mut all = endpoints(letters);
+                all.iter_mut().filter(|e| e.pod_uid == "c").for_each(|e| e.node = node.to_owned());
+                let around = Circumstances { reported: &reported, ..around(&all, None, at(0)) };
+                stage.step(map, &around).0
+            };
+            assert_eq!(step(&two, "Ab").onward[&(bucket, "b".into())].as_str(), "a");
+            step(&over, "Ab");
+            let staged = step(&three, "ABc");
+            let asked = staged.onward[&(bucket, "b".into())].to_string();
+            assert_eq!(staged.entering.contains_key(&EndpointId::from("b")), asked == "a");
+            asked
+        };
+        assert_eq!([asked("n2"), asked("n1")], ["a", "c"]);
     }
 }
