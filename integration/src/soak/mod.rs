@@ -6,6 +6,7 @@
 //!
 //! A connection that broke although its pod lived is a failure of the run.
 
+mod cpu;
 mod fault;
 mod faults;
 mod pace;
@@ -22,6 +23,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use tunnel_router::model::Mode;
 
+use cpu::CpuTime;
 pub use fault::Fault;
 use pace::Pace;
 use peers::{Peer, PeerStage};
@@ -173,12 +175,13 @@ async fn go_through(system: &mut impl System, rounds: &[(&str, Vec<Fault>)], sum
         println!("── {title}");
         for fault in faults {
             tracing::debug!(%fault, "injected");
+            let before = CpuTime::now()?;
             let mut outcome = system.inject(*fault).await;
             if outcome.is_ok() {
                 outcome = system.well().await;
             }
             let counts = system.take();
-            println!("{}", table::line(&fault.name(), &counts));
+            println!("{}", table::line(&fault.name(), &counts, CpuTime::now()?.stolen_since(before)));
             sum.faults += 1;
             sum.broken += counts.broken_alive().count();
             sum.failed += counts.failed.len();

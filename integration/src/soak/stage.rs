@@ -36,8 +36,9 @@ pub(super) const SIDE: &str = "side";
 const SIDE_VIP: &str = "192.0.2.11";
 const SIDE_PODS: usize = 2;
 
-/// How long a step of a connection may take before it counts as broken.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a step of a connection may take before it counts as broken: shorter gaps are told of as such. TCP itself goes on for a
+/// quarter of an hour (`tcp_retries2`).
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long everything may take to be well again.
 const RECOVERY: Duration = Duration::from_secs(180);
 

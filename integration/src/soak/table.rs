@@ -7,15 +7,27 @@ const TOLD: usize = 12;
 
 /// The two lines above the rows.
 pub(super) fn head() -> String {
-    let line = |words: [&str; 11]| row(&words.map(str::to_owned));
-    let first = line(["", "", "", "connections", "", "", "new connections", "", "longest", "UDP", ""]);
-    let second =
-        line(["fault", "s", "held", "broken", "pod alive", "tried", "failed", "slowest ms", "gap ms", "lost", "moved"]);
+    let line = |words: [&str; 12]| row(&words.map(str::to_owned));
+    let first = line(["", "", "", "connections", "", "", "new connections", "", "longest", "UDP", "", "CPU"]);
+    let second = line([
+        "fault",
+        "s",
+        "held",
+        "broken",
+        "pod alive",
+        "tried",
+        "failed",
+        "slowest ms",
+        "gap ms",
+        "lost",
+        "moved",
+        "stolen",
+    ]);
     format!("{first}\n{second}")
 }
 
-/// One row.
-pub(super) fn line(fault: &str, counts: &Counts) -> String {
+/// One row, and what the hypervisor took of the CPU time meanwhile, in percent.
+pub(super) fn line(fault: &str, counts: &Counts, stolen: u64) -> String {
     row(&[
         fault.to_owned(),
         format!("{:.1}", counts.took.as_secs_f64()),
@@ -28,14 +40,15 @@ pub(super) fn line(fault: &str, counts: &Counts) -> String {
         counts.gap.0.as_millis().to_string(),
         format!("{}/{}", counts.lost, counts.datagrams),
         counts.moved.to_string(),
+        format!("{stolen} %"),
     ])
 }
 
-fn row(cells: &[String; 11]) -> String {
-    let [fault, took, held, broken, alive, tried, failed, slowest, gap, lost, moved] = cells;
+fn row(cells: &[String; 12]) -> String {
+    let [fault, took, held, broken, alive, tried, failed, slowest, gap, lost, moved, stolen] = cells;
     let row = format!(
         "{fault:<26} {took:>6} {held:>6} {broken:>11} {alive:>9} {tried:>8} {failed:>15} {slowest:>10} {gap:>8} \
-         {lost:>11} {moved:>6}"
+         {lost:>11} {moved:>6} {stolen:>6}"
     );
     row.trim_end().to_owned()
 }

@@ -25,8 +25,8 @@ pub use ledger::{Break, Counts};
 
 /// First source port of connections. Each has a port of its own: none is used twice, and there are more than any run opens.
 const FIRST_PORT: u16 = 20_000;
-/// How long all connections together may take to answer after everything is well again.
-const SETTLING: Duration = Duration::from_secs(60);
+/// How long all connections together may take to answer after everything is well again, or to break and be replaced.
+const SETTLING: Duration = Duration::from_secs(180);
 /// How often it is looked at whether they have.
 const LOOK: Duration = Duration::from_millis(20);
 
