@@ -205,6 +205,15 @@ struct Trial {
     may_wait: bool,
 }
 
+/// All nodes, in the order in which they hear of things.
+fn everybody<'a>(
+    ingress: &'a mut [Known],
+    pods: &'a mut BTreeMap<EndpointId, Known>,
+    left: &'a mut BTreeMap<EndpointId, Known>,
+) -> impl Iterator<Item = &'a mut Known> {
+    ingress.iter_mut().chain(pods.values_mut()).chain(left.values_mut())
+}
+
 /// Ten seconds, or twenty times as long as news take, but no more than a minute. Pods' nodes are prepared at once.
 fn run(seed: u64, trial: Trial) -> Result<(), String> {
     let Trial { every, reports, lives, latest, may_wait } = trial;
@@ -255,8 +264,8 @@ fn run(seed: u64, trial: Trial) -> Result<(), String> {
             }
         }
         for news in &news {
-            let everybody = ingress.iter_mut().chain(pods.values_mut()).chain(left.values_mut());
-            everybody.for_each(|node| node.will_hear(news, now, latest, &mut random));
+            everybody(&mut ingress, &mut pods, &mut left)
+                .for_each(|node| node.will_hear(news, now, latest, &mut random));
         }
         let nodes = pods.iter().chain(&left).map(|(pod, node)| (pod.as_str().replace('p', "n"), node));
         let nodes = nodes.chain(ingress.iter().enumerate().map(|(n, node)| (format!("i{n}"), node)));
@@ -272,16 +281,16 @@ fn run(seed: u64, trial: Trial) -> Result<(), String> {
             Reports::Late => {
                 let new = all.iter().filter(|(node, progress)| own.get(*node) != Some(*progress));
                 for report in new.map(|(node, progress)| News::Report(node.clone(), *progress)) {
-                    let everybody = ingress.iter_mut().chain(pods.values_mut()).chain(left.values_mut());
-                    everybody.for_each(|node| node.will_hear(&report, now, latest, &mut random));
+                    everybody(&mut ingress, &mut pods, &mut left)
+                        .for_each(|node| node.will_hear(&report, now, latest, &mut random));
                 }
                 None
             }
         };
         own = all;
         let moment = start + Duration::from_millis(now);
-        let everybody = ingress.iter_mut().chain(pods.values_mut()).chain(left.values_mut());
-        everybody.for_each(|node| node.live(reported.as_ref(), &names, moment, now));
+        everybody(&mut ingress, &mut pods, &mut left)
+            .for_each(|node| node.live(reported.as_ref(), &names, moment, now));
         for node in &ingress {
             let owner = |bucket| node.staged.map.owners.owner(bucket).filter(|owner| pods.contains_key(*owner));
             let opened = flows.buckets.iter().filter_map(|bucket| Some((bucket, owner(bucket)?.clone())));
