@@ -20,3 +20,5 @@ pub mod netns;
 pub mod plan;
 pub mod reconcile;
 pub mod state;
+#[cfg(test)]
+mod testing;

@@ -11,13 +11,15 @@ pub mod soak;
 pub mod traffic;
 pub mod world;
 
-/// `#[tokio::test]` for each mode: `modes! { name: test(Mode::Gre); … }`, where `test` is an `async fn(Mode) -> Result<()>`.
+/// `#[tokio::test]` for each mode: `modes! { gre_name: test(Mode::Gre); … }`, where `test` is an `async fn(…) -> Result<()>`. What begins
+/// with `gre` or `mpls` is run where the kernel has both (`hack/test`).
 #[macro_export]
 macro_rules! modes {
-    ($($name:ident: $test:ident($mode:expr);)*) => {$(
+    ($($(#[$attribute:meta])* $name:ident: $test:ident($($argument:expr),*);)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $(#[$attribute])*
         async fn $name() -> anyhow::Result<()> {
-            $test($mode).await
+            $test($($argument),*).await
         }
     )*};
 }

@@ -3,6 +3,11 @@
 //! Values are text here, except for switches; `validate` says what is wrong with them. Every flag has an environment
 //! variable: `TUNNEL_ROUTER_` and its name, except where the original had another (`TABLE_OFFSET`, `TUNNEL_PREFIX`,
 //! `TUNNEL_ANNOTATION`).
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "clap prints these comments as help: [2001:db8::7]:80 and <PREFIX> stand for themselves"
+)]
 
 use clap::Args;
 use clap::builder::BoolishValueParser;

@@ -1,6 +1,6 @@
 //! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|version`.
 //!
-//! `args` declares the flags and explains them, `validate` turns them into a [`Config`]. Values stay text until then, so
+//! `args` declares the flags and explains them, `validate` turns them into a [`Config`](crate::model::Config). Values stay text until then, so
 //! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
 
 mod args;

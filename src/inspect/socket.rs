@@ -1,4 +1,4 @@
-//! The local socket by which the agent of a node is asked: it writes its [`NodeStatus`](super::NodeStatus) as JSON to whoever
+//! The local socket by which the agent of a node is asked: it writes its [`NodeStatus`] as JSON to whoever
 //! connects, and closes.
 //!
 //! The socket is a name in the node's network namespace (`unix(7)`, abstract), not a file: it needs no directory that agent,

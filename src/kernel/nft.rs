@@ -30,7 +30,7 @@ pub(super) fn run(script: &str) -> Result<(), KernelError> {
 /// Our table of family inet; `None` if there is none.
 ///
 /// # Errors
-/// As [`run`], [`KernelError::Malformed`] for JSON that is none, and the errors of a netlink socket.
+/// As `run`, [`KernelError::Malformed`] for JSON that is none, and the errors of a netlink socket.
 pub fn list() -> Result<Option<ObservedTable>, KernelError> {
     let ours = (TableFamily::Inet, NFT_TABLE.to_owned());
     if existing()?.contains(&ours) { list_family(TableFamily::Inet) } else { Ok(None) }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::Addresses;
+use crate::testing::thorough;
 
 const FLOWS: fn(u32) -> Flows = |buckets| Flows { buckets: BucketCount::new(buckets).unwrap(), seed: 1 };
 
@@ -217,8 +218,8 @@ impl Known {
 }
 
 proptest! {
-    // 10,000 histories of up to 40 events, as the issue of this file is that no history at all may divide the nodes.
-    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+    // Histories of up to 40 events: no history at all may divide the nodes.
+    #![proptest_config(ProptestConfig { cases: thorough(10_000, 1_000), ..ProptestConfig::default() })]
 
     /// `gaps[n]` says which node reads the event at once, at what the writer writes, and who sleeps through it.
     #[test]

@@ -7,6 +7,7 @@
 use super::*;
 use crate::model::shared::{DrainRules, Flows};
 use crate::model::{Addresses, BucketCount};
+use crate::testing::thorough;
 
 const RULES: DrainRules = DrainRules { limit: None, datagrams: Duration::from_secs(30) };
 /// Nodes hear of anything within this time, in milliseconds, where nothing else is said.
@@ -309,7 +310,7 @@ fn run(seed: u64, trial: Trial) -> Result<(), String> {
 const TRIAL: Trial = Trial { every: 1200, reports: Reports::Everybody, lives: None, latest: LATEST, may_wait: false };
 
 fn failures(every: &[u64], trial: Trial) -> String {
-    let runs = every.iter().flat_map(|every| (1..=4).map(move |seed| (seed, *every)));
+    let runs = every.iter().flat_map(|every| (1..=thorough(4, 1)).map(move |seed| (u64::from(seed), *every)));
     runs.filter_map(|(seed, every)| run(seed, Trial { every, ..trial }).err()).collect::<Vec<_>>().join("\n")
 }
 

@@ -1,6 +1,8 @@
 //! The agent of one node, or a controller, as a process in the node's namespace.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -8,11 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::converge::PATIENCE;
-use crate::lab::Node;
 use crate::lab::process::tail;
+use crate::lab::{Lab, Node};
+use crate::netns::{Netns, NetnsId};
 
 /// A running agent or controller. Dropping it kills it.
 pub struct Agent {
@@ -129,10 +133,23 @@ impl Agent {
     }
 }
 
-/// Runs the clean-up of one node; only its own pods are touched, although all pods of the lab are visible.
-pub async fn cleanup(node: &Node) -> Result<CleanUp> {
-    let mut command = Command::new(router_program()?);
-    command.args(["cleanup", "--node-name", node.name()]).env("NO_COLOR", "1").kill_on_drop(true);
+/// Keeps the pins of one lab and leaves the others' behind, in a mount namespace of its own.
+const ONLY_THIS_LAB: &str = r#"
+for pin in /run/netns/*; do
+    case ${pin##*/} in "$1"-*) ;; *) umount "$pin" 2>/dev/null ;; esac
+done
+shift
+exec "$@"
+"#;
+
+/// Runs the clean-up of one node. It sees the namespaces and processes of its own lab, as on a machine of its own: labs stand side by
+/// side here, and their nodes have the same names.
+pub async fn cleanup(lab: &Lab, node: &Node) -> Result<CleanUp> {
+    let proc = processes_of(lab)?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", ONLY_THIS_LAB, "sh", lab.prefix()]);
+    command.arg(router_program()?).args(["cleanup", "--node-name", node.name(), "--proc-root"]).arg(proc.path());
+    command.env("NO_COLOR", "1").kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = node.netns().spawn_async(&mut command)?.wait_with_output().await?;
     let log = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -140,4 +157,20 @@ pub async fn cleanup(node: &Node) -> Result<CleanUp> {
         bail!("cleanup on {} ended with {}:\n{log}", node.name(), output.status);
     }
     Ok(CleanUp { node: node.name().to_owned(), status: output.status, log })
+}
+
+/// A directory like `/proc` in which only the processes are that live in this lab's namespaces.
+fn processes_of(lab: &Lab) -> Result<TempDir> {
+    let ids: BTreeSet<NetnsId> = lab.stacks().map(|stack| stack.netns().id()).collect();
+    let directory = TempDir::new()?;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may have ended since.
+        let Ok(netns) = Netns::of_process(pid) else { continue };
+        if ids.contains(&netns.id()) {
+            symlink(entry.path(), directory.path().join(&name))?;
+        }
+    }
+    Ok(directory)
 }

@@ -264,14 +264,14 @@ impl World {
 
     /// Runs `tunnel-router cleanup` on one node.
     pub async fn cleanup_node(&self, node: &str) -> Result<CleanUp> {
-        agent::cleanup(self.lab.node(node)?).await
+        agent::cleanup(&self.lab, self.lab.node(node)?).await
     }
 
     /// Runs `tunnel-router cleanup` on every node.
     pub async fn cleanup(&self) -> Result<Vec<CleanUp>> {
         let mut all = Vec::new();
         for node in self.lab.nodes() {
-            all.push(agent::cleanup(node).await?);
+            all.push(agent::cleanup(&self.lab, node).await?);
         }
         Ok(all)
     }

@@ -14,7 +14,7 @@
 //! A number is only printed for packets that went the way that the case is named after: before and after each measurement
 //! a packet socket at the sink looks at every packet of a short run. It is closed in between, for it costs, too.
 //!
-//! - [`Case`](case::Case): what there is to measure
+//! - [`Case`]: what there is to measure
 //! - `site`: the three namespaces, new for every case
 //! - `ours`: the product's own code programs the node; the only file that knows the product's types
 //! - `peers`: plain forwarding, IPVS and kube-proxy

@@ -1,0 +1,149 @@
+//! Packets that nobody may send, and packets that must not go round in circles.
+//!
+//! "It did not arrive" cannot be awaited. So each forged packet is seen to arrive at the door (the device that it comes in
+//! by), then controls are sent that may pass, and the application must have received nothing but the controls.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use integration::lab::{INTRUDER, PodSpec, STRANGER};
+use integration::traffic::packet::{ICMP, Ipv4};
+use integration::traffic::{Captured, RawSender, Sniffer};
+use integration::world::{World, WorldSpec};
+use nix::sys::signal::Signal;
+use tokio::net::UdpSocket;
+use tunnel_router::model::Mode;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// Somebody in the clients' network, as an inner source claims.
+const CLAIMED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 77), 4444);
+/// Port of the tunnels of mode vxlan.
+const VXLAN_PORT: u16 = 4790;
+/// An application bound to the VIP.
+const BOUND: u16 = 4000;
+/// An application bound to the wildcard address: its packets take another way through the pod.
+const WILDCARD: u16 = 4001;
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// One pod, `victim` on `wrk1`, behind the VIP.
+async fn victim_world(mode: Mode) -> Result<World> {
+    let mut world = World::build(WorldSpec::new(mode)).await?;
+    world.add_pods(vec![(PodSpec::new("victim", "wrk1"), "victim")]).await?;
+    world.add_service("victim", "victim", &[("cmd.nu/tunnel", &VIP.to_string())])?;
+    world.start_agents()?;
+    world.converged().await?;
+    world.route(&VIP.to_string()).await?;
+    Ok(world)
+}
+
+fn inner(to: Ipv4Addr, port: u16, data: &str) -> Ipv4 {
+    Ipv4::udp(CLAIMED, SocketAddrV4::new(to, port), data.as_bytes())
+}
+
+fn wrapped(mode: Mode, inner: &Ipv4, from: Ipv4Addr, to: Ipv4Addr) -> Ipv4 {
+    match mode {
+        Mode::Vxlan => inner.in_vxlan_gpe(SocketAddrV4::new(from, 5555), SocketAddrV4::new(to, VXLAN_PORT), 0),
+        _ => inner.in_gre(from, to),
+    }
+}
+
+/// Everything that the application gets up to and with `last`.
+async fn received(socket: &UdpSocket, last: &str) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    let mut buffer = [0; 2048];
+    while all.last().is_none_or(|data| data != last) {
+        let next = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer)).await;
+        let (length, _) = next.with_context(|| format!("{last:?} did not arrive, only {all:?}"))??;
+        all.push(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned());
+    }
+    Ok(all)
+}
+
+/// Sends two packets to the VIP as a node does; the application must get them and nothing that was sent before.
+async fn only_controls_arrive(world: &World, mode: Mode, socket: &UdpSocket, port: u16) -> Result<()> {
+    let (node, pod) = (world.lab.node("ing1")?, world.lab.pod("victim")?);
+    let sender = RawSender::open(node.netns())?;
+    for control in [format!("first control {port}"), format!("second control {port}")] {
+        sender.send(&wrapped(mode, &inner(VIP, port, &control), node.address(), pod.ip()))?;
+        let seen = received(socket, &control).await?;
+        ensure!(seen == [control.as_str()], "{mode} port {port}: the application got {seen:?}");
+    }
+    Ok(())
+}
+
+async fn only_nodes_reach_the_pod_and_only_at_the_vip(mode: Mode) -> Result<()> {
+    let world = victim_world(mode).await?;
+    let (node, pod, stranger) = (world.lab.node("ing1")?, world.lab.pod("victim")?, world.lab.stranger());
+    let bound = pod.netns().udp_socket(SocketAddrV4::new(VIP, BOUND).into())?;
+    let wildcard = pod.netns().udp_socket(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, WILDCARD).into())?;
+    // Whoever has a foothold on the fabric sends to pods by way of their node.
+    let via = world.lab.node("wrk1")?;
+    let (network, length) = via.pod_cidr();
+    World::run_in(stranger, &format!("ip route add {network}/{length} via {} dev eth1", via.address()))?;
+
+    for (port, socket) in [(BOUND, &bound), (WILDCARD, &wildcard)] {
+        for (from, device) in [(STRANGER, "eth0"), (INTRUDER, "eth1")] {
+            let sender = RawSender::open_on(stranger, device)?;
+            for (to, door) in [(pod.ip(), pod.netns()), (node.address(), node.netns())] {
+                let data = format!("forged from {from} to {to} port {port}");
+                let mut witness = Sniffer::open(door, "eth0")?;
+                sender.send(&wrapped(mode, &inner(VIP, port, &data), from, to))?;
+                witness.find(|packet| packet.contains(data.as_bytes())).await.context(data)?;
+            }
+        }
+        only_controls_arrive(&world, mode, socket, port).await?;
+    }
+
+    let sender = RawSender::open(node.netns())?;
+    for to in [pod.ip(), Ipv4Addr::LOCALHOST, via.address()] {
+        let data = format!("beside the VIP to {to}");
+        let mut witness = Sniffer::open(pod.netns(), "eth0")?;
+        sender.send(&wrapped(mode, &inner(to, WILDCARD, &data), node.address(), pod.ip()))?;
+        witness.find(|packet| packet.contains(data.as_bytes())).await.context(data)?;
+    }
+    only_controls_arrive(&world, mode, &wildcard, WILDCARD).await?;
+    world.perfect(&VIP.to_string(), 8).await?;
+    Ok(())
+}
+
+integration::modes! {
+    gre_packets_of_strangers_and_packets_beside_the_vip_do_not_reach_the_pod: only_nodes_reach_the_pod_and_only_at_the_vip(Mode::Gre);
+    vxlan_packets_of_strangers_and_packets_beside_the_vip_do_not_reach_the_pod: only_nodes_reach_the_pod_and_only_at_the_vip(Mode::Vxlan);
+}
+
+fn is_host_unreachable(packet: &Captured) -> bool {
+    packet.ipv4().is_some_and(|ipv4| ipv4.protocol == ICMP && ipv4.payload.get(..2) == Some(&[3, 1]))
+}
+
+fn signal_all(world: &mut World, signal: Signal) -> Result<()> {
+    let nodes: Vec<String> = world.lab.nodes().map(|node| node.name().to_owned()).collect();
+    nodes.iter().try_for_each(|node| world.agent(node)?.signal(signal))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_whose_rule_is_gone_is_refused_and_does_not_go_round_in_circles() -> Result<()> {
+    let mut world = victim_world(Mode::Vxlan).await?;
+    world.lab.route_vip(VIP.into(), &["ing1"]).await?;
+    world.perfect(&VIP.to_string(), 8).await?;
+
+    signal_all(&mut world, Signal::SIGSTOP)?;
+    let node = world.lab.node("ing1")?.netns().clone();
+    World::run_in(&node, "ip rule flush protocol 107")?;
+    ensure!(!World::run_in(&node, "ip rule show")?.contains("proto 107"), "rules of ours are left");
+
+    let mut road = Sniffer::open(world.lab.router(), "fabric")?;
+    let mut home = Sniffer::open(world.lab.client(), "eth0")?;
+    let socket = world.lab.client().udp_socket("198.51.100.2:0".parse()?)?;
+    socket.send_to(b"lost", SocketAddrV4::new(VIP, 12345)).await?;
+    home.find(is_host_unreachable).await?;
+    let passed = road.until(is_host_unreachable).await?;
+    let copies = passed.iter().filter(|packet| packet.ipv4().is_some_and(|ipv4| ipv4.destination == VIP));
+    let (sent, returned): (Vec<_>, Vec<_>) = copies.partition(|packet| packet.outgoing);
+    ensure!((sent.len(), returned.len()) == (1, 0), "to the node {}, back {}", sent.len(), returned.len());
+
+    signal_all(&mut world, Signal::SIGCONT)?;
+    world.converged().await?;
+    world.perfect(&VIP.to_string(), 8).await?;
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Throw-away network namespaces for tests, and `ip` and `nft` as independent witnesses inside them.
+use std::process::Command;
+
+use tunnel_router::kernel::{KernelError, apply, observe};
+use tunnel_router::netns::Netns;
+use tunnel_router::plan::{Observed, Plan, Step, Sysctl};
+
+/// Prefix of our links.
+pub const PREFIX: &str = "kst-";
+
+/// A new namespace with `lo` up. A test that cannot have one fails: skipping would hide that nothing is tested.
+pub fn netns() -> Netns {
+    assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces: run it as root");
+    let netns = Netns::anonymous().unwrap();
+    sh(&netns, "ip link set lo up");
+    netns
+}
+
+/// Runs a shell command in the namespace and returns what it printed; the test fails if the command does.
+pub fn sh(netns: &Netns, command: &str) -> String {
+    let (ok, text) = try_sh(netns, command);
+    assert!(ok, "{command}: {text}");
+    text
+}
+
+/// As [`sh`], and says whether the command succeeded.
+pub fn try_sh(netns: &Netns, command: &str) -> (bool, String) {
+    let output = netns.run(|| Command::new("sh").args(["-c", command]).output().unwrap()).unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Applies steps and expects all of them to succeed.
+pub fn apply_in(netns: &Netns, steps: &[Step]) {
+    let applied = try_apply(netns, steps);
+    assert_eq!(applied.map_err(|e| e.to_string()), Ok(steps.len()));
+}
+
+/// Applies steps.
+pub fn try_apply(netns: &Netns, steps: &[Step]) -> Result<usize, tunnel_router::kernel::ApplyError> {
+    let plan = Plan { steps: steps.to_vec() };
+    netns.run(|| apply(&plan)).unwrap()
+}
+
+/// Applies every step twice, one at a time: the second time must succeed like the first.
+pub fn apply_each_twice(netns: &Netns, steps: &[Step]) {
+    for step in steps {
+        for time in ["first", "second"] {
+            let applied = try_apply(netns, std::slice::from_ref(step));
+            assert_eq!(applied.map_err(|e| e.to_string()), Ok(1), "{step}, {time} time");
+        }
+    }
+}
+
+/// Reads the namespace back.
+pub fn observe_in(netns: &Netns, sysctls: &[Sysctl]) -> Observed {
+    let observed: Result<Observed, KernelError> = netns.run(|| observe(sysctls.iter(), PREFIX)).unwrap();
+    observed.unwrap()
+}
