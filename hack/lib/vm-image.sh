@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the VM boots: a Debian kernel package, unpacked into the cache, never installed. Sourced by in-kernel.
 
-vm_cache=${XDG_CACHE_HOME:-$HOME/.cache}/kube-service-tunnel
+# shellcheck source-path=SCRIPTDIR source=cache.sh
+source "${lib:?}/cache.sh"
 
 vm_require_tools() {
     local tool
@@ -14,31 +15,19 @@ vm_require_tools() {
     fi
 }
 
-# Prints the directory of the image (vmlinuz, initrd, modules, release); makes it first if need be. An image is
-# complete or not there: it is renamed into place. Its name follows this file's content.
+# Prints the directory of the image (vmlinuz, initrd, modules, release); makes it first if need be. Its name follows this
+# file's content.
 vm_image() {
-    local image
-    image=$vm_cache/vm-$(sha256sum <"${BASH_SOURCE[0]}" | cut -c1-12)
-    if [[ ! -d $image ]]; then
-        mkdir -p "$vm_cache"
-        (
-            flock 9
-            [[ -d $image ]] || vm_image_make "$image"
-        ) 9>"$vm_cache/lock" >&2
-    fi
-    printf '%s\n' "$image"
+    cached vm "${BASH_SOURCE[0]}" vm_image_make
 }
 
 vm_image_make() {
-    local image=$1 tmp package
+    local image=$1 package
     package=$(vm_newest_package)
-    say "making a VM of $package, once, in $vm_cache"
-    rm -rf "$vm_cache"/tmp.* "$vm_cache"/vm-*
-    tmp=$(mktemp -d "$vm_cache/tmp.XXXXXX")
-    vm_unpack "$package" "$tmp"
-    vm_make_initrd "$tmp"
-    vm_check_features "$tmp"
-    mv "$tmp" "$image"
+    say "a VM of $package"
+    vm_unpack "$package" "$image"
+    vm_make_initrd "$image"
+    vm_check_features "$image"
 }
 
 vm_packages() {
