@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::model::{Family, Mode};
 use crate::netns::Netns;
+use crate::plan::icmp::{quoted_element, quoted_map_type, source_from_vip};
 use crate::plan::{LabelRoute, LinkKind, Nexthop, Plan, Step, Sysctl};
 
 use super::{apply, nft};
@@ -71,7 +72,7 @@ impl Probe {
     const NFT: Probe = Probe {
         what: "nf_tables with jhash, socket, fib, notrack and route chains",
         modules: &["nf_tables", "nft_ct", "nft_hash", "nft_socket", "nft_fib_inet", "nft_nat", "nft_reject_inet"],
-        steps: || vec![Step::Nft(NFT_PROBE.to_owned())],
+        steps: || vec![Step::Nft(nft_probe())],
     };
 
     fn of_mode(mode: Mode) -> Probe {
@@ -147,24 +148,30 @@ table bridge kube_service_tunnel {
 ";
 
 /// Every expression that our tables use, in as few rules as possible.
-const NFT_PROBE: &str = "table inet kube_service_tunnel {
-    set vips { type ipv4_addr; counter; elements = { 192.0.2.1 }; }
-    set vips6 { type ipv6_addr; counter; elements = { 2001:db8::1 }; }
-    set quoted_vips { typeof @th,192,32; elements = { 3221225985 }; }
-    map saved_rp_filter { type ifname : mark; elements = { \"lo\" : 1 }; }
-    chain raw { type filter hook prerouting priority raw;
+fn nft_probe() -> String {
+    let (vip, of_quoted) = (quoted_element(SOME), quoted_map_type(Family::V4));
+    let own_error = source_from_vip(Family::V4, "error_source");
+    format!(
+        "table inet kube_service_tunnel {{
+    set vips {{ type ipv4_addr; counter; elements = {{ 192.0.2.1 }}; }}
+    set vips6 {{ type ipv6_addr; counter; elements = {{ 2001:db8::1 }}; }}
+    map error_source {{ {of_quoted}; elements = {{ {vip} }}; }}
+    map saved_rp_filter {{ type ifname : mark; elements = {{ \"lo\" : 1 }}; }}
+    chain raw {{ type filter hook prerouting priority raw;
         ip daddr @vips notrack
         ip daddr @vips meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 64 seed 0x1 offset 64
         iifname lo fib saddr type != local drop
-        meta l4proto udp socket wildcard 1 accept
+        meta l4proto 17 socket wildcard 1 accept
         ct state invalid drop
-    }
-    chain forward { type filter hook forward priority filter; ip daddr @vips reject; }
-    chain nat { type nat hook prerouting priority dstnat; ip daddr @vips dnat ip to 192.0.2.2; }
-    chain out { type route hook output priority raw; icmp type destination-unreachable @th,192,32 @quoted_vips ip saddr set @th,192,32; }
-    chain post { type filter hook postrouting priority mangle; tcp flags syn tcp option maxseg size set 1300; }
+    }}
+    chain forward {{ type filter hook forward priority filter; ip daddr @vips reject; }}
+    chain nat {{ type nat hook prerouting priority dstnat; ip daddr @vips dnat ip to 192.0.2.2; }}
+    chain out {{ type route hook output priority raw; {own_error}; }}
+    chain post {{ type filter hook postrouting priority mangle; tcp flags syn tcp option maxseg size set 1300; }}
+}}
+"
+    )
 }
-";
 
 /// Best effort: in a container without the host's `/lib/modules` it cannot work, and the second attempt says what lacks.
 fn load(modules: &[&str]) {

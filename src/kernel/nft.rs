@@ -9,15 +9,19 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::plan::nft::{Counter, ObservedChain, ObservedHash, ObservedSet, ObservedTable, TableFamily};
+use crate::plan::nft::{ObservedTable, TableFamily};
 use crate::plan::{NFT_TABLE, PAUSED_TABLE, WITHDRAWN_TABLE};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
+use super::nft_listing;
 use super::wire::{Request, attribute, text, u8_at};
 
 /// Bytes of `nft`'s complaint that are kept: it repeats the script.
 const COMPLAINT: usize = 2000;
+
+/// `struct nfgenmsg`
+const NFGENMSG: usize = 4;
 
 /// Runs one transaction: all of it or nothing.
 ///
@@ -40,6 +44,8 @@ pub fn list() -> Result<Option<ObservedTable>, KernelError> {
 pub(super) struct Tables {
     /// Our tables.
     pub tables: BTreeMap<TableFamily, ObservedTable>,
+    /// See [`generation`]; `None` if it went on meanwhile.
+    pub generation: Option<u32>,
     /// `drain-node` has left its own.
     pub withdrawn: bool,
     /// A change of the rules has left its own.
@@ -51,6 +57,7 @@ pub(super) struct Tables {
 /// # Errors
 /// As [`list`].
 pub(super) fn list_all() -> Result<Tables, KernelError> {
+    let before = generation()?;
     let existing = existing()?;
     let exists = |table: &str| existing.iter().any(|(_, name)| name == table);
     let (withdrawn, paused) = (exists(WITHDRAWN_TABLE), exists(PAUSED_TABLE));
@@ -59,7 +66,8 @@ pub(super) fn list_all() -> Result<Tables, KernelError> {
         // It may have gone meanwhile.
         tables.extend(list_family(*family)?.map(|table| (*family, table)));
     }
-    Ok(Tables { tables, withdrawn, paused })
+    let generation = Some(before).filter(|before| generation().is_ok_and(|after| after == *before));
+    Ok(Tables { tables, generation, withdrawn, paused })
 }
 
 /// `enum nf_inet_hooks`' families (include/uapi/linux/netfilter.h).
@@ -77,7 +85,6 @@ pub(super) fn family_of(number: u8) -> Option<TableFamily> {
 /// The tables that there are in families of ours, by name: starting `nft` to be told that there is none is dear.
 fn existing() -> Result<Vec<(TableFamily, String)>, KernelError> {
     const GETTABLE: u16 = (10 << 8) | 1;
-    const NFGENMSG: usize = 4;
     const NAME: u16 = 1;
     let request = Request { kind: GETTABLE, flags: 0, payload: vec![0; NFGENMSG] };
     Netlink::netfilter()?.dump("nft tables", &request, |tables: &mut Vec<_>, _, payload| {
@@ -86,9 +93,30 @@ fn existing() -> Result<Vec<(TableFamily, String)>, KernelError> {
     })
 }
 
+/// How many transactions this namespace's ruleset has seen, by whomever.
+///
+/// # Errors
+/// The kernel's errno, or a failure of the socket.
+pub fn generation() -> Result<u32, KernelError> {
+    const GETGEN: u16 = (10 << 8) | 16;
+    const ID: u16 = 1;
+    let request = Request { kind: GETGEN, flags: 0, payload: vec![0; NFGENMSG] };
+    let mut answer = Err(KernelError::Malformed("no generation of the nft ruleset".to_owned()));
+    Netlink::netfilter()?.ask(&[request], |_, payload| match payload {
+        Err(error) => answer = Err(error),
+        Ok(payload) => {
+            let id = attribute(payload, NFGENMSG, ID).and_then(|id| id.try_into().ok());
+            if let Some(id) = id {
+                answer = Ok(u32::from_be_bytes(id));
+            }
+        }
+    })?;
+    answer
+}
+
 fn list_family(family: TableFamily) -> Result<Option<ObservedTable>, KernelError> {
     match succeed(&["-j", "-n", "list", "table", &family.to_string(), NFT_TABLE], "") {
-        Ok(json) => decode(&json).map(Some),
+        Ok(json) => nft_listing::decode(&parse(&json)?).map(Some),
         // ENOENT in the C locale; there is no machine-readable form of it.
         Err(KernelError::Nft(complaint)) if complaint.contains("No such file or directory") => Ok(None),
         Err(error) => Err(error),
@@ -156,142 +184,12 @@ fn complaint(output: &Output) -> String {
     if text.is_empty() { output.status.to_string() } else { text }
 }
 
-/// Reads `{"nftables": [{"set": {…}}, {"chain": {…}}, {"rule": {…}}, …]}`, as nft has printed it since 0.9.
-fn decode(json: &[u8]) -> Result<ObservedTable, KernelError> {
-    let root = parse(json)?;
-    let mut table = ObservedTable::default();
-    let mut rules: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
-    for object in root["nftables"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
-        let (kind, body) = object;
-        let name = body["name"].as_str().unwrap_or_default().to_owned();
-        match kind.as_str() {
-            "set" | "map" => {
-                table.sets.insert(name, decode_set(body));
-            }
-            "chain" => {
-                table.chains.insert(name, ObservedChain { base: decode_base(body), ..ObservedChain::default() });
-            }
-            "rule" => {
-                rules.entry(body["chain"].as_str().unwrap_or_default().to_owned()).or_default().push(body);
-            }
-            _ => {}
-        }
-    }
-    for (chain, rules) in rules {
-        let chain = table.chains.entry(chain).or_default();
-        chain.comments = rules.iter().map(|rule| rule["comment"].as_str().unwrap_or_default().to_owned()).collect();
-        chain.hash = rules.iter().find_map(|rule| decode_hash(&rule["expr"]));
-    }
-    Ok(table)
-}
-
-/// The first `{"jhash": {"mod": 64, "seed": 7, "offset": 128, "expr": …}}` in an expression.
-fn decode_hash(expression: &Value) -> Option<ObservedHash> {
-    let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
-    match expression {
-        Value::Object(object) => match object.get("jhash") {
-            Some(hash) => Some(ObservedHash { buckets: number(&hash["mod"])?, seed: number(&hash["seed"]) }),
-            None => object.values().find_map(decode_hash),
-        },
-        Value::Array(all) => all.iter().find_map(decode_hash),
-        _ => None,
-    }
-}
-
-fn decode_base(body: &Value) -> Option<(String, String, i32)> {
-    let priority = i32::try_from(body["prio"].as_i64()?).ok()?;
-    Some((body["type"].as_str()?.to_owned(), body["hook"].as_str()?.to_owned(), priority))
-}
-
-fn decode_set(body: &Value) -> ObservedSet {
-    let mut kind = spelled(&body["type"], " . ");
-    if let Some(value) = body.get("map") {
-        kind = format!("{kind} : {}", spelled(value, " . "));
-    }
-    let elements = body["elem"].as_array().into_iter().flatten();
-    ObservedSet {
-        kind,
-        counted: body["stmt"].as_array().is_some_and(|all| all.iter().any(|s| s.get("counter").is_some())),
-        counters: elements.clone().filter_map(decode_counter).collect(),
-        elements: elements.map(|e| spelled(e, " : ")).collect(),
-    }
-}
-
-/// `{"elem": {"val": "192.0.2.10", "counter": {"packets": 3, "bytes": 252}}}`
-fn decode_counter(element: &Value) -> Option<(String, Counter)> {
-    let counter = element["elem"].get("counter")?;
-    let counter = Counter { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? };
-    Some((spelled(element, " : "), counter))
-}
-
-/// A key, a value or a pair of them, as it is written in a script.
-fn spelled(value: &Value, separator: &str) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().map(|part| spelled(part, separator)).collect::<Vec<_>>().join(separator),
-        Value::Object(object) => match object.iter().next() {
-            Some((key, inner)) if key == "elem" => spelled(&inner["val"], separator),
-            Some((key, inner)) if key == "concat" => spelled(inner, " . "),
-            Some((key, inner)) if key == "prefix" => format!("{}/{}", spelled(&inner["addr"], ""), inner["len"]),
-            Some((key, inner)) if key == "range" => spelled(inner, "-"),
-            Some((key, inner)) if inner.get("target").is_some() => format!("{key} {}", spelled(&inner["target"], "")),
-            // A verdict without argument: {"accept": null}.
-            Some((key, _)) => key.clone(),
-            None => String::new(),
-        },
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LISTED: &str = r#"{"nftables": [
-        {"metainfo": {"version": "1.0.6", "release_name": "Lester Gooch #5", "json_schema_version": 1}},
-        {"table": {"family": "inet", "name": "kube_service_tunnel", "handle": 1}},
-        {"set": {"family": "inet", "name": "vips", "table": "t", "type": "ipv4_addr", "handle": 5,
-                 "elem": ["192.0.2.10", {"elem": {"val": "192.0.2.11", "counter": {"packets": 3, "bytes": 252}}}, {"prefix": {"addr": "198.51.100.0", "len": 24}}],
-                 "stmt": [{"counter": null}]}},
-        {"map": {"family": "inet", "name": "saved_rp_filter", "table": "t", "type": "ifname", "map": "mark",
-                 "elem": [["lo", 2], ["x.1", 4000]]}},
-        {"map": {"family": "inet", "name": "empty", "table": "t", "type": "ifname", "map": "mark"}},
-        {"map": {"family": "inet", "name": "drain", "table": "t", "type": ["ipv4_addr", "mark"], "map": "verdict",
-                 "elem": [[{"concat": ["192.0.2.10", 5]}, {"jump": {"target": "d"}}], [{"range": [1, 2]}, {"accept": null}]]}},
-        {"chain": {"family": "inet", "table": "t", "name": "d", "handle": 1}},
-        {"chain": {"family": "inet", "table": "t", "name": "pre", "handle": 2, "type": "filter",
-                   "hook": "prerouting", "prio": -300, "policy": "accept"}},
-        {"rule": {"family": "inet", "table": "t", "chain": "pre", "handle": 10, "comment": "a #1", "expr": []}},
-        {"rule": {"family": "inet", "table": "t", "chain": "pre", "handle": 11, "expr": [
-            {"mangle": {"key": {"meta": {"key": "mark"}}, "value": {"jhash": {"mod": 64, "seed": 1802728497, "offset": 128,
-             "expr": {"concat": [{"payload": {"protocol": "ip", "field": "saddr"}}, {"payload": {"protocol": "ip", "field": "daddr"}}]}}}}},
-            {"return": null}]}}]}"#;
-
-    fn elements(table: &ObservedTable, set: &str) -> Vec<String> {
-        table.sets[set].elements.iter().cloned().collect()
-    }
-
     #[test]
-    fn a_listed_table_comes_back_in_the_spelling_of_the_plan() {
-        let table = decode(LISTED.as_bytes()).unwrap();
-        assert_eq!(table.sets["vips"].kind, "ipv4_addr");
-        assert_eq!(elements(&table, "vips"), ["192.0.2.10", "192.0.2.11", "198.51.100.0/24"]);
-        let counter = Counter { packets: 3, bytes: 252 };
-        assert_eq!(table.sets["vips"].counters, [("192.0.2.11".to_owned(), counter)].into());
-        assert!(table.sets["vips"].counted && !table.sets["drain"].counted);
-        assert_eq!(table.sets["saved_rp_filter"].kind, "ifname : mark");
-        assert_eq!(elements(&table, "saved_rp_filter"), ["lo : 2", "x.1 : 4000"]);
-        assert!(elements(&table, "empty").is_empty());
-        assert_eq!(table.sets["drain"].kind, "ipv4_addr . mark : verdict");
-        assert_eq!(elements(&table, "drain"), ["1-2 : accept", "192.0.2.10 . 5 : jump d"]);
-        assert_eq!(table.chains["pre"].base, Some(("filter".into(), "prerouting".into(), -300)));
-        assert_eq!(table.chains["pre"].comments, ["a #1", ""]);
-        assert_eq!(table.chains["pre"].hash, Some(ObservedHash { buckets: 64, seed: Some(0x6b73_7431) }));
-        assert_eq!(table.chains["d"], ObservedChain::default());
-    }
-
-    #[test]
-    fn what_is_no_json_is_an_error() {
-        assert!(matches!(decode(b"segfault"), Err(KernelError::Malformed(_))));
+    fn what_is_not_json_is_an_error() {
+        assert!(matches!(parse(b"segfault"), Err(KernelError::Malformed(_))));
     }
 }

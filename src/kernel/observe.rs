@@ -38,7 +38,8 @@ pub fn observe<'a>(
     let mpls = label::available();
     let neighbours =
         if mpls { neighbour::dump(&mut netlink, &names).map_err(reading("neighbours"))? } else { BTreeMap::new() };
-    let nft::Tables { tables: mut frames, withdrawn, paused } = nft::list_all().map_err(reading("nft tables"))?;
+    let nft::Tables { tables: mut frames, generation: nft_generation, withdrawn, paused } =
+        nft::list_all().map_err(reading("nft tables"))?;
     let nft = frames.remove(&TableFamily::Inet);
     let sysctls = read_sysctls(wanted_sysctls.cloned().chain(remembered(nft.as_ref())))?;
     Ok(Observed {
@@ -54,6 +55,7 @@ pub fn observe<'a>(
         neighbours,
         withdrawn,
         paused,
+        nft_generation,
         nft,
         frames,
     })

@@ -10,9 +10,11 @@
 //!   and firewalls only believe such an error from the VIP itself, so it takes the quoted destination as its source.
 //!
 //! The quoted IP header starts 8 bytes into the ICMP header (RFC 792, RFC 4443), and at least 8 bytes follow it, so ports
-//! are always there. nft 1.0.6 takes such raw payload in a concatenation under `jhash`. It does not look it up in a set
-//! of addresses ("datatype mismatch, expected integer, expression has type IPv4 address"): that takes a set of integers
-//! of the same width, see [`quoted_set_type`].
+//! are always there. nft takes such raw payload in a concatenation under `jhash`. To nft it is an integer, not an address:
+//! no version looks it up in a set of addresses, and from 1.0.9 on none writes it into an address field either ("datatype
+//! mismatch: expected IPv4 address, expression has type integer"). A map from integers to addresses serves them all, see
+//! [`quoted_map_type`]. Writing to the raw bytes of the IP header (`@nh,96,32 set …`) loads everywhere, too, and would leave
+//! wrong checksums behind: nft mends those only if it knows the field.
 
 use std::net::IpAddr;
 
@@ -64,32 +66,40 @@ pub fn quoted_destination(family: Family) -> &'static str {
     }
 }
 
-/// The key type of a set in which [`quoted_destination`] can be looked up; its elements are written by
+/// The type of a map from [`quoted_destination`] to the same as an address; its elements are written by
 /// [`quoted_element`].
-pub fn quoted_set_type(family: Family) -> String {
-    format!("typeof {}", quoted_destination(family))
+pub fn quoted_map_type(family: Family) -> String {
+    format!("typeof {} : {}", quoted_destination(family), source(family))
 }
 
-/// An address as an element of a set of [`quoted_set_type`], as nft lists it: JSON has numbers up to 63 bits.
+/// The source address of a packet of ours.
+fn source(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip saddr",
+        Family::V6 => "ip6 saddr",
+    }
+}
+
+/// An address as an element of a map of [`quoted_map_type`], as nft lists it: JSON has numbers up to 63 bits.
 pub fn quoted_element(address: IpAddr) -> String {
-    match address {
+    let key = match address {
         IpAddr::V4(v4) => u32::from(v4).to_string(),
         IpAddr::V6(v6) => {
             let number = u128::from(v6);
             i64::try_from(number).map_or_else(|_| format!("{number:#x}"), |small| small.to_string())
         }
-    }
+    };
+    format!("{key} : {address}")
 }
 
-/// Makes a local error about a VIP come from it; `set` is the name of a set of [`quoted_set_type`] with the VIPs. For a
-/// chain at the output hook.
-pub fn source_from_vip(family: Family, set: &str) -> String {
-    let quoted = quoted_destination(family);
-    let (errors, source) = match family {
-        Family::V4 => ("icmp type { destination-unreachable, time-exceeded }", "ip saddr"),
-        Family::V6 => ("icmpv6 type { destination-unreachable, packet-too-big, time-exceeded }", "ip6 saddr"),
+/// Makes a local error about a VIP come from it; `map` is the name of a map of [`quoted_map_type`] with the VIPs. What the
+/// map does not have ends the rule. For a chain at the output hook.
+pub fn source_from_vip(family: Family, map: &str) -> String {
+    let errors = match family {
+        Family::V4 => "icmp type { destination-unreachable, time-exceeded }",
+        Family::V6 => "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded }",
     };
-    format!("{errors} {quoted} @{set} {source} set {quoted}")
+    format!("{errors} {} set {} map @{map}", source(family), quoted_destination(family))
 }
 
 #[cfg(test)]
@@ -98,17 +108,17 @@ mod tests {
 
     #[test]
     fn an_address_is_written_as_nft_lists_it() {
-        assert_eq!(quoted_element("10.0.2.1".parse().unwrap()), "167772673");
-        assert_eq!(quoted_element("2001:db8::1".parse().unwrap()), "0x20010db8000000000000000000000001");
-        assert_eq!(quoted_element("64:ff9b::1".parse().unwrap()), "0x64ff9b000000000000000000000001");
-        assert_eq!(quoted_element("::1000".parse().unwrap()), "4096");
+        assert_eq!(quoted_element("10.0.2.1".parse().unwrap()), "167772673 : 10.0.2.1");
+        assert_eq!(quoted_element("2001:db8::1".parse().unwrap()), "0x20010db8000000000000000000000001 : 2001:db8::1");
+        assert_eq!(quoted_element("64:ff9b::1".parse().unwrap()), "0x64ff9b000000000000000000000001 : 64:ff9b::1");
+        assert_eq!(quoted_element("::1000".parse().unwrap()), "4096 : ::1000");
     }
 
     #[test]
     fn a_local_error_takes_the_quoted_destination_as_its_source() {
         assert_eq!(
             source_from_vip(Family::V4, "quoted"),
-            "icmp type { destination-unreachable, time-exceeded } @th,192,32 @quoted ip saddr set @th,192,32"
+            "icmp type { destination-unreachable, time-exceeded } ip saddr set @th,192,32 map @quoted"
         );
     }
 }

@@ -102,6 +102,8 @@ pub struct Observed {
     pub withdrawn: bool,
     /// Packets to VIPs are dropped, because somebody died while it changed the tree of rules.
     pub paused: bool,
+    /// How many nft transactions there have been, by whomever; `None` if one came while our tables were read.
+    pub nft_generation: Option<u32>,
     /// Our nft table.
     pub nft: Option<ObservedTable>,
     /// Our tables below IP.

@@ -17,7 +17,7 @@ use tunnel_router::model::Family;
 use tunnel_router::model::hash::{bucket, hash_expr};
 use tunnel_router::model::{BucketCount, Flow, MarkField};
 use tunnel_router::plan::icmp::{
-    error_hash_expr, error_match, quoted_element, quoted_set_type, quotes_ports, source_from_vip,
+    error_hash_expr, error_match, quoted_element, quoted_map_type, quotes_ports, source_from_vip,
 };
 
 /// Mask of the field, number of buckets, seed.
@@ -336,13 +336,13 @@ fn an_error_about_somebody_else_or_with_options_in_the_quoted_header_is_left_alo
 fn compare_sources(test: &str, family: Family, kind: u8) {
     let mut random = Random(4);
     let (ours, foreign, router) = (random.flow(family, UDP), random.flow(family, UDP), random.address(family));
-    let (ip, quoted, vip) = (ip(family), quoted_set_type(family), quoted_element(ours.dst));
+    let (ip, quoted, vip) = (ip(family), quoted_map_type(family), quoted_element(ours.dst));
     let rule = source_from_vip(family, "quoted");
     let lab = Lab::new(
         test,
         &format!(
             "table inet twin {{
-             set quoted {{ {quoted}; elements = {{ {vip} }}; }}
+             map quoted {{ {quoted}; elements = {{ {vip} }}; }}
              set sources {{ typeof {ip} saddr . {ip} daddr . meta mark; flags dynamic; size 65535; }}
              chain out {{ type filter hook output priority raw;
              {rule}

@@ -11,6 +11,7 @@ mod monitor;
 mod named;
 mod netns_finder;
 mod netns_handle;
+mod nft_versions;
 mod route_to;
 mod rule_tree;
 mod support;

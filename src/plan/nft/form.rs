@@ -1,6 +1,7 @@
 //! The two forms in which a flow is met.
 
 use super::node::OPENS;
+use super::protocol::WITH_PORTS;
 use crate::model::Family;
 use crate::model::hash::hash_expr;
 use crate::plan::icmp::{error_hash_expr, error_match, quotes_ports, quotes_tcp};
@@ -43,7 +44,7 @@ impl Form {
     /// Matches protocols with ports; of errors, behind [`error_match`].
     pub fn has_ports(self, family: Family) -> &'static str {
         match self {
-            Form::Packet => "meta l4proto { tcp, udp, sctp }",
+            Form::Packet => WITH_PORTS,
             Form::Error => quotes_ports(family),
         }
     }

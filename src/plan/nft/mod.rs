@@ -1,5 +1,5 @@
 //! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`, `onward`), and for moments (`pause`): every
-//! rule that the product writes stands in these five files.
+//! rule that the product writes stands in these five files. Rules have numbers where nft would ask a file for a name.
 //!
 //! A [`Table`] is data. It is compared with what `nft -j list table` shows by the tag in each rule's comment (a hash of the
 //! rule's text), because nft prints a rule differently from version to version but never touches its comment. Tables are
@@ -13,6 +13,7 @@ pub mod node;
 pub mod onward;
 pub mod pause;
 pub mod pod;
+mod protocol;
 pub mod script;
 pub mod seen;
 mod table;

@@ -23,6 +23,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::family::{addresses, ip, named, of_family};
 use super::form::Form;
+use super::protocol::{GRE, TCP};
 use super::script::{DRAINING, DRAINING_DATAGRAMS, VIPS};
 use super::{BaseChain, Chain, ObservedTable, Rule, Set, SetType, Table};
 use crate::model::{Family, Flows, MarkField};
@@ -94,6 +95,9 @@ const MANGLE: i32 = -150;
 /// Before the filters of others: what we reject must not have been accepted into a flowtable.
 const GUARD: i32 = -5;
 
+/// The map, one for each family, from what an ICMP error of ours quotes to the VIP that it then comes from.
+const ERROR_SOURCE: &str = "error_source";
+
 impl NodeTable {
     /// The table as data.
     pub fn table(&self) -> Table {
@@ -152,7 +156,7 @@ impl NodeTable {
             let Some(ingress) = &self.ingress else { continue };
             sets.insert(named(VIPS, family), addresses(&self.vips, family).counted());
             let quoted = of_family(&self.vips, family).map(|vip| quoted_element(*vip));
-            sets.insert(named("quoted_vips", family), Set::new(SetType::Quoted(family), quoted));
+            sets.insert(named(ERROR_SOURCE, family), Set::new(SetType::QuotedToAddress(family), quoted));
             sets.insert(named("mpls_gateways", family), addresses(&ingress.mpls_gateways, family));
             if ingress.drains(family) {
                 let of_family = ingress.draining.iter().filter(|d| Family::of(d.vip) == family);
@@ -246,7 +250,7 @@ impl NodeTable {
             self.families().into_iter().map(|family| enter("VIP traffic of this node", family)).collect();
         for outer in ingress.outer_families() {
             let to = format!("{} daddr @{}", ip(outer), named("endpoints", outer));
-            rules.push(Rule::new("outer GRE packets need no entry", format!("meta l4proto gre {to} notrack")));
+            rules.push(Rule::new("outer GRE packets need no entry", format!("meta l4proto {GRE} {to} notrack")));
             rules.push(Rule::new("outer VXLAN packets need no entry", format!("udp dport {port} {to} notrack")));
         }
         // Only a chain of type route makes the kernel route again when the mark has changed.
@@ -255,7 +259,7 @@ impl NodeTable {
 
     /// Clients and firewalls only believe an error about a VIP that comes from the VIP.
     fn own_error(&self) -> Chain {
-        let rewrite = |family| source_from_vip(family, &named("quoted_vips", family));
+        let rewrite = |family| source_from_vip(family, &named(ERROR_SOURCE, family));
         let rules = self.families().into_iter().map(|f| Rule::new("errors about a VIP come from it", rewrite(f)));
         base("filter", "output", RAW, rules.collect())
     }
@@ -310,7 +314,7 @@ impl Ingress {
 /// `ip6gre` ignores the source that a nexthop gives it (`__gre6_xmit`, net/ipv6/ip6_gre.c, Linux 6.12) and takes what
 /// address selection prefers, which pods need not know as a node's. In the output hook, so that it is our own only.
 fn outer_source(source: Ipv6Addr) -> Chain {
-    let text = format!("ip6 daddr @endpoints6 meta l4proto gre ip6 saddr set {source}");
+    let text = format!("ip6 daddr @endpoints6 meta l4proto {GRE} ip6 saddr set {source}");
     base("filter", "output", RAW, vec![Rule::new("outer packets come from the node", text)])
 }
 
@@ -416,8 +420,8 @@ fn drain(ingress: &Ingress, family: Family) -> Chain {
     let (tcp, other) = diversions(ingress, family);
     let rules = vec![
         Rule::new("who opens a connection gets the owner", format!("{OPENS} return")),
-        Rule::new("open connections, while the owner is not prepared", format!("meta l4proto tcp {tcp}")),
-        Rule::new("datagrams stay for a while", format!("meta l4proto != tcp {other}")),
+        Rule::new("open connections, while the owner is not prepared", format!("meta l4proto {TCP} {tcp}")),
+        Rule::new("datagrams stay for a while", format!("meta l4proto != {TCP} {other}")),
     ];
     Chain { base: None, rules }
 }

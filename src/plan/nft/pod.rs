@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use super::accounting::SENT;
 use super::family::{addresses, ip, named, of_family};
 use super::node::{about, base};
+use super::protocol::{GRE, UDP};
 use super::script::VIPS;
 use super::{Chain, Rule, Set, Table};
 use crate::model::{Addresses, Family};
@@ -131,7 +132,7 @@ impl PodTable {
         for address in &self.tunnels.gre {
             let family = Family::of(*address);
             let (ip, nodes) = (ip(family), named("nodes", family));
-            let text = format!("{ip} daddr {address} meta l4proto gre {ip} saddr != @{nodes} drop");
+            let text = format!("{ip} daddr {address} meta l4proto {GRE} {ip} saddr != @{nodes} drop");
             rules.push(Rule::new("GRE only from nodes", text));
         }
         for family in self.tunnels.vxlan.map(|_| Family::ALL).into_iter().flatten() {
@@ -154,7 +155,7 @@ impl PodTable {
             let (ip, Some(pod)) = (ip(family), self.pod.of(family)) else { continue };
             for from in self.entrances() {
                 let served = named("served", family);
-                let what = format!("{from} {ip} daddr @{served} meta l4proto udp socket wildcard 1");
+                let what = format!("{from} {ip} daddr @{served} meta l4proto {UDP} socket wildcard 1");
                 let text = format!("{what} dnat {ip} to {pod}");
                 rules.push(Rule::new("servers bound to any address answer from the VIP", text));
             }
@@ -185,7 +186,7 @@ impl PodTable {
 }
 
 fn vip() -> Chain {
-    let wildcard = "meta l4proto udp socket wildcard 1 return";
+    let wildcard = format!("meta l4proto {UDP} socket wildcard 1 return");
     let rules =
         vec![Rule::new("tracked, so that the reply is turned round", wildcard), Rule::new("VIP traffic", "notrack")];
     Chain { base: None, rules }

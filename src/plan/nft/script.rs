@@ -192,13 +192,13 @@ fn diff_chains(
 fn drop_unknown_sets(script: &mut String, of: &str, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     for (name, set) in &observed.sets {
         if !desired.contains_key(name) {
-            let keyword = if set.kind.contains(':') { "map" } else { "set" };
+            let keyword = if set.kind.contains(" : ") { "map" } else { "set" };
             writeln_to(script, format_args!("delete {keyword} {of} {name}"));
         }
     }
 }
 
-fn same_hook(chain: &Chain, observed: &ObservedChain) -> bool {
+pub(super) fn same_hook(chain: &Chain, observed: &ObservedChain) -> bool {
     match (&chain.base, &observed.base) {
         (None, None) => true,
         (Some(want), Some((kind, hook, priority))) => {
@@ -208,7 +208,7 @@ fn same_hook(chain: &Chain, observed: &ObservedChain) -> bool {
     }
 }
 
-fn same_rules(chain: &Chain, observed: &ObservedChain) -> bool {
+pub(super) fn same_rules(chain: &Chain, observed: &ObservedChain) -> bool {
     chain.rules.len() == observed.comments.len()
         && chain.rules.iter().zip(&observed.comments).all(|(rule, comment)| rule.comment() == *comment)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::Family;
-use crate::plan::icmp::quoted_set_type;
+use crate::plan::icmp::quoted_map_type;
 
 /// The family of a table: which packets its chains see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,8 +38,8 @@ impl fmt::Display for TableFamily {
 pub enum SetType {
     /// `ipv4_addr` or `ipv6_addr`
     Address(Family),
-    /// The destination that an ICMP error quotes, as an integer; see `plan::icmp`.
-    Quoted(Family),
+    /// The destination that an ICMP error quotes, as an integer, as the key of a map to addresses; see `plan::icmp`.
+    QuotedToAddress(Family),
     /// `ether_addr`
     Ether,
     /// `ifname`
@@ -53,12 +53,13 @@ pub enum SetType {
 }
 
 impl SetType {
-    /// As nft lists it.
+    /// As nft lists it, where it does not list the expression of [`SetType::declaration`].
     pub fn as_str(self) -> &'static str {
         match self {
             SetType::Address(Family::V4) => "ipv4_addr",
             SetType::Address(Family::V6) => "ipv6_addr",
-            SetType::Quoted(_) => "integer",
+            SetType::QuotedToAddress(Family::V4) => "integer : ipv4_addr",
+            SetType::QuotedToAddress(Family::V6) => "integer : ipv6_addr",
             SetType::Ether => "ether_addr",
             SetType::Ifname => "ifname",
             SetType::IfnameToMark => "ifname : mark",
@@ -69,18 +70,30 @@ impl SetType {
         }
     }
 
-    /// As nft takes it in a declaration.
+    /// As nft takes it in a declaration: by an expression of that type. nft 1.0.6 crashes when it lists a set that a later
+    /// nft has declared by the name of the type, and `nft` on the host may be older than the agent's image.
     pub fn declaration(self) -> String {
+        let source = |family| match family {
+            Family::V4 => "ip saddr",
+            Family::V6 => "ip6 saddr",
+        };
         match self {
-            SetType::Quoted(family) => quoted_set_type(family),
-            other => format!("type {}", other.as_str()),
+            SetType::Address(family) => format!("typeof {}", source(family)),
+            SetType::QuotedToAddress(family) => quoted_map_type(family),
+            SetType::Ether => "typeof ether saddr".to_owned(),
+            SetType::Ifname => "typeof iifname".to_owned(),
+            SetType::IfnameToMark => "typeof iifname : meta mark".to_owned(),
+            SetType::AddressMark(family) => format!("typeof {} . meta mark", source(family)),
+            SetType::AddressMarkToAddress(family) => {
+                format!("typeof {} . meta mark : {}", source(family), source(family))
+            }
         }
     }
 
     /// The nft keyword of the object: `set` or `map`.
     pub fn keyword(self) -> &'static str {
         match self {
-            SetType::IfnameToMark | SetType::AddressMarkToAddress(_) => "map",
+            SetType::IfnameToMark | SetType::QuotedToAddress(_) | SetType::AddressMarkToAddress(_) => "map",
             _ => "set",
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Family;
-use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable, TableFamily};
+use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable, SetType, TableFamily};
 use crate::plan::observed::{ObservedLink, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRule};
 use crate::plan::step::RouteWrite;
 
@@ -243,7 +243,8 @@ fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) 
     match command {
         "add set" | "add map" => {
             let words: Vec<&str> = body.trim_matches(['{', '}', ' ']).split(';').map(str::trim).collect();
-            let kind = words[0].strip_prefix("type ").unwrap_or("integer").to_owned();
+            let declared = |kind: &&SetType| kind.declaration() == words[0];
+            let kind = set_types().iter().find(declared).expect("a type that we declare").as_str().to_owned();
             let counted = words.contains(&"counter");
             table.sets.entry(name).or_insert(ObservedSet { kind, counted, ..ObservedSet::default() });
         }
@@ -269,6 +270,15 @@ fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) 
         }
         other => panic!("unknown nft command {other}"),
     }
+}
+
+fn set_types() -> Vec<SetType> {
+    let of = |family| {
+        use SetType::{Address, AddressMark, AddressMarkToAddress, QuotedToAddress};
+        [Address(family), QuotedToAddress(family), AddressMark(family), AddressMarkToAddress(family)]
+    };
+    let of_families = Family::ALL.into_iter().flat_map(of);
+    of_families.chain([SetType::Ether, SetType::Ifname, SetType::IfnameToMark]).collect()
 }
 
 fn elements(body: &str) -> Vec<String> {

@@ -1,13 +1,13 @@
 nft -f - <<'EOF'
-add set inet kube_service_tunnel draining { type ipv4_addr . mark; }
-add set inet kube_service_tunnel draining_datagrams { type ipv4_addr . mark; }
+add set inet kube_service_tunnel draining { typeof ip saddr . meta mark; }
+add set inet kube_service_tunnel draining_datagrams { typeof ip saddr . meta mark; }
 add chain inet kube_service_tunnel drain
 add chain inet kube_service_tunnel drain_error
 flush chain inet kube_service_tunnel icmp_error
 flush chain inet kube_service_tunnel vip
 add rule inet kube_service_tunnel drain tcp flags & (syn | ack) == syn return comment "who opens a connection gets the owner #026409ed"
-add rule inet kube_service_tunnel drain meta l4proto tcp ip daddr . meta mark @draining meta mark set meta mark or 0x40 comment "open connections, while the owner is not prepared #a52d5704"
-add rule inet kube_service_tunnel drain meta l4proto != tcp ip daddr . meta mark @draining_datagrams meta mark set meta mark or 0x40 comment "datagrams stay for a while #3267dfd5"
+add rule inet kube_service_tunnel drain meta l4proto 6 ip daddr . meta mark @draining meta mark set meta mark or 0x40 comment "open connections, while the owner is not prepared #3b3fc9e7"
+add rule inet kube_service_tunnel drain meta l4proto != 6 ip daddr . meta mark @draining_datagrams meta mark set meta mark or 0x40 comment "datagrams stay for a while #076b4132"
 add rule inet kube_service_tunnel drain_error @th,136,8 6 ip daddr . meta mark @draining meta mark set meta mark or 0x40 return comment "about open connections #08a37e74"
 add rule inet kube_service_tunnel drain_error @th,136,8 6 return comment "about those that the owner is asked for #9a416623"
 add rule inet kube_service_tunnel drain_error ip daddr . meta mark @draining_datagrams meta mark set meta mark or 0x40 comment "about datagrams #504f9929"
@@ -15,7 +15,7 @@ add rule inet kube_service_tunnel icmp_error @th,136,8 { 6, 17, 132 } meta mark 
 add rule inet kube_service_tunnel icmp_error meta mark set jhash @th,192,32 . @th,160,32 mod 16 seed 0x6b737401 offset 128 goto drain_error comment "about any other protocol #d83b15d8"
 add rule inet kube_service_tunnel vip notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 goto icmp_error comment "errors about a flow #ce790f2b"
-add rule inet kube_service_tunnel vip meta l4proto { tcp, udp, sctp } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 goto drain comment "protocols with ports #4c4b11cb"
+add rule inet kube_service_tunnel vip meta l4proto { 6, 17, 132 } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 goto drain comment "protocols with ports #0df2cd5b"
 add rule inet kube_service_tunnel vip meta mark set jhash ip saddr . ip daddr mod 16 seed 0x6b737401 offset 128 goto drain comment "any other protocol #31adacd7"
 EOF
 ip route replace 192.0.2.10/32 table 10016 nhid 1795162113 mtu 1476 protocol 107

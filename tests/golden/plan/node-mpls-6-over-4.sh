@@ -1,22 +1,22 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add set inet kube_service_tunnel endpoint_devices { type ifname; }
+add set inet kube_service_tunnel endpoint_devices { typeof iifname; }
 add element inet kube_service_tunnel endpoint_devices { "veth2" }
-add set inet kube_service_tunnel endpoints { type ipv4_addr; }
+add set inet kube_service_tunnel endpoints { typeof ip saddr; }
 add element inet kube_service_tunnel endpoints { 10.244.1.2, 10.244.2.3 }
-add set inet kube_service_tunnel mpls_gateways6 { type ipv6_addr; }
+add map inet kube_service_tunnel error_source6 { typeof @th,256,128 : ip6 saddr; }
+add element inet kube_service_tunnel error_source6 { 0x20010db8000000000000000000000010 : 2001:db8::10 }
+add set inet kube_service_tunnel mpls_gateways6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel mpls_gateways6 { ::ffff:10.0.0.2, ::ffff:10.244.1.2 }
-add set inet kube_service_tunnel nodes { type ipv4_addr; }
+add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
-add set inet kube_service_tunnel quoted_vips6 { typeof @th,256,128; }
-add element inet kube_service_tunnel quoted_vips6 { 0x20010db8000000000000000000000010 }
-add map inet kube_service_tunnel saved_mpls_input { type ifname : mark; }
+add map inet kube_service_tunnel saved_mpls_input { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_mpls_input { "eth0" : 0 }
-add map inet kube_service_tunnel saved_platform_labels { type ifname : mark; }
+add map inet kube_service_tunnel saved_platform_labels { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_platform_labels { "." : 0 }
-add set inet kube_service_tunnel served6 { type ipv6_addr; }
+add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
-add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
+add set inet kube_service_tunnel vips6 { typeof ip6 saddr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
 add chain inet kube_service_tunnel from_endpoint
@@ -32,9 +32,9 @@ add rule inet kube_service_tunnel from_endpoint ip saddr @nodes drop comment "a 
 add rule inet kube_service_tunnel icmp_error6 @th,112,8 { 6, 17, 132 } meta mark set jhash @th,256,128 . @th,128,128 . @th,400,16 . @th,384,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #1e137224"
 add rule inet kube_service_tunnel icmp_error6 meta mark set jhash @th,256,128 . @th,128,128 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #2017bd19"
 add rule inet kube_service_tunnel output ip6 daddr @vips6 goto vip6 comment "VIP traffic of this node #4ac959e7"
-add rule inet kube_service_tunnel output meta l4proto gre ip daddr @endpoints notrack comment "outer GRE packets need no entry #c72b2b70"
+add rule inet kube_service_tunnel output meta l4proto 47 ip daddr @endpoints notrack comment "outer GRE packets need no entry #9aff3a09"
 add rule inet kube_service_tunnel output udp dport 4790 ip daddr @endpoints notrack comment "outer VXLAN packets need no entry #83e9e1b3"
-add rule inet kube_service_tunnel own_error icmpv6 type { destination-unreachable, packet-too-big, time-exceeded } @th,256,128 @quoted_vips6 ip6 saddr set @th,256,128 comment "errors about a VIP come from it #a5a7077e"
+add rule inet kube_service_tunnel own_error icmpv6 type { destination-unreachable, packet-too-big, time-exceeded } ip6 saddr set @th,256,128 map @error_source6 comment "errors about a VIP come from it #ff21c80f"
 add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip6 daddr @vips6 goto vip6 comment "VIP traffic #4ac959e7"
@@ -42,11 +42,11 @@ add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from
 add rule inet kube_service_tunnel prerouting ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
 add rule inet kube_service_tunnel vip6 notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip6 icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } goto icmp_error6 comment "errors about a flow #8bbba670"
-add rule inet kube_service_tunnel vip6 meta l4proto { tcp, udp, sctp } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #2ac82f76"
+add rule inet kube_service_tunnel vip6 meta l4proto { 6, 17, 132 } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #7bc7cd46"
 add rule inet kube_service_tunnel vip6 meta mark set jhash ip6 saddr . ip6 daddr mod 16 seed 0x6b737401 offset 128 return comment "any other protocol #5ab0db06"
 add table netdev kube_service_tunnel
-add set netdev kube_service_tunnel node_macs { type ether_addr; size 65535; flags dynamic; }
-add set netdev kube_service_tunnel nodes { type ipv4_addr; }
+add set netdev kube_service_tunnel node_macs { typeof ether saddr; size 65535; flags dynamic; }
+add set netdev kube_service_tunnel nodes { typeof ip saddr; }
 add element netdev kube_service_tunnel nodes { 10.0.0.2 }
 add chain netdev kube_service_tunnel about
 add chain netdev kube_service_tunnel frames

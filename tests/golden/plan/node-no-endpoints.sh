@@ -1,14 +1,14 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add set inet kube_service_tunnel endpoint_devices { type ifname; }
-add set inet kube_service_tunnel mpls_gateways { type ipv4_addr; }
-add set inet kube_service_tunnel nodes { type ipv4_addr; }
+add set inet kube_service_tunnel endpoint_devices { typeof iifname; }
+add map inet kube_service_tunnel error_source { typeof @th,192,32 : ip saddr; }
+add element inet kube_service_tunnel error_source { 3221225994 : 192.0.2.10 }
+add set inet kube_service_tunnel mpls_gateways { typeof ip saddr; }
+add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
-add set inet kube_service_tunnel quoted_vips { typeof @th,192,32; }
-add element inet kube_service_tunnel quoted_vips { 3221225994 }
-add set inet kube_service_tunnel served { type ipv4_addr; }
+add set inet kube_service_tunnel served { typeof ip saddr; }
 add element inet kube_service_tunnel served { 192.0.2.10 }
-add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
+add set inet kube_service_tunnel vips { typeof ip saddr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
 add chain inet kube_service_tunnel from_endpoint
@@ -24,7 +24,7 @@ add rule inet kube_service_tunnel from_endpoint ip saddr @nodes drop comment "a 
 add rule inet kube_service_tunnel icmp_error @th,136,8 { 6, 17, 132 } meta mark set jhash @th,192,32 . @th,160,32 . @th,240,16 . @th,224,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #f1b1ae52"
 add rule inet kube_service_tunnel icmp_error meta mark set jhash @th,192,32 . @th,160,32 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #b06c1a16"
 add rule inet kube_service_tunnel output ip daddr @vips goto vip comment "VIP traffic of this node #7b1f08dd"
-add rule inet kube_service_tunnel own_error icmp type { destination-unreachable, time-exceeded } @th,192,32 @quoted_vips ip saddr set @th,192,32 comment "errors about a VIP come from it #4fa130ea"
+add rule inet kube_service_tunnel own_error icmp type { destination-unreachable, time-exceeded } ip saddr set @th,192,32 map @error_source comment "errors about a VIP come from it #e8720344"
 add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip daddr @vips goto vip comment "VIP traffic #7b1f08dd"
@@ -32,7 +32,7 @@ add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from
 add rule inet kube_service_tunnel prerouting ip saddr @served notrack comment "replies from a VIP #365310ad"
 add rule inet kube_service_tunnel vip notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 goto icmp_error comment "errors about a flow #ce790f2b"
-add rule inet kube_service_tunnel vip meta l4proto { tcp, udp, sctp } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #84eb383c"
+add rule inet kube_service_tunnel vip meta l4proto { 6, 17, 132 } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #734dadcc"
 add rule inet kube_service_tunnel vip meta mark set jhash ip saddr . ip daddr mod 16 seed 0x6b737401 offset 128 return comment "any other protocol #10dcad88"
 EOF
 ip link add kst-gre type gre external

@@ -1,12 +1,12 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add set inet kube_service_tunnel nodes6 { type ipv6_addr; }
+add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
-add set inet kube_service_tunnel sent6 { type ipv6_addr; counter; }
+add set inet kube_service_tunnel sent6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel sent6 { 2001:db8::10 }
-add set inet kube_service_tunnel served6 { type ipv6_addr; }
+add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
-add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
+add set inet kube_service_tunnel vips6 { typeof ip6 saddr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
@@ -20,10 +20,10 @@ add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @
 add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel prerouting ip6 daddr fd00:244:1::2 meta l4proto gre ip6 saddr != @nodes6 drop comment "GRE only from nodes #fcdcd8da"
-add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel prerouting ip6 daddr fd00:244:1::2 meta l4proto 47 ip6 saddr != @nodes6 drop comment "GRE only from nodes #797b08a9"
+add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #d0b81220"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
 EOF
 ip link add kst-gre6 type ip6gre local fd00:244:1::2
 sysctl -w net/ipv4/conf/kst-gre6/rp_filter=2

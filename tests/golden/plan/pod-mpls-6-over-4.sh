@@ -1,18 +1,18 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add map inet kube_service_tunnel saved_disable_ipv6 { type ifname : mark; }
+add map inet kube_service_tunnel saved_disable_ipv6 { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_disable_ipv6 { "lo" : 1 }
-add map inet kube_service_tunnel saved_mpls_input { type ifname : mark; }
+add map inet kube_service_tunnel saved_mpls_input { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_mpls_input { "eth0" : 0 }
-add map inet kube_service_tunnel saved_platform_labels { type ifname : mark; }
+add map inet kube_service_tunnel saved_platform_labels { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_platform_labels { "." : 0 }
-add map inet kube_service_tunnel saved_rp_filter { type ifname : mark; }
+add map inet kube_service_tunnel saved_rp_filter { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_rp_filter { "lo" : 1 }
-add set inet kube_service_tunnel sent6 { type ipv6_addr; counter; }
+add set inet kube_service_tunnel sent6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel sent6 { 2001:db8::10 }
-add set inet kube_service_tunnel served6 { type ipv6_addr; }
+add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
-add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
+add set inet kube_service_tunnel vips6 { typeof ip6 saddr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
@@ -27,9 +27,9 @@ add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "rep
 add rule inet kube_service_tunnel prerouting iifname "lo" ip6 daddr @vips6 goto vip comment "VIP traffic #de896327"
 add rule inet kube_service_tunnel prerouting iifname "lo" fib saddr type != local drop comment "only VIPs leave MPLS #1e432a16"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #4355cfac"
+add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #1c5beec9"
 EOF
 sysctl -w net/ipv4/conf/lo/rp_filter=2
 sysctl -w net/mpls/conf/eth0/input=1

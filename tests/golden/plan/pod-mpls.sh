@@ -1,20 +1,20 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add map inet kube_service_tunnel saved_arp_announce { type ifname : mark; }
+add map inet kube_service_tunnel saved_arp_announce { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
-add map inet kube_service_tunnel saved_arp_ignore { type ifname : mark; }
+add map inet kube_service_tunnel saved_arp_ignore { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_arp_ignore { "eth0" : 0 }
-add map inet kube_service_tunnel saved_mpls_input { type ifname : mark; }
+add map inet kube_service_tunnel saved_mpls_input { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_mpls_input { "eth0" : 0 }
-add map inet kube_service_tunnel saved_platform_labels { type ifname : mark; }
+add map inet kube_service_tunnel saved_platform_labels { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_platform_labels { "." : 0 }
-add map inet kube_service_tunnel saved_rp_filter { type ifname : mark; }
+add map inet kube_service_tunnel saved_rp_filter { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_rp_filter { "lo" : 1 }
-add set inet kube_service_tunnel sent { type ipv4_addr; counter; }
+add set inet kube_service_tunnel sent { typeof ip saddr; counter; }
 add element inet kube_service_tunnel sent { 192.0.2.10, 192.0.2.11 }
-add set inet kube_service_tunnel served { type ipv4_addr; }
+add set inet kube_service_tunnel served { typeof ip saddr; }
 add element inet kube_service_tunnel served { 192.0.2.10, 192.0.2.11 }
-add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
+add set inet kube_service_tunnel vips { typeof ip saddr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
@@ -29,9 +29,9 @@ add rule inet kube_service_tunnel output ip saddr @served notrack comment "repli
 add rule inet kube_service_tunnel prerouting iifname "lo" ip daddr @vips goto vip comment "VIP traffic #1cee03a9"
 add rule inet kube_service_tunnel prerouting iifname "lo" fib saddr type != local drop comment "only VIPs leave MPLS #1e432a16"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #d06be493"
+add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #01e0fa96"
 EOF
 sysctl -w net/ipv4/conf/lo/rp_filter=2
 sysctl -w net/ipv4/conf/eth0/arp_ignore=1

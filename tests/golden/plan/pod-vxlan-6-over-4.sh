@@ -1,13 +1,13 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add set inet kube_service_tunnel nodes { type ipv4_addr; }
+add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
-add set inet kube_service_tunnel nodes6 { type ipv6_addr; }
-add set inet kube_service_tunnel sent6 { type ipv6_addr; counter; }
+add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
+add set inet kube_service_tunnel sent6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel sent6 { 2001:db8::10 }
-add set inet kube_service_tunnel served6 { type ipv6_addr; }
+add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
-add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
+add set inet kube_service_tunnel vips6 { typeof ip6 saddr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
@@ -23,9 +23,9 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 go
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes drop comment "VXLAN only from nodes #259694f4"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 drop comment "VXLAN only from nodes #d2b4925a"
-add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #d0b81220"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
 EOF
 ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2

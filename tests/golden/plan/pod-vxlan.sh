@@ -1,17 +1,17 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add set inet kube_service_tunnel nodes { type ipv4_addr; }
+add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
-add set inet kube_service_tunnel nodes6 { type ipv6_addr; }
-add map inet kube_service_tunnel saved_arp_announce { type ifname : mark; }
+add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
+add map inet kube_service_tunnel saved_arp_announce { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
-add map inet kube_service_tunnel saved_arp_ignore { type ifname : mark; }
+add map inet kube_service_tunnel saved_arp_ignore { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_arp_ignore { "eth0" : 0 }
-add set inet kube_service_tunnel sent { type ipv4_addr; counter; }
+add set inet kube_service_tunnel sent { typeof ip saddr; counter; }
 add element inet kube_service_tunnel sent { 192.0.2.10, 192.0.2.11 }
-add set inet kube_service_tunnel served { type ipv4_addr; }
+add set inet kube_service_tunnel served { typeof ip saddr; }
 add element inet kube_service_tunnel served { 192.0.2.10, 192.0.2.11 }
-add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
+add set inet kube_service_tunnel vips { typeof ip saddr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
@@ -27,9 +27,9 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes drop comment "VXLAN only from nodes #259694f4"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 drop comment "VXLAN only from nodes #d2b4925a"
-add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
+add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4c5c25a7"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4ac3c45a"
 EOF
 ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
