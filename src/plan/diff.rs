@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::nft::pause::{pause, resume};
 use super::nft::script::{Scripts, scripts};
-use super::nft::{TableFamily, seen};
+use super::nft::{Table, TableFamily, seen};
 use super::observed::ObservedRoute;
 use super::rule::tables_of;
 use super::saved::{add_maps, diff_sysctls};
@@ -85,11 +85,29 @@ fn is_reshaped(desired: &Desired, observed: &Observed) -> bool {
     there.into_iter().any(|rule| trees.contains(&rule.family) && !desired.rules.contains(&rule))
 }
 
-fn diff_nft(desired: &Desired, observed: &Observed, keep: &BTreeMap<Sysctl, u32>) -> Scripts {
-    let table = desired.nft.clone().map(|mut table| {
+/// Our tables as [`diff`] writes them, with what they remember.
+pub fn tables(
+    desired: &Desired,
+    observed: &Observed,
+    remembered: &BTreeMap<Sysctl, u32>,
+    link_prefix: &str,
+) -> BTreeMap<TableFamily, Table> {
+    let observed = &without_links(observed, &diff_links(desired, observed, link_prefix).replaced);
+    let own: BTreeSet<&str> = desired.links.keys().map(String::as_str).collect();
+    let keep = diff_sysctls(&desired.sysctls, observed, remembered, &own).keep;
+    let inet = remembering(desired, &keep).map(|table| (TableFamily::Inet, table));
+    desired.frames.clone().into_iter().chain(inet).collect()
+}
+
+fn remembering(desired: &Desired, keep: &BTreeMap<Sysctl, u32>) -> Option<Table> {
+    desired.nft.clone().map(|mut table| {
         add_maps(&mut table, keep);
         table
-    });
+    })
+}
+
+fn diff_nft(desired: &Desired, observed: &Observed, keep: &BTreeMap<Sysctl, u32>) -> Scripts {
+    let table = remembering(desired, keep);
     let mut out = scripts(TableFamily::Inet, table.as_ref(), observed.nft.as_ref());
     for family in [TableFamily::Ip, TableFamily::Ip6, TableFamily::Netdev, TableFamily::Bridge] {
         let frames = scripts(family, desired.frames.get(&family), observed.frames.get(&family));

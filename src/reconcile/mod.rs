@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod once;
 mod places;
 pub mod target;
+mod written;
 
 pub use once::{Goal, Memory, Outcome, ReconcileError, clear, reconcile};
 pub use places::Places;

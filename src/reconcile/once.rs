@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use tracing::debug;
 
+use super::written::{Misread, Written};
 use crate::kernel::{self, ApplyError, KernelError};
 use crate::model::{Cluster, Problem};
 use crate::netns::{Netns, NetnsError};
-use crate::plan::diff::diff;
+use crate::plan::diff::{diff, tables};
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node, withdraw};
 use crate::plan::pod::{NoPodDevice, PodInput, desired_pod};
 use crate::plan::saved::saved;
 use crate::plan::surroundings::{self, Surroundings};
-use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Sysctl, set_withdrawn};
+use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Step, Sysctl, set_withdrawn};
 
 /// What one namespace is to become.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,8 @@ pub enum Goal {
 pub struct Memory {
     /// Old sysctl values that our nft table held when it was last seen.
     saved: BTreeMap<Sysctl, u32>,
+    /// Our nft tables as they were last written.
+    written: Option<Written>,
 }
 
 /// What a round did.
@@ -58,6 +61,9 @@ pub enum ReconcileError {
     /// The kernel refused a step.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// Everything is done, as far as can be known.
+    #[error(transparent)]
+    Misread(#[from] Misread),
     /// The pod's device is not there.
     #[error(transparent)]
     NoPodDevice(#[from] NoPodDevice),
@@ -112,6 +118,7 @@ fn carry_out(
     link_prefix: &str,
     dry_run: bool,
 ) -> Result<Outcome, ReconcileError> {
+    let misread = memory.written.as_mut().and_then(|written| written.misread(&mut observed));
     let in_table = saved(observed.nft.as_ref());
     let keys = desired.sysctls.keys().chain(in_table.keys()).chain(memory.saved.keys());
     observed.sysctls = kernel::read_sysctls(keys.cloned())?;
@@ -119,9 +126,17 @@ fn carry_out(
     let plan = diff(desired, &observed, &memory.saved, link_prefix);
     if !dry_run && !plan.is_empty() {
         kernel::apply(&plan)?;
+        if plan.steps.iter().any(|step| matches!(step, Step::Nft(_))) {
+            let tables = tables(desired, &observed, &memory.saved, link_prefix);
+            let generation = kernel::nft_generation()?;
+            memory.written = Some(Written::new(tables, &observed, &plan, generation, memory.written.take()));
+        }
         memory.saved.retain(|key, _| desired.sysctls.contains_key(key));
     }
-    Ok(Outcome { plan, problems: Vec::new() })
+    match misread {
+        Some(misread) => Err(misread.into()),
+        None => Ok(Outcome { plan, problems: Vec::new() }),
+    }
 }
 
 fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Desired, Vec<Problem>), ReconcileError> {

@@ -9,6 +9,7 @@ mod accounting;
 mod family;
 mod form;
 pub mod frames;
+mod listed;
 pub mod node;
 pub mod onward;
 pub mod pause;
