@@ -18,6 +18,51 @@ use crate::lab::process::tail;
 use crate::lab::{Lab, Node};
 use crate::netns::{Netns, NetnsId};
 
+/// What an agent's image holds, where it differs from this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Directory of its `nft`.
+    pub nft: Option<PathBuf>,
+    /// There is no `/etc/protocols` and no `/etc/services`.
+    pub without_names: bool,
+}
+
+/// Hides the files by which names become numbers, in a mount namespace of its own.
+const WITHOUT_NAMES: &str = r#"
+for file in /etc/protocols /etc/services; do
+    [ ! -e $file ] || mount --bind /dev/null $file || exit
+done
+exec "$@"
+"#;
+
+impl Image {
+    /// With the nft of a Debian suite (`trixie`, `sid`), unpacked and not installed.
+    pub fn of_suite(suite: &str) -> Result<Image> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../hack/lib/nft-versions");
+        let output = std::process::Command::new(script).arg(suite).output().context(script)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "no nft of {suite}: run {script} {suite}\n{said}");
+        let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        Ok(Image { nft: Some(directory), ..Image::default() })
+    }
+
+    /// A program as it runs in this image.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = match self.without_names {
+            true => Command::new("unshare"),
+            false => Command::new(program),
+        };
+        if self.without_names {
+            command.args(["--mount", "sh", "-c", WITHOUT_NAMES, "sh"]).arg(program);
+        }
+        if let Some(nft) = &self.nft {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", nft.display()));
+        }
+        command
+    }
+}
+
 /// A running agent or controller. Dropping it kills it.
 pub struct Agent {
     /// Name of the node, or of the controller.
@@ -50,20 +95,19 @@ pub fn router_program() -> Result<PathBuf> {
 impl Agent {
     /// Starts the agent in the node's namespace, of this binary; its log goes into `directory`, after what an earlier one wrote
     /// there.
-    pub fn start(program: &Path, node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
-        Agent::run((program, "agent", node.name()), node, flags, directory)
+    pub fn start((program, image): (&Path, &Image), node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
+        Agent::run((image.command(program), "agent", node.name()), node, flags, directory)
     }
 
     /// Starts a controller in the node's namespace.
     pub fn start_controller(name: &str, node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
-        Agent::run((&router_program()?, "controller", name), node, flags, directory)
+        Agent::run((Command::new(router_program()?), "controller", name), node, flags, directory)
     }
 
-    fn run(what: (&Path, &str, &str), node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
-        let (program, subcommand, name) = what;
+    fn run(what: (Command, &str, &str), node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
+        let (mut command, subcommand, name) = what;
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(program);
         command.arg(subcommand).args(flags).env("NO_COLOR", "1").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = node.netns().spawn_async(&mut command)?;

@@ -24,7 +24,7 @@ use tunnel_router::model::Mode;
 use crate::apiserver::{ApiServer, Grants, Options, Ranges, kubeconfig, service_account};
 use crate::lab::{Lab, LabSpec, PodSpec};
 
-pub use agent::{Agent, CleanUp, router_program};
+pub use agent::{Agent, CleanUp, Image, router_program};
 pub use checks::{eventually, word_after};
 pub use witness::Witness;
 
@@ -55,12 +55,14 @@ pub struct WorldSpec {
     pub mode: Mode,
     /// More flags for every agent.
     pub flags: Vec<String>,
+    /// What the agents' image holds.
+    pub image: Image,
 }
 
 impl WorldSpec {
     /// The default lab in one mode.
     pub fn new(mode: Mode) -> Self {
-        WorldSpec { lab: LabSpec::default(), mode, flags: Vec::new() }
+        WorldSpec { lab: LabSpec::default(), mode, flags: Vec::new(), image: Image::default() }
     }
 }
 
@@ -77,6 +79,8 @@ pub struct World {
     flags: Vec<String>,
     /// The agents' binary, where it is not the one that was built last.
     program: Option<PathBuf>,
+    /// The agents' image.
+    image: Image,
     directory: TempDir,
 }
 
@@ -102,7 +106,16 @@ impl World {
         let mut flags =
             vec!["--mode".to_owned(), spec.mode.to_string(), "--ingress-nodes".into(), INGRESS_LABEL.into()];
         flags.extend(spec.flags);
-        Ok(World { agents: BTreeMap::new(), controllers: BTreeMap::new(), api, lab, flags, program: None, directory })
+        Ok(World {
+            agents: BTreeMap::new(),
+            controllers: BTreeMap::new(),
+            api,
+            lab,
+            flags,
+            program: None,
+            image: spec.image,
+            directory,
+        })
     }
 
     /// Starts pods, in the lab and in the API, ready.
@@ -177,7 +190,12 @@ impl World {
     /// Starts the agent of one node.
     pub fn start_agent(&mut self, node: &str) -> Result<()> {
         let program = self.program.clone().map_or_else(router_program, Ok)?;
-        let agent = Agent::start(&program, self.lab.node(node)?, &self.agent_flags(node), self.directory.path())?;
+        let agent = Agent::start(
+            (&program, &self.image),
+            self.lab.node(node)?,
+            &self.agent_flags(node),
+            self.directory.path(),
+        )?;
         self.agents.insert(node.to_owned(), agent);
         Ok(())
     }

@@ -30,6 +30,7 @@ mod metrics;
 mod modes;
 mod mpls;
 mod mtu;
+mod nft_versions;
 mod packets;
 mod protocols;
 mod restart;

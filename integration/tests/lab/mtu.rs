@@ -30,7 +30,7 @@ fn too_big(packet: &Captured) -> Option<(IpAddr, u32)> {
 }
 
 /// A datagram that fills the client's MTU, then one after the client was told: the second must be answered.
-async fn a_client_learns_the_size(world: &World, vip: &str, expected: u32) -> Result<()> {
+pub async fn a_client_learns_the_size(world: &World, vip: &str, expected: u32) -> Result<()> {
     let target = echo_at(vip)?;
     let mut home = Sniffer::open(world.lab.client(), "eth0")?;
     let any = SocketAddr::new(if target.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
