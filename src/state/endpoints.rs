@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::annotation::is_unicast;
+use super::foreign::{Foreign, LINUX, foreign_network};
 use super::problems::{Limited, problem, shown};
 use super::records::{AddressType, Condition, EndpointRecord, PodRecord, PodRef, SliceRecord};
 use super::snapshot::{ObjectKey, Snapshot};
@@ -20,6 +21,8 @@ pub(super) struct Lookup<'a> {
     slices: BTreeMap<(&'a str, &'a str), Vec<(&'a ObjectKey, &'a SliceRecord)>>,
     /// Addresses of nodes.
     nodes: BTreeSet<IpAddr>,
+    /// Operating systems of nodes that run another one than agents do, by name of the node.
+    other_systems: BTreeMap<&'a str, &'a str>,
     /// Pods of the own node by UID.
     pods: BTreeMap<&'a str, (&'a ObjectKey, &'a PodRecord)>,
 }
@@ -35,6 +38,11 @@ impl<'a> Lookup<'a> {
         Self {
             slices,
             nodes: snapshot.nodes.values().flat_map(|node| node.all.iter().copied()).collect(),
+            other_systems: snapshot
+                .nodes
+                .iter()
+                .filter_map(|(key, node)| Some((key.name.as_str(), node.os().filter(|os| *os != LINUX)?)))
+                .collect(),
             pods: snapshot.pods.iter().map(|(key, pod)| (pod.uid.as_str(), (key, &**pod))).collect(),
         }
     }
@@ -49,7 +57,12 @@ impl<'a> Lookup<'a> {
             }
             for endpoint in &slice.endpoints {
                 match self.judge(key, &slice.address_type, endpoint) {
-                    Ok(candidate) => judged.offer(candidate, slice.generation, key),
+                    Ok(candidate) => {
+                        judged.offer(candidate, slice.generation, key);
+                        if let Some(foreign) = self.foreign_network(&candidate.pod.uid) {
+                            judged.refuse(Subject::Pod(candidate.pod), Why::Foreign(foreign));
+                        }
+                    }
                     Err((subject, why)) => judged.refuse(subject, why),
                 }
             }
@@ -59,7 +72,7 @@ impl<'a> Lookup<'a> {
 
     /// Whether an endpoint can be served.
     fn judge<'r>(
-        &self,
+        &'r self,
         slice: &'r ObjectKey,
         address_type: &AddressType,
         endpoint: &'r EndpointRecord,
@@ -80,12 +93,20 @@ impl<'a> Lookup<'a> {
             return refuse(Why::Namespace);
         }
         let Some(node) = endpoint.node.as_deref() else { return refuse(Why::NoNode) };
+        if let Some(os) = self.other_systems.get(node) {
+            return refuse(Why::NodeOs(os));
+        }
         Ok(Candidate { pod, node, address, condition: endpoint.condition, terminating: endpoint.terminating })
     }
 
     /// A pod in the node's network has the node's address; on the own node the pod says so itself.
     fn is_host_network(&self, uid: &str, address: IpAddr) -> bool {
         self.nodes.contains(&address) || self.pods.get(uid).is_some_and(|(_, pod)| pod.host_network)
+    }
+
+    /// Only the own node knows. The endpoint stays, so that all nodes compute the same map, and is never reported as set up.
+    fn foreign_network(&self, uid: &str) -> Option<Foreign<'_>> {
+        self.pods.get(uid).and_then(|(_, pod)| foreign_network(pod))
     }
 
     /// The namespace of the pod: what the pod itself says, where it can be seen, rather than who refers to it.
@@ -145,6 +166,8 @@ enum Why<'a> {
     HostNetwork,
     Namespace,
     NoNode,
+    NodeOs(&'a str),
+    Foreign(Foreign<'a>),
 }
 
 impl fmt::Display for Why<'_> {
@@ -161,6 +184,11 @@ impl fmt::Display for Why<'_> {
             }
             Why::Namespace => f.write_str("is in another namespace than the Service"),
             Why::NoNode => f.write_str("is on no node (nodeName is missing)"),
+            Why::NodeOs(os) => write!(f, "is on a node with kubernetes.io/os {}, where no agent runs", shown(os)),
+            Why::Foreign(Foreign::RuntimeClass(name)) => {
+                write!(f, "has RuntimeClass {}, whose pods do not use the network of the node's kernel", shown(name))
+            }
+            Why::Foreign(Foreign::Os(os)) => write!(f, "has spec.os.name {}, where no agent runs", shown(os)),
         }
     }
 }
@@ -174,6 +202,10 @@ impl Why<'_> {
             Why::HostNetwork => "run the pod without hostNetwork",
             Why::Namespace => "let the Service select pods of its own namespace",
             Why::NoNode => "set nodeName in the EndpointSlice",
+            Why::NodeOs(_) | Why::Foreign(Foreign::Os(_)) => "run the pod on a Linux node",
+            Why::Foreign(Foreign::RuntimeClass(_)) => {
+                "run the pod without runtimeClassName, or with one of runc or crun"
+            }
         }
     }
 }
@@ -221,7 +253,7 @@ impl<'a> Judged<'a> {
         for (subject, why) in &self.refused {
             // Another slice has the same pod in a form that can be served.
             let served = matches!(subject, Subject::Pod(pod) if self.good.contains_key(pod.uid.as_str()));
-            if !served {
+            if !served || matches!(why, Why::Foreign(_)) {
                 limited.push(format!("Service {service}: {subject} {why}"), why.remedy());
             }
         }

@@ -16,6 +16,7 @@
 
 mod annotation;
 mod endpoints;
+mod foreign;
 mod index;
 mod problems;
 mod records;

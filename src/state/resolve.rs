@@ -1,12 +1,13 @@
 //! A snapshot and the settings become a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::endpoints::Lookup;
+use super::foreign::{LINUX, foreign_network};
 use super::problems::{problem, shown};
-use super::records::MapRecord;
+use super::records::{MapRecord, PodRecord};
 use super::settings::Settings;
 use super::snapshot::{ObjectKey, Snapshot};
 use super::stored::MapFault;
@@ -42,6 +43,12 @@ pub struct LocalPod {
     pub host_network: bool,
     /// All its containers have ended (phase `Succeeded` or `Failed`).
     pub terminated: bool,
+    /// What its cgroup is named after, where that is not the UID: the hash of a static pod.
+    pub config_hash: Option<String>,
+    /// Ids of its running containers: when others appear, its netns may be another one.
+    pub containers: BTreeSet<String>,
+    /// Its network is known not to be one that the kernel of this node runs.
+    pub foreign_network: bool,
 }
 
 /// The value of the annotation about connection tracking.
@@ -196,7 +203,8 @@ fn serve(
 
 fn nodes(snapshot: &Snapshot, settings: &Settings) -> BTreeMap<String, Node> {
     let nodes = snapshot.nodes.iter().map(|(key, record)| {
-        let ingress = settings.ingress_nodes.as_ref().is_none_or(|selector| selector.matches(&record.labels));
+        let selected = settings.ingress_nodes.as_ref().is_none_or(|selector| selector.matches(&record.labels));
+        let ingress = selected && record.os().is_none_or(|os| os == LINUX);
         (
             key.name.clone(),
             Node { name: key.name.clone(), addresses: record.internal.clone(), ingress, cordoned: record.cordoned },
@@ -205,7 +213,14 @@ fn nodes(snapshot: &Snapshot, settings: &Settings) -> BTreeMap<String, Node> {
     nodes.collect()
 }
 
+/// Whoever creates a pod may annotate it: a hash that is the UID of another pod is not believed, nor one of a pod to which no
+/// kubelet has given an address that its netns must hold.
+fn config_hash(pod: &PodRecord, uids: &BTreeSet<&str>) -> Option<String> {
+    pod.config_hash.clone().filter(|hash| !pod.addresses.is_empty() && !uids.contains(hash.as_str()))
+}
+
 fn local_pods(snapshot: &Snapshot) -> BTreeMap<String, LocalPod> {
+    let uids: BTreeSet<&str> = snapshot.pods.values().map(|record| record.uid.as_str()).collect();
     let pods = snapshot.pods.iter().map(|(key, record)| {
         let pod = LocalPod {
             uid: record.uid.clone(),
@@ -214,6 +229,9 @@ fn local_pods(snapshot: &Snapshot) -> BTreeMap<String, LocalPod> {
             addresses: record.addresses.clone(),
             host_network: record.host_network,
             terminated: record.terminated,
+            config_hash: config_hash(record, &uids),
+            containers: record.containers.clone(),
+            foreign_network: foreign_network(record).is_some(),
         };
         (record.uid.clone(), pod)
     });

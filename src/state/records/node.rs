@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::{Node, NodeAddress};
 
 use super::{Annotations, Reduce, addresses};
 
+/// Label with the operating system that the kubelet runs on.
+const OS: &str = "kubernetes.io/os";
+
 /// What matters of a Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::state) struct NodeRecord {
@@ -21,6 +24,13 @@ pub(in crate::state) struct NodeRecord {
     pub cordoned: bool,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+}
+
+impl NodeRecord {
+    /// Its operating system, if its kubelet says so.
+    pub fn os(&self) -> Option<&str> {
+        self.labels.get(OS).map(String::as_str)
+    }
 }
 
 impl Reduce for NodeRecord {

@@ -116,3 +116,24 @@ fn a_heartbeat_changes_nothing() {
     node.status.as_mut().unwrap().conditions = Some(Vec::new());
     assert!(!world.0.apply(Change::Node(Watched::Apply(Box::new(node)))));
 }
+
+#[test]
+fn a_node_with_another_operating_system_takes_no_traffic_in_and_its_pods_are_refused() {
+    let slice = mk_slice("echo-1", "echo", vec![mk_endpoint("a", "10.244.2.1")]);
+    let world = World::new().service(mk_service("echo", "192.0.2.10")).slice(slice);
+    let windows = labelled(mk_node("worker-b", "10.0.0.22", "10.244.2.0/24"), "kubernetes.io/os", "windows");
+    let resolved = world.node(windows).resolve();
+    assert!(!resolved.cluster.nodes["worker-b"].ingress);
+    assert!(resolved.cluster.vips[&ip("192.0.2.10")].endpoints.is_empty());
+    assert_problem(&resolved, Reason::EndpointRefused, &["pod shop/a", "kubernetes.io/os \"windows\""]);
+}
+
+#[test]
+fn a_linux_node_is_served() {
+    let slice = mk_slice("echo-1", "echo", vec![mk_endpoint("a", "10.244.2.1")]);
+    let world = World::new().service(mk_service("echo", "192.0.2.10")).slice(slice);
+    let linux = labelled(mk_node("worker-b", "10.0.0.22", "10.244.2.0/24"), "kubernetes.io/os", "linux");
+    let resolved = world.node(linux).resolve();
+    assert!(resolved.cluster.nodes["worker-b"].ingress && resolved.cluster.problems.is_empty());
+    assert_eq!(resolved.cluster.vips[&ip("192.0.2.10")].endpoints.len(), 1);
+}
