@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -10,12 +9,12 @@ use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
 use crate::model::{Addresses, Cluster, Endpoint, EndpointId, Family, Flows, Node, Onward, ServiceRef, Vip};
-use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
+use crate::netns::{Netns, PodQuery};
 use crate::plan::Settings;
 use crate::plan::pod::{PodDrain, PodInput};
-use crate::reconcile::Goal;
-use crate::reconcile::target::{Locate, NODE, Shared, run};
-use crate::state::Resolved;
+use crate::reconcile::target::{NODE, Shared, run};
+use crate::reconcile::{Goal, Order, Site};
+use crate::state::{LocalPod, Resolved};
 
 /// Name of a pod's target; the node itself is [`NODE`].
 pub fn pod_target(uid: &str) -> String {
@@ -29,6 +28,8 @@ pub struct PodGoal {
     pub name: String,
     /// The Services behind its VIPs.
     pub services: BTreeSet<ServiceRef>,
+    /// How its namespace is found.
+    pub query: PodQuery,
     /// VIPs, addresses.
     pub input: PodInput,
 }
@@ -46,12 +47,29 @@ pub fn underlay(netns: &Netns, cluster: &Cluster) -> BTreeMap<IpAddr, u32> {
     }
 }
 
+/// How the namespace of a pod is found, if it has an address. `listed` is what EndpointSlices say: they follow the pod's own
+/// status, and are behind it after a restart of the pod or of the node.
+fn query(uid: &str, pod: Option<&LocalPod>, listed: Option<Addresses>) -> Option<PodQuery> {
+    let own = pod.filter(|pod| !pod.addresses.is_empty()).map(|pod| Addresses::first_of(&pod.addresses));
+    let query = PodQuery::new(uid, own.or(listed)?);
+    Some(match pod {
+        Some(pod) => PodQuery { config_hash: pod.config_hash.clone(), containers: pod.containers.clone(), ..query },
+        None => query,
+    })
+}
+
+/// Whether nothing can be set up in a pod: its namespace is gone, or is not one that this kernel runs.
+fn is_out_of_reach(pod: &LocalPod) -> bool {
+    pod.terminated || pod.foreign_network
+}
+
 /// Goals of all pods of this node that serve a VIP, by pod UID; `underlay` is what [`underlay`] says.
 pub fn pod_goals(
-    cluster: &Cluster,
+    resolved: &Resolved,
     settings: &Settings,
     underlay: &BTreeMap<IpAddr, u32>,
 ) -> BTreeMap<String, PodGoal> {
+    let cluster = &resolved.cluster;
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
     for vip in cluster.vips.values().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
@@ -61,15 +79,22 @@ pub fn pod_goals(
         }
         let (onward, admitted) = (vip.onward(settings.flows()), vip.admitted(settings.flows()));
         for endpoint in local {
+            let pod = resolved.local_pods.get(&endpoint.pod_uid);
+            let Some(query) = query(&endpoint.pod_uid, pod, Some(endpoint.addresses)) else { continue };
+            if pod.is_some_and(is_out_of_reach) {
+                continue;
+            }
+            let addresses = query.addresses;
             let goal = goals.entry(endpoint.pod_uid.clone()).or_insert_with(|| PodGoal {
                 name: format!("{}/{}", endpoint.namespace, endpoint.pod),
                 services: BTreeSet::new(),
+                query,
                 input: PodInput {
                     vips: BTreeMap::new(),
-                    addresses: endpoint.addresses,
-                    outer: outer_families(endpoint.addresses, cluster),
+                    addresses,
+                    outer: outer_families(addresses, cluster),
                     nodes: nodes.clone(),
-                    underlay_mtu: underlay_mtu(endpoint.addresses, cluster, underlay),
+                    underlay_mtu: underlay_mtu(addresses, cluster, underlay),
                     drain: PodDrain::default(),
                 },
             });
@@ -113,38 +138,39 @@ fn underlay_mtu(pod: Addresses, cluster: &Cluster, underlay: &BTreeMap<IpAddr, u
     senders.filter_map(|node| underlay.get(&node)).min().copied()
 }
 
+/// A target that has not ended.
+struct Running {
+    site: Site,
+    /// Its orders; `None` when it has been told to end and leave everything as it is.
+    orders: Option<watch::Sender<Order>>,
+}
+
 /// The running targets.
 pub struct Dispatcher {
     shared: Shared,
-    node_netns: Arc<Netns>,
-    finder: Arc<dyn PodNetnsFinder + Send + Sync>,
-    /// Goals that running targets listen to.
-    targets: HashMap<String, watch::Sender<Goal>>,
+    node_netns: Netns,
+    /// Targets that have not ended.
+    targets: HashMap<String, Running>,
     /// Pods that served nothing when the agent started have been looked at once for leftovers.
     swept: bool,
 }
 
 impl Dispatcher {
-    /// No targets yet. `proc_root` is where the host's `/proc` is seen.
-    pub fn new(shared: Shared, node_netns: Netns, proc_root: PathBuf) -> Self {
-        let finder = Arc::new(ProcFinder::new(proc_root));
-        Dispatcher { shared, node_netns: Arc::new(node_netns), finder, targets: HashMap::new(), swept: false }
+    /// No targets yet.
+    pub fn new(shared: Shared, node_netns: Netns) -> Self {
+        Dispatcher { shared, node_netns, targets: HashMap::new(), swept: false }
     }
 
     /// Hands out the goals of a new state of the cluster, and returns those of the pods.
     pub fn dispatch(&mut self, resolved: &Resolved) -> BTreeMap<String, PodGoal> {
-        self.set(NODE.to_owned(), Goal::Node(Arc::new(resolved.cluster.clone())), || None);
+        let goal = Goal::Node(Arc::new(resolved.cluster.clone()));
+        self.set(NODE.to_owned(), Order { goal, site: Site::Node(self.node_netns.clone()) });
         let underlay = underlay(&self.node_netns, &resolved.cluster);
-        let pods = pod_goals(&resolved.cluster, &self.shared.settings, &underlay);
-        let wanted: BTreeSet<String> = pods.keys().map(|uid| pod_target(uid)).collect();
-        for (uid, goal) in &pods {
-            let query = PodQuery { uid: uid.clone(), addresses: goal.input.addresses };
-            self.set(pod_target(uid), Goal::Pod(goal.input.clone()), || Some(query));
-        }
-        for (name, goal) in &self.targets {
-            if name != NODE && !wanted.contains(name) {
-                send(goal, Goal::Nothing);
-            }
+        let pods = pod_goals(resolved, &self.shared.settings, &underlay);
+        let wanted: BTreeMap<String, Order> = pods.iter().map(|(uid, pod)| (pod_target(uid), order_of(pod))).collect();
+        self.let_go(&wanted);
+        for (name, order) in wanted {
+            self.set(name, order);
         }
         if !self.swept {
             self.swept = true;
@@ -176,40 +202,52 @@ impl Dispatcher {
     /// Pods that lost their VIP while no agent ran still carry it.
     fn sweep(&mut self, resolved: &Resolved) {
         let mut looked_at = 0;
-        for pod in resolved.local_pods.values().filter(|p| !p.host_network && !p.terminated) {
+        for pod in resolved.local_pods.values().filter(|p| !p.host_network && !is_out_of_reach(p)) {
             let name = pod_target(&pod.uid);
-            if !pod.addresses.is_empty() && !self.targets.contains_key(&name) {
-                let query = PodQuery { uid: pod.uid.clone(), addresses: Addresses::first_of(&pod.addresses) };
-                self.set(name, Goal::Nothing, || Some(query));
+            if !self.targets.contains_key(&name) {
+                let Some(query) = query(&pod.uid, Some(pod), None) else { continue };
+                self.set(name, Order { goal: Goal::Nothing, site: Site::Pod(query) });
                 looked_at += 1;
             }
         }
         info!(pods = looked_at, "looking for leftovers in pods without a VIP");
     }
 
-    fn set(&mut self, name: String, goal: Goal, query: impl FnOnce() -> Option<PodQuery>) {
-        if let Some(running) = self.targets.get(&name) {
-            send(running, goal);
-            return;
+    /// Ends the targets of pods that serve nothing any more. The namespace of a static pod whose mirror is made again is left to
+    /// the new one's target.
+    fn let_go(&mut self, wanted: &BTreeMap<String, Order>) {
+        let others = self.targets.iter_mut().filter(|(name, _)| *name != NODE && !wanted.contains_key(*name));
+        for (_, running) in others {
+            if wanted.values().any(|order| order.site.is_same_static_pod(&running.site)) {
+                running.orders = None;
+            }
+            if let Some(orders) = &running.orders {
+                send_part(orders, |order| &mut order.goal, Goal::Nothing);
+            }
         }
-        let (sender, receiver) = watch::channel(goal);
-        let locate = self.locate(query());
-        tokio::spawn(run(name.clone(), locate, receiver, self.shared.clone()));
-        self.targets.insert(name, sender);
     }
 
-    fn locate(&self, query: Option<PodQuery>) -> Locate {
-        match query {
-            Some(query) => {
-                let finder = self.finder.clone();
-                Arc::new(move || finder.find(&query))
+    fn set(&mut self, name: String, order: Order) {
+        if let Some(running) = self.targets.get_mut(&name) {
+            running.site = order.site.clone();
+            if let Some(orders) = &running.orders {
+                send(orders, order);
             }
-            None => {
-                let netns = self.node_netns.clone();
-                Arc::new(move || Ok(Netns::clone(&netns)))
-            }
+            return;
         }
+        // Two targets in one namespace would undo each other's work; when the other one has ended, there is another dispatch.
+        if self.targets.values().any(|running| running.site.is_same_static_pod(&order.site)) {
+            return;
+        }
+        let site = order.site.clone();
+        let (sender, receiver) = watch::channel(order);
+        tokio::spawn(run(name.clone(), receiver, self.shared.clone()));
+        self.targets.insert(name, Running { site, orders: Some(sender) });
     }
+}
+
+fn order_of(pod: &PodGoal) -> Order {
+    Order { goal: Goal::Pod(pod.input.clone()), site: Site::Pod(pod.query.clone()) }
 }
 
 /// Sends only what is new, so that nobody is woken for nothing.
@@ -274,14 +312,61 @@ mod tests {
         }
     }
 
-    fn cluster(vips: Vec<Vip>) -> Cluster {
-        Cluster { vips: vips.into_iter().map(|v| (v.address, v)).collect(), ..Cluster::default() }
+    fn resolved(vips: Vec<Vip>) -> Resolved {
+        let vips = vips.into_iter().map(|v| (v.address, v)).collect();
+        Resolved { cluster: Cluster { vips, ..Cluster::default() }, ..Resolved::default() }
+    }
+
+    fn local_pod(addresses: &[[u8; 4]]) -> LocalPod {
+        LocalPod {
+            uid: "uid-n1".into(),
+            namespace: "default".into(),
+            name: "echo-0".into(),
+            addresses: addresses.iter().map(|octets| IpAddr::from(*octets)).collect(),
+            host_network: false,
+            terminated: false,
+            config_hash: None,
+            containers: BTreeSet::new(),
+            foreign_network: false,
+        }
+    }
+
+    /// The goal of the only pod, if it has one.
+    fn goal_with(pod: LocalPod) -> Option<PodGoal> {
+        let mut resolved = resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1"])]);
+        resolved.local_pods.insert(pod.uid.clone(), pod);
+        pod_goals(&resolved, &settings(), &BTreeMap::new()).remove("uid-n1")
+    }
+
+    #[test]
+    fn a_pods_own_status_overrules_the_slices_that_follow_it() {
+        let moved = goal_with(local_pod(&[[10, 244, 1, 9]])).unwrap();
+        assert_eq!(moved.input.addresses, std::net::Ipv4Addr::new(10, 244, 1, 9).into());
+        assert_eq!(moved.query.addresses, moved.input.addresses);
+        let without = goal_with(local_pod(&[])).unwrap();
+        assert_eq!(without.query.addresses, std::net::Ipv4Addr::new(10, 244, 1, 2).into());
+    }
+
+    #[test]
+    fn a_pod_is_looked_for_again_when_other_containers_run() {
+        let with = |id: &str| LocalPod { containers: [id.to_owned()].into(), ..local_pod(&[[10, 244, 1, 2]]) };
+        let (before, after) = (goal_with(with("a")).unwrap(), goal_with(with("b")).unwrap());
+        assert_eq!(before.input, after.input);
+        assert_ne!(order_of(&before), order_of(&after));
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_or_has_a_foreign_network_is_not_looked_for() {
+        let pod = local_pod(&[[10, 244, 1, 2]]);
+        assert!(goal_with(LocalPod { terminated: true, ..pod.clone() }).is_none());
+        assert!(goal_with(LocalPod { foreign_network: true, ..pod }).is_none());
     }
 
     #[test]
     fn a_pod_gets_the_vips_of_all_its_services_also_before_it_is_ready() {
-        let cluster = cluster(vec![vip("192.0.2.1", Mode::Gre, &["n1", "n2"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
-        let goals = pod_goals(&cluster, &settings(), &BTreeMap::new());
+        let resolved =
+            resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1", "n2"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
+        let goals = pod_goals(&resolved, &settings(), &BTreeMap::new());
         assert_eq!(goals.keys().collect::<Vec<_>>(), ["uid-n1"]);
         let goal = &goals["uid-n1"];
         assert_eq!(goal.services.len(), 2);
@@ -290,10 +375,10 @@ mod tests {
 
     #[test]
     fn a_mode_that_the_node_cannot_do_is_not_asked_of_its_pods() {
-        let cluster = cluster(vec![vip("192.0.2.1", Mode::Gre, &["n1"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
+        let resolved = resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
         let mut settings = settings();
         settings.unavailable.insert(Mode::Mpls, "no module".into());
-        let goals = pod_goals(&cluster, &settings, &BTreeMap::new());
+        let goals = pod_goals(&resolved, &settings, &BTreeMap::new());
         assert_eq!(goals["uid-n1"].input.vips.values().collect::<Vec<_>>(), [&Mode::Gre]);
     }
 }

@@ -9,7 +9,7 @@ use super::run::scope;
 use super::start::{plan_settings, state_settings};
 use crate::kube::{client, watch};
 use crate::model::config::Config;
-use crate::netns::{Netns, PodNetnsFinder, PodQuery, ProcFinder};
+use crate::netns::{Netns, ProcFinder};
 use crate::reconcile::{Goal, Memory, reconcile};
 use crate::state::{Index, Resolved, resolve};
 
@@ -49,9 +49,10 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
     show(&format!("node {}", config.node_name), &Netns::current()?, &Goal::Node(Arc::new(resolved.cluster.clone())));
     let underlay = underlay(&Netns::current()?, &resolved.cluster);
     let finder = ProcFinder::new(config.kernel.proc_root.clone());
-    for (uid, pod) in pod_goals(&resolved.cluster, &settings, &underlay) {
+    let processes = finder.scan()?;
+    for pod in pod_goals(resolved, &settings, &underlay).into_values() {
         let title = format!("pod {} ({})", pod.name, pod.input.addresses);
-        match finder.find(&PodQuery { uid, addresses: pod.input.addresses }) {
+        match finder.find_among(&processes, &pod.query) {
             Ok(netns) => show(&title, &netns, &Goal::Pod(pod.input)),
             Err(error) => println!("# {title}: {error}"),
         }

@@ -23,7 +23,7 @@ use crate::kube::{Reporter, Scope, client, keep_report, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
 use crate::model::{Cluster, Problem};
-use crate::netns::Netns;
+use crate::netns::{Netns, PodSearch, ProcFinder};
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::report::NodeReport;
@@ -57,6 +57,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         settings,
         resync: config.resync,
         permits: Arc::new(Semaphore::new(PARALLEL)),
+        search: Arc::new(PodSearch::new(ProcFinder::new(config.kernel.proc_root.clone()))),
         places: places.clone(),
         reports,
         shutdown: shutdown.clone(),
@@ -64,7 +65,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut agent = Agent {
         index: Index::new(config.annotation.as_str()),
         settings: state_settings(&config)?,
-        dispatcher: Dispatcher::new(shared, node_netns, config.kernel.proc_root.clone()),
+        dispatcher: Dispatcher::new(shared, node_netns),
         status: Status::default(),
         reporter: Reporter::new(client.clone(), &config.node_name, shutdown.clone()),
         metrics,

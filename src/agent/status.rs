@@ -72,7 +72,12 @@ impl Status {
             }
             State::Pending { failures, .. } if failures < TRIES => return,
             State::Pending { error, .. } => {
-                let problems = self.failure(node, &report.target, &error);
+                let problems = self.failure(node, &report.target, Reason::EndpointFailed, &error);
+                self.failing.insert(report.target.clone(), error);
+                problems
+            }
+            State::Refused { error } => {
+                let problems = self.failure(node, &report.target, Reason::EndpointRefused, &error);
                 self.failing.insert(report.target.clone(), error);
                 problems
             }
@@ -155,14 +160,17 @@ impl Status {
         self.pods.get(target).map_or(target.to_owned(), |pod| format!("pod {}", pod.name))
     }
 
-    fn failure(&self, node: &str, target: &str, error: &str) -> Vec<Problem> {
+    fn failure(&self, node: &str, target: &str, reason: Reason, error: &str) -> Vec<Problem> {
         let problem = |service: &ServiceRef, reason, note: String| {
             let note = note.chars().take(crate::state::MAX_NOTE / 4).collect();
             Problem { service: service.clone(), reason, note }
         };
         if let Some(pod) = self.pods.get(target) {
-            let note = format!("pod {} on node {node} cannot be set up: {error}; it is tried again", pod.name);
-            return pod.services.iter().map(|s| problem(s, Reason::EndpointFailed, note.clone())).collect();
+            let note = match reason {
+                Reason::EndpointRefused => format!("pod {} on node {node} is not served: {error}", pod.name),
+                _ => format!("pod {} on node {node} cannot be set up: {error}; it is tried again", pod.name),
+            };
+            return pod.services.iter().map(|s| problem(s, reason, note.clone())).collect();
         }
         if target == NODE {
             let note = format!("node {node} cannot be set up: {error}; it is tried again");
@@ -177,6 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::netns::PodQuery;
     use crate::plan::pod::PodDrain;
 
     fn service(name: &str) -> ServiceRef {
@@ -194,9 +203,13 @@ mod tests {
         }
     }
 
+    fn goal(services: BTreeSet<ServiceRef>, input: PodInput) -> PodGoal {
+        PodGoal { name: "default/echo-1".into(), services, query: PodQuery::new("uid-1", input.addresses), input }
+    }
+
     fn status() -> Status {
         let services = BTreeSet::from([service("echo"), service("dns")]);
-        let goal = PodGoal { name: "default/echo-1".into(), services: services.clone(), input: input() };
+        let goal = goal(services.clone(), input());
         let mut status = Status::default();
         status.dispatched(&[], services, BTreeMap::from([("uid-1".to_owned(), goal)]));
         status
@@ -229,6 +242,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_cannot_be_served_is_told_of_at_once() {
+        let mut status = status();
+        let error = "device tap0_kata".to_owned();
+        status.reported(
+            "n1",
+            Report { target: "pod uid-1".into(), took: Duration::ZERO, state: State::Refused { error } },
+        );
+        let problems = status.problems();
+        assert_eq!(problems.len(), 2);
+        assert!(problems.iter().all(|p| p.reason == Reason::EndpointRefused && p.note.contains("tap0_kata")));
+    }
+
+    #[test]
     fn a_pod_is_done_when_its_last_round_did_what_is_asked_for_now() {
         let mut status = status();
         assert!(!status.is_done("uid-1"));
@@ -237,11 +263,7 @@ mod tests {
         status.reported("n1", pending("pod uid-1", 1));
         assert!(!status.is_done("uid-1"), "its last round has failed");
         status.reported("n1", in_sync("pod uid-1"));
-        let goal = PodGoal {
-            name: "default/echo-1".into(),
-            services: BTreeSet::new(),
-            input: PodInput { underlay_mtu: Some(1400), ..input() },
-        };
+        let goal = goal(BTreeSet::new(), PodInput { underlay_mtu: Some(1400), ..input() });
         status.dispatched(&[], BTreeSet::new(), BTreeMap::from([("uid-1".to_owned(), goal)]));
         assert!(!status.is_done("uid-1"), "something else is asked for");
     }

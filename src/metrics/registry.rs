@@ -178,7 +178,7 @@ impl Metrics {
         let (result, pending) = match &report.state {
             State::InSync { writes: 0, .. } => ("in_sync", 0),
             State::InSync { .. } => ("changed", 0),
-            State::Pending { .. } => ("failed", 1),
+            State::Pending { .. } | State::Refused { .. } => ("failed", 1),
             State::Gone => {
                 let ended = names.pods.remove(&report.target);
                 if !names.pods.values().any(|pod| Some(pod) == ended.as_ref()) {

@@ -81,6 +81,16 @@ mod tests {
                 UID,
             ),
             (
+                "v2 systemd, CRI-O's monitor of a container",
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod8d9c1e52_3f0b_4b6e_9a7d_0c2f5e6a7b81.slice/crio-conmon-4b0f1e.scope",
+                UID,
+            ),
+            (
+                "v1 cgroupfs, containerd, below the kubelet's --cgroup-root",
+                "9:name=systemd:/kst01/kubepods/besteffort/pod8d9c1e52-3f0b-4b6e-9a7d-0c2f5e6a7b81/4b0f1e\n8:pids:/kst01/kubepods/besteffort/pod8d9c1e52-3f0b-4b6e-9a7d-0c2f5e6a7b81/4b0f1e\n0::/",
+                UID,
+            ),
+            (
                 "v2 systemd, guaranteed",
                 "0::/kubepods.slice/kubepods-pod8d9c1e52_3f0b_4b6e_9a7d_0c2f5e6a7b81.slice/cri-containerd-4b0f1e.scope",
                 UID,

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str;
 
 use nix::errno::Errno;
 use nix::sys::socket::SockaddrStorage;
@@ -16,25 +17,7 @@ use nix::sys::socket::SockaddrStorage;
 use crate::model::Addresses;
 
 use super::cgroup::pod_uids;
-use super::{Netns, NetnsError, NetnsId};
-
-/// The pod that is looked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PodQuery {
-    /// `metadata.uid`, or the hash of a static pod, as the API spells it.
-    pub uid: String,
-    /// The pod's addresses, one of which its namespace must hold.
-    pub addresses: Addresses,
-}
-
-/// Finds the namespace of a pod of this node.
-pub trait PodNetnsFinder {
-    /// The namespace of `pod`, verified: it is not the caller's own (the host's) and it holds the pod's address.
-    ///
-    /// # Errors
-    /// See [`FindError`]; [`FindError::retry_makes_sense`] says whether waiting may help.
-    fn find(&self, pod: &PodQuery) -> Result<Netns, FindError>;
-}
+use super::{Netns, NetnsError, NetnsId, PodQuery};
 
 /// Why a pod's namespace was not found. Says what was seen instead.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +60,19 @@ pub enum FindError {
         /// The addresses that the namespace does hold, without those of the loopback.
         seen: Vec<IpAddr>,
     },
+    /// The pod's processes run on gVisor, which takes the address out of the namespace.
+    #[error(
+        "pod {uid}: process {pid} is gVisor's {program}, which has a network stack of its own; \
+         run the pod with a RuntimeClass of runc or crun"
+    )]
+    OwnStack {
+        /// The pod.
+        uid: String,
+        /// The process that was looked at.
+        pid: u32,
+        /// How it calls itself.
+        program: String,
+    },
     /// The namespace is there but cannot be opened or entered.
     #[error("pod {uid}: {source}")]
     Unreachable {
@@ -94,8 +90,13 @@ impl FindError {
             // A starting container's first process is in the pod's cgroup before it is in the pod's namespace.
             FindError::NoProcess { .. } | FindError::HostNetwork { .. } | FindError::AddressMissing { .. } => true,
             FindError::Unreachable { source, .. } => !is_one_of(source, &[Errno::EPERM, Errno::EACCES]),
-            FindError::Scan { .. } => false,
+            FindError::Scan { .. } | FindError::OwnStack { .. } => false,
         }
+    }
+
+    /// Whether the pod is of a kind that cannot be served at all.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, FindError::OwnStack { .. })
     }
 
     /// Of two failures the one that got further says more.
@@ -106,6 +107,7 @@ impl FindError {
             FindError::HostNetwork { .. } => 2,
             FindError::Unreachable { .. } => 3,
             FindError::AddressMissing { .. } => 4,
+            FindError::OwnStack { .. } => 5,
         }
     }
 }
@@ -163,7 +165,8 @@ impl ProcFinder {
         Ok(found)
     }
 
-    /// As [`PodNetnsFinder::find`], with the result of an earlier [`ProcFinder::scan`].
+    /// The namespace of a pod among the processes of a [`ProcFinder::scan`], verified: it is not the caller's own (the host's)
+    /// and holds the pod's address. Of several the one that holds most of the addresses.
     ///
     /// # Errors
     /// If none of the pod's processes leads to its namespace: what was wrong with the one that got furthest.
@@ -171,7 +174,8 @@ impl ProcFinder {
         let host = Netns::current().map_err(|source| FindError::Unreachable { uid: pod.uid.clone(), source })?.id();
         let mut failure = FindError::NoProcess { uid: pod.uid.clone(), pods: processes.len() };
         let mut seen = BTreeSet::new();
-        for pid in processes.of(&pod.uid) {
+        let mut best: Option<(usize, Netns)> = None;
+        for pid in pod.names().flat_map(|name| processes.of(name)) {
             let netns = match Netns::open(self.process(pid).join("ns/net")) {
                 Ok(netns) => netns,
                 Err(error) if has_ended(&error) => continue,
@@ -184,21 +188,34 @@ impl ProcFinder {
                 continue;
             }
             match verify(&netns, host, pid, pod) {
-                Ok(()) => return Ok(netns),
-                Err(error) => keep_better(&mut failure, error),
+                Ok(held) if best.as_ref().is_none_or(|(most, _)| held > *most) => best = Some((held, netns)),
+                Ok(_) => {}
+                Err(error) => keep_better(&mut failure, self.explained(error)),
             }
         }
-        Err(failure)
+        best.map(|(_, netns)| netns).ok_or(failure)
+    }
+
+    /// A namespace without the pod's address may be one that will never have it.
+    fn explained(&self, error: FindError) -> FindError {
+        match error {
+            FindError::AddressMissing { uid, pid, .. } if let Some(program) = self.gvisor(pid) => {
+                FindError::OwnStack { uid, pid, program }
+            }
+            other => other,
+        }
+    }
+
+    /// `runsc-sandbox` or `runsc-gofer`: so gVisor calls its processes (runsc/sandbox/sandbox.go).
+    fn gvisor(&self, pid: u32) -> Option<String> {
+        let command = fs::read(self.process(pid).join("cmdline")).ok()?;
+        let program = str::from_utf8(command.split(|byte| *byte == 0).next()?).ok()?;
+        let name = program.rsplit('/').next()?;
+        name.starts_with("runsc").then(|| name.to_owned())
     }
 
     fn process(&self, pid: u32) -> PathBuf {
         self.proc_root.join(pid.to_string())
-    }
-}
-
-impl PodNetnsFinder for ProcFinder {
-    fn find(&self, pod: &PodQuery) -> Result<Netns, FindError> {
-        self.find_among(&self.scan()?, pod)
     }
 }
 
@@ -208,13 +225,15 @@ fn keep_better(best: &mut FindError, candidate: FindError) {
     }
 }
 
-fn verify(netns: &Netns, host: NetnsId, pid: u32, pod: &PodQuery) -> Result<(), FindError> {
+/// How many of the pod's addresses the namespace holds, at least one.
+fn verify(netns: &Netns, host: NetnsId, pid: u32, pod: &PodQuery) -> Result<usize, FindError> {
     if netns.id() == host {
         return Err(FindError::HostNetwork { uid: pod.uid.clone(), pid });
     }
     let addresses = addresses_in(netns).map_err(|source| FindError::Unreachable { uid: pod.uid.clone(), source })?;
-    if pod.addresses.iter().any(|a| addresses.contains(&a)) {
-        return Ok(());
+    let held = pod.addresses.iter().filter(|a| addresses.contains(a)).count();
+    if held > 0 {
+        return Ok(held);
     }
     let seen = addresses.into_iter().filter(|a| !a.is_loopback()).collect();
     Err(FindError::AddressMissing { uid: pod.uid.clone(), addresses: pod.addresses, pid, netns: netns.id(), seen })

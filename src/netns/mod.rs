@@ -15,8 +15,12 @@ mod all;
 mod cgroup;
 mod finder;
 mod handle;
+mod query;
+mod search;
 
 pub use all::all_netns;
 pub use cgroup::pod_uids;
-pub use finder::{FindError, PodNetnsFinder, PodProcesses, PodQuery, ProcFinder, addresses_in};
+pub use finder::{FindError, PodProcesses, ProcFinder, addresses_in};
 pub use handle::{Netns, NetnsError, NetnsId};
+pub use query::PodQuery;
+pub use search::PodSearch;

@@ -55,20 +55,35 @@ impl PodDrain {
     }
 }
 
-/// The pod has no device with its address.
+/// Nothing can be set up in the pod's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no device in the pod's network namespace has the pod's address {0}")]
-pub struct NoPodDevice(pub Addresses);
+pub enum UnfitPod {
+    /// The pod has no device with its address.
+    #[error("no device in the pod's network namespace has the pod's address {0}")]
+    NoDevice(Addresses),
+    /// All that arrives is handed to a virtual machine.
+    #[error(
+        "device {0} hands the pod's packets to a virtual machine (Kata Containers); \
+         run the pod with a RuntimeClass of runc or crun"
+    )]
+    VirtualMachine(String),
+}
+
+/// How Kata Containers ends the names of the devices that lead to its virtual machine: `tap0_kata`, `br0_kata`.
+const KATA: &str = "_kata";
 
 /// The desired state of a pod's namespace.
 ///
 /// # Errors
-/// [`NoPodDevice`] if the pod's address is not there: it is not (or no longer) the namespace of that pod.
-pub fn desired_pod(input: &PodInput, observed: &Observed, settings: &Settings) -> Result<Desired, NoPodDevice> {
+/// [`UnfitPod`]: if the pod's address is not there, it is not (or no longer) the namespace of that pod.
+pub fn desired_pod(input: &PodInput, observed: &Observed, settings: &Settings) -> Result<Desired, UnfitPod> {
     if input.vips.is_empty() {
         return Ok(Desired::default());
     }
-    let device = device(input.addresses, observed).ok_or(NoPodDevice(input.addresses))?;
+    if let Some(device) = observed.links.keys().find(|name| name.ends_with(KATA)) {
+        return Err(UnfitPod::VirtualMachine(device.clone()));
+    }
+    let device = device(input.addresses, observed).ok_or(UnfitPod::NoDevice(input.addresses))?;
     let mut build = Build { input, observed, settings, desired: Desired::default() };
     let modes: BTreeSet<Mode> = input.vips.values().copied().collect();
     for (mode, outer) in modes.iter().flat_map(|mode| input.outer.iter().map(move |outer| (*mode, *outer))) {

@@ -7,9 +7,11 @@
 
 pub mod backoff;
 pub mod once;
+mod order;
 mod places;
 pub mod target;
 mod written;
 
 pub use once::{Goal, Memory, Outcome, ReconcileError, clear, reconcile};
+pub use order::{Order, Site};
 pub use places::Places;

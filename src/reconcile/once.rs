@@ -15,7 +15,7 @@ use crate::model::{Cluster, Problem};
 use crate::netns::{Netns, NetnsError};
 use crate::plan::diff::{diff, tables};
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node, withdraw};
-use crate::plan::pod::{NoPodDevice, PodInput, desired_pod};
+use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
 use crate::plan::saved::saved;
 use crate::plan::surroundings::{self, Surroundings};
 use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Step, Sysctl, set_withdrawn};
@@ -64,9 +64,16 @@ pub enum ReconcileError {
     /// Everything is done, as far as can be known.
     #[error(transparent)]
     Misread(#[from] Misread),
-    /// The pod's device is not there.
+    /// Nothing can be set up in the pod.
     #[error(transparent)]
-    NoPodDevice(#[from] NoPodDevice),
+    UnfitPod(#[from] UnfitPod),
+}
+
+impl ReconcileError {
+    /// Whether the pod is of a kind that cannot be served at all.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, ReconcileError::UnfitPod(UnfitPod::VirtualMachine(_)))
+    }
 }
 
 /// Runs one round; with `dry_run` the plan is made and not carried out.
@@ -106,8 +113,16 @@ pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome,
 
 fn round(goal: &Goal, settings: &Settings, memory: &mut Memory, dry_run: bool) -> Result<Outcome, ReconcileError> {
     let observed = kernel::observe(std::iter::empty(), settings.link_prefix.as_str())?;
-    let (desired, problems) = compute(goal, &observed, settings)?;
-    let outcome = carry_out(&desired, observed, memory, settings.link_prefix.as_str(), dry_run)?;
+    let prefix = settings.link_prefix.as_str();
+    let (desired, problems) = match compute(goal, &observed, settings) {
+        Err(refusal) if refusal.is_refusal() => {
+            // What turns out to be a virtual machine's only later has been set up before.
+            carry_out(&Desired::default(), observed, memory, prefix, dry_run)?;
+            return Err(refusal);
+        }
+        computed => computed?,
+    };
+    let outcome = carry_out(&desired, observed, memory, prefix, dry_run)?;
     Ok(Outcome { problems, ..outcome })
 }
 

@@ -11,13 +11,11 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::Places;
 use super::backoff::Backoff;
 use super::once::{Goal, Memory, Outcome, ReconcileError, reconcile};
+use super::order::{Order, Site};
 use crate::kernel::Monitor;
 use crate::model::Problem;
-use crate::netns::{FindError, Netns};
+use crate::netns::{FindError, Netns, NetnsId, PodQuery, PodSearch, addresses_in};
 use crate::plan::Settings;
-
-/// How a target finds its namespace. Called again after a failure: a pod's process may not run yet.
-pub type Locate = Arc<dyn Fn() -> Result<Netns, FindError> + Send + Sync>;
 
 /// Everything a target needs, the same for all of them.
 #[derive(Clone)]
@@ -28,6 +26,8 @@ pub struct Shared {
     pub resync: Duration,
     /// How many namespaces are worked on at once.
     pub permits: Arc<Semaphore>,
+    /// Finds the namespaces of pods.
+    pub search: Arc<PodSearch>,
     /// Where the namespaces that were found are shown.
     pub places: Places,
     /// Where reports go.
@@ -66,6 +66,11 @@ pub enum State {
         /// The last error.
         error: String,
     },
+    /// The pod is of a kind that cannot be served. It is looked at again when the API has news of it, and at every resync.
+    Refused {
+        /// Why.
+        error: String,
+    },
     /// Nothing of ours is left; the target has ended.
     Gone,
 }
@@ -80,20 +85,21 @@ const SETTLE: Duration = Duration::from_millis(30);
 const CONTESTED: Duration = Duration::from_secs(5);
 const CONTESTED_AFTER: u32 = 8;
 
-/// Runs the loop until its goal is [`Goal::Nothing`] and reached, or until shutdown.
-pub async fn run(name: String, locate: Locate, goal: watch::Receiver<Goal>, shared: Shared) {
+/// Runs the loop until its goal is [`Goal::Nothing`] and reached, until nobody gives orders any more, or until shutdown.
+pub async fn run(name: String, orders: watch::Receiver<Order>, shared: Shared) {
     let span = info_span!("target", name = %name);
     let (memory, backoff, started) = (Memory::default(), Backoff::default(), Instant::now());
-    let target = Target { name, locate, goal, shared, memory, backoff, started, rewrites: 0 };
+    let target = Target { name, orders, shared, memory, remembered: None, backoff, started, rewrites: 0 };
     target.run().instrument(span).await;
 }
 
 struct Target {
     name: String,
-    locate: Locate,
-    goal: watch::Receiver<Goal>,
+    orders: watch::Receiver<Order>,
     shared: Shared,
     memory: Memory,
+    /// The namespace that `memory` is of.
+    remembered: Option<NetnsId>,
     backoff: Backoff,
     /// When the present round began.
     started: Instant,
@@ -101,23 +107,33 @@ struct Target {
     rewrites: u32,
 }
 
+/// The namespace that a target works on.
+struct Place {
+    netns: Netns,
+    monitor: Monitor,
+    /// What it was found by; `None` when it must be looked for again.
+    site: Option<Site>,
+}
+
 /// What ends a wait.
 enum Wake {
-    Goal,
+    Order,
     Kernel,
     /// Notifications have stopped: the namespace is looked for again.
     Deaf,
     Time,
+    /// Nobody gives orders any more; what is in the namespace is somebody else's now.
+    Released,
     Shutdown,
 }
 
 impl Target {
     async fn run(mut self) {
-        let mut place: Option<(Netns, Monitor)> = None;
+        let mut place: Option<Place> = None;
         loop {
             self.started = Instant::now();
-            let goal = self.goal.borrow_and_update().clone();
-            let next = match self.round(&mut place, &goal).await {
+            let order = self.orders.borrow_and_update().clone();
+            let next = match self.round(&mut place, &order).await {
                 Ok(Some(wait)) => wait,
                 Ok(None) => return,
                 Err(error) => {
@@ -125,34 +141,40 @@ impl Target {
                     self.failed(&error)
                 }
             };
-            match self.wait(place.as_mut().map(|(_, monitor)| monitor), next).await {
+            match self.wait(place.as_mut().map(|place| &mut place.monitor), next).await {
                 Wake::Shutdown => return,
-                Wake::Goal => self.rewrites = 0,
+                Wake::Released => {
+                    self.gone();
+                    return;
+                }
+                Wake::Order => self.ordered(&order),
                 Wake::Deaf => self.lose(&mut place),
-                Wake::Kernel | Wake::Time => {}
+                Wake::Time => place.iter_mut().for_each(|place| place.site = None),
+                Wake::Kernel => {}
             }
         }
     }
 
-    /// One round. `Ok(None)` ends the target.
-    async fn round(&mut self, place: &mut Option<(Netns, Monitor)>, goal: &Goal) -> Result<Option<Duration>, Failure> {
-        if place.is_none() {
-            let locate = self.locate.clone();
-            match tokio::task::spawn_blocking(move || locate()).await? {
-                Ok(netns) => {
-                    // Listening starts before looking, so that nothing is missed in between.
-                    let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str())?;
-                    self.shared.places.found(&self.name, &netns);
-                    *place = Some((netns, monitor));
-                }
-                Err(error) if *goal == Goal::Nothing => {
-                    debug!(%error, "namespace is gone, nothing to clean up");
-                    return Ok(self.gone());
-                }
-                Err(error) => return Err(error.into()),
-            }
+    /// There are new orders: what failed at another site says nothing of this one.
+    fn ordered(&mut self, before: &Order) {
+        self.rewrites = 0;
+        if self.orders.borrow().site != before.site {
+            self.backoff.succeeded();
         }
-        let Some((netns, _)) = place.as_ref() else { return Ok(Some(self.shared.resync)) };
+    }
+
+    /// One round. `Ok(None)` ends the target.
+    async fn round(&mut self, place: &mut Option<Place>, order: &Order) -> Result<Option<Duration>, Failure> {
+        let goal = &order.goal;
+        match self.locate(place, &order.site).await {
+            Ok(()) => {}
+            Err(Failure::Find(error)) if *goal == Goal::Nothing => {
+                debug!(%error, "namespace is gone, nothing to clean up");
+                return Ok(self.gone());
+            }
+            Err(error) => return Err(error),
+        }
+        let Some(Place { netns, .. }) = place.as_ref() else { return Ok(Some(self.shared.resync)) };
         let outcome = self.blocking_round(netns, goal).await?;
         self.backoff.succeeded();
         let writes = outcome.plan.steps.len();
@@ -167,6 +189,38 @@ impl Target {
             tokio::time::sleep(CONTESTED).await;
         }
         Ok(Some(self.shared.resync))
+    }
+
+    /// Makes `place` the namespace at this site. One that is held stays, with its monitor, if it is the same.
+    async fn locate(&mut self, place: &mut Option<Place>, site: &Site) -> Result<(), Failure> {
+        if place.as_ref().is_some_and(|held| held.site.as_ref() == Some(site)) {
+            return Ok(());
+        }
+        let netns = match site {
+            Site::Node(netns) => netns.clone(),
+            Site::Pod(query) => self.find(query, place.as_ref().map(|held| &held.netns)).await?,
+        };
+        if let Some(held) = place.as_mut().filter(|held| held.netns == netns) {
+            held.site = Some(site.clone());
+            return Ok(());
+        }
+        // Listening starts before looking, so that nothing is missed in between.
+        let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str())?;
+        self.shared.places.found(&self.name, &netns);
+        if self.remembered.replace(netns.id()) != Some(netns.id()) {
+            self.memory = Memory::default();
+        }
+        *place = Some(Place { netns, monitor, site: Some(site.clone()) });
+        Ok(())
+    }
+
+    /// The namespace of a pod. While no process of it runs (its runtime keeps none besides the containers), the one that is
+    /// held is its own for as long as it has the pod's address.
+    async fn find(&self, query: &PodQuery, held: Option<&Netns>) -> Result<Netns, Failure> {
+        match (self.shared.search.find(query.clone()).await?, held) {
+            (Err(FindError::NoProcess { .. }), Some(held)) if holds_address(held, query).await? => Ok(held.clone()),
+            (found, _) => Ok(found?),
+        }
     }
 
     async fn blocking_round(&mut self, netns: &Netns, goal: &Goal) -> Result<Outcome, Failure> {
@@ -192,11 +246,11 @@ impl Target {
         };
         let wake = tokio::select! {
             () = self.shared.shutdown.cancelled() => Wake::Shutdown,
-            changed = self.goal.changed() => if changed.is_ok() { Wake::Goal } else { Wake::Shutdown },
+            changed = self.orders.changed() => if changed.is_ok() { Wake::Order } else { Wake::Released },
             heard = kernel => if heard { Wake::Kernel } else { Wake::Deaf },
             () = sleep_until(deadline) => Wake::Time,
         };
-        if matches!(wake, Wake::Goal | Wake::Kernel) {
+        if matches!(wake, Wake::Order | Wake::Kernel) {
             tokio::time::sleep(SETTLE).await;
         }
         wake
@@ -213,6 +267,11 @@ impl Target {
     }
 
     fn failed(&mut self, error: &Failure) -> Duration {
+        if error.is_refusal() {
+            warn!(%error, "cannot be served, waiting for news of it");
+            self.report(State::Refused { error: error.to_string() });
+            return self.shared.resync;
+        }
         let wait = self.backoff.failed();
         let failures = self.backoff.failures();
         if failures == 1 {
@@ -224,7 +283,7 @@ impl Target {
         wait
     }
 
-    fn lose(&self, place: &mut Option<(Netns, Monitor)>) {
+    fn lose(&self, place: &mut Option<Place>) {
         self.shared.places.lost(&self.name);
         *place = None;
     }
@@ -239,6 +298,12 @@ impl Target {
         // The receiver is gone only while the agent shuts down.
         let _ = self.shared.reports.send(Report { target: self.name.clone(), took: self.started.elapsed(), state });
     }
+}
+
+async fn holds_address(netns: &Netns, query: &PodQuery) -> Result<bool, Failure> {
+    let (netns, addresses) = (netns.clone(), query.addresses);
+    let held = tokio::task::spawn_blocking(move || addresses_in(&netns)).await??;
+    Ok(addresses.iter().any(|address| held.contains(&address)))
 }
 
 /// Everything that can go wrong in a round.
@@ -256,4 +321,14 @@ enum Failure {
     Join(#[from] tokio::task::JoinError),
     #[error("shutting down")]
     Closed(#[from] tokio::sync::AcquireError),
+}
+
+impl Failure {
+    fn is_refusal(&self) -> bool {
+        match self {
+            Failure::Find(error) => error.is_refusal(),
+            Failure::Reconcile(error) => error.is_refusal(),
+            _ => false,
+        }
+    }
 }

@@ -76,7 +76,7 @@ impl World {
             };
             let netns = Netns::open(node.netns().path())?;
             look(node.name().to_owned(), &netns, &Goal::Node(Arc::new(resolved.cluster.clone())));
-            let mut goals = pod_goals(&resolved.cluster, &settings, &underlay(&netns, &resolved.cluster));
+            let mut goals = pod_goals(&resolved, &settings, &underlay(&netns, &resolved.cluster));
             for pod in self.lab.pods().filter(|p| p.spec().node == node.name()) {
                 let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |g| Goal::Pod(g.input));
                 look(format!("pod {}", pod.name()), &Netns::open(pod.netns().path())?, &goal);

@@ -6,7 +6,7 @@ use super::fake::FakeKernel;
 use super::support::{both, ip, settings};
 use crate::model::{Bucket, Family, MarkField, Mode};
 use crate::plan::diff::diff;
-use crate::plan::pod::{PodDrain, PodInput, desired_pod};
+use crate::plan::pod::{PodDrain, PodInput, UnfitPod, desired_pod};
 use crate::plan::{NFT_TABLE, Settings, Step};
 
 /// Passes on to this many others.
@@ -47,4 +47,20 @@ fn while_the_mark_field_changes_a_pod_goes_on_passing_on() {
     assert_eq!(at(&hashes), at(&of_map("add")), "{scripts:#?}");
     let all = scripts.concat();
     assert!(all.find(&of_map("delete")) > all.find(&hashes), "{all}");
+}
+
+#[test]
+fn a_pod_whose_packets_a_virtual_machine_gets_is_refused() {
+    let mut kernel = FakeKernel::new("eth0", "10.244.1.2");
+    let eth0 = kernel.observed.links["eth0"].clone();
+    kernel.observed.links.insert("tap0_kata".to_owned(), eth0);
+    let refused = desired_pod(&passing_on(0), &kernel.observed, &settings("n1")).unwrap_err();
+    assert_eq!(refused, UnfitPod::VirtualMachine("tap0_kata".to_owned()));
+}
+
+#[test]
+fn a_namespace_without_the_pods_address_is_not_the_pods() {
+    let kernel = FakeKernel::new("eth0", "10.244.1.3");
+    let unfit = desired_pod(&passing_on(0), &kernel.observed, &settings("n1")).unwrap_err();
+    assert!(matches!(unfit, UnfitPod::NoDevice(_)), "{unfit}");
 }
