@@ -10,6 +10,7 @@ mod converge;
 pub mod drain;
 pub mod dual;
 pub mod echo;
+mod kubelet;
 mod objects;
 mod witness;
 

@@ -32,6 +32,7 @@ mod mpls;
 mod mtu;
 mod nft_versions;
 mod packets;
+mod pods;
 mod protocols;
 mod restart;
 mod semantics;
