@@ -2,6 +2,7 @@
 
 pub mod apiserver;
 pub mod bench;
+pub mod containerd;
 pub mod demo;
 pub mod lab;
 pub mod netns;

@@ -5,11 +5,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::{AccessFlags, access};
 
 use super::spec::Qos;
+
+/// How long killed processes may take to leave their group.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which hierarchy the process is put into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,6 +108,31 @@ pub(super) fn mounts(hierarchy: Hierarchy) -> Result<Vec<PathBuf>> {
         bail!("no writable cgroup mount for {hierarchy:?}: the pods' processes cannot be placed");
     }
     Ok(found)
+}
+
+/// Removes a group with all below it from every hierarchy, once those that lived there have gone.
+pub(crate) fn remove_everywhere(name: &str) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let any = |kind: &str, _: &str| matches!(kind, "cgroup" | "cgroup2");
+    let deadline = Instant::now() + PATIENCE;
+    for group in table.lines().filter_map(|line| mount_point(line, any)).map(|mount| mount.join(name)) {
+        while let Err(error) = remove_tree(&group) {
+            if Instant::now() > deadline {
+                bail!("remove {}: {error}", group.display());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(group: &Path) -> std::io::Result<()> {
+    if !group.exists() {
+        return Ok(());
+    }
+    let entries: Vec<PathBuf> = fs::read_dir(group)?.flatten().map(|entry| entry.path()).collect();
+    entries.iter().filter(|path| path.is_dir()).try_for_each(|path| remove_tree(path))?;
+    fs::remove_dir(group)
 }
 
 /// Hierarchies that accept a process without further set-up (`cpuset` wants its CPUs first).

@@ -41,7 +41,7 @@ mod topology;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
@@ -157,6 +157,11 @@ impl Lab {
     /// What the names of the lab's namespaces start with.
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// The `kst-lab` binary that serves in the pods.
+    pub fn pod_program(&self) -> &Path {
+        &self.pod_program
     }
 
     /// What the lab was built from.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 
 use super::claim::{self, Claim};
-use super::{process, register};
+use super::{cgroup, process, register};
 use crate::netns::{self, Netns, NetnsId};
 
 /// Removes everything that carries the claim's prefix and releases the claim. Goes on after an error, so that one stuck
@@ -17,7 +17,9 @@ use crate::netns::{self, Netns, NetnsId};
 pub(super) fn remove(claim: &Claim) -> Result<()> {
     let names = names(claim.prefix())?;
     let ids: BTreeSet<NetnsId> = names.iter().filter_map(|name| Netns::open(name).ok()).map(|n| n.id()).collect();
-    let mut result = process::kill_inhabitants(&ids).and(register::sweep());
+    // Below the group with the lab's name a container runtime has made others.
+    let groups = || register::sweep().and(cgroup::remove_everywhere(claim.prefix()));
+    let mut result = process::kill_inhabitants(&ids).and_then(|()| groups());
     for name in &names {
         result = result.and(Netns::delete(name).map_err(Into::into));
     }

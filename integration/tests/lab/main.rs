@@ -10,6 +10,7 @@ mod bad_input;
 mod bird;
 mod changes;
 mod common;
+mod containerd;
 mod controller;
 mod crash;
 mod drain;
