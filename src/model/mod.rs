@@ -13,6 +13,7 @@ pub mod mark;
 pub mod mode;
 pub mod names;
 pub mod protocol;
+pub mod second_chance;
 pub mod shared;
 pub mod staged;
 
