@@ -1,5 +1,6 @@
 //! The `tunnel-router` program: reads the command line, sets up logging, runs one command.
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use nix::unistd::gethostname;
@@ -11,6 +12,7 @@ use tunnel_router::cli::{
 };
 use tunnel_router::controller;
 use tunnel_router::inspect;
+use tunnel_router::kernel::bpf::OBJECT;
 use tunnel_router::model::config::{CleanupConfig, Config, ControllerConfig, LogConfig, LogFormat};
 
 fn main() -> ExitCode {
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
             init_logging(&config.log);
             drain_node::drain_node(&config)
         }),
+        Command::BpfObject => bpf_object(),
         Command::Version => {
             println!("tunnel-router {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -92,6 +95,12 @@ fn clean_up(config: &CleanupConfig) -> anyhow::Result<()> {
     let errors = cleanup::cleanup(config).errors;
     anyhow::ensure!(errors.is_empty(), "clean-up is incomplete: {}", errors.join("; "));
     Ok(())
+}
+
+fn bpf_object() -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    anyhow::ensure!(!stdout.is_terminal(), "this is not text: use tunnel-router bpf-object > second_chance.o");
+    Ok(stdout.write_all(OBJECT)?)
 }
 
 fn init_logging(log: &LogConfig) {

@@ -1,4 +1,4 @@
-//! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|version`.
+//! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|bpf-object|version`.
 //!
 //! `args` declares the flags and explains them, `validate` turns them into a [`Config`](crate::model::Config). Values stay text until then, so
 //! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
@@ -59,6 +59,11 @@ pub enum Command {
     /// Routers send their packets to other nodes; what still comes is forwarded, and no connection is lost. It holds until
     /// `drain-node --undo`, also over restarts of the agent, but not of the node. With --announce-table only.
     DrainNode(DrainNodeArgs),
+    /// Write the BPF program for second chances to standard output, as an object for `tc`
+    ///
+    /// The commands that --dry-run prints take it as a file: tunnel-router bpf-object > second_chance.o. It is one of the
+    /// few things in this program that are not text, so it is not written to a terminal.
+    BpfObject,
     /// Print the version
     Version,
 }

@@ -13,6 +13,7 @@
 
 mod address;
 mod apply;
+pub mod bpf;
 mod error;
 mod features;
 mod label;

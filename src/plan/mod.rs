@@ -9,6 +9,7 @@
 pub mod conflict;
 pub mod desired;
 pub mod diff;
+pub mod filter;
 pub mod icmp;
 pub mod net;
 pub mod nft;

@@ -1,0 +1,157 @@
+//! The filter that holds the program on a device: `cls_bpf` on ingress of `clsact`.
+//!
+//! Everything here concerns the network namespace of the calling thread.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use nix::errno::Errno;
+
+use super::error::BpfError;
+use super::load::SecondChance;
+use crate::kernel::error::KernelError;
+use crate::kernel::netlink::{Netlink, failed};
+use crate::kernel::wire::{Request, attribute, text, u32_at};
+use crate::model::second_chance::Version;
+use crate::plan::filter::{HANDLE, ObservedFilter, PREFERENCE};
+
+// include/uapi/linux/rtnetlink.h
+const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
+const RTM_NEWTFILTER: u16 = 44;
+const RTM_GETTFILTER: u16 = 46;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+// include/uapi/linux/pkt_cls.h
+const TCA_BPF_FD: u16 = 6;
+const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_ID: u16 = 11;
+const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+// include/uapi/linux/pkt_sched.h
+const CLSACT_HANDLE: u32 = 0xffff_0000;
+const TC_H_CLSACT: u32 = 0xffff_fff1;
+const TC_H_INGRESS: u32 = 0xffff_fff2;
+const ETH_P_ALL: u16 = 3;
+/// `struct tcmsg`
+const TCMSG: usize = 20;
+
+/// Attaches the program to ingress of a device; a program that is attached already is replaced atomically.
+///
+/// # Errors
+/// [`BpfError::Filter`], in particular where there is no such device or a filter of another kind has our preference.
+pub fn attach(dev: &str, second_chance: &SecondChance) -> Result<(), BpfError> {
+    let mut netlink = Netlink::route().map_err(BpfError::filter(dev))?;
+    let index = index_of(dev)?;
+    let requests = [add_clsact(index), replace(index, second_chance.program(), second_chance.version())];
+    let answers = netlink.batch(&requests).map_err(BpfError::filter(dev))?;
+    for answer in answers {
+        match answer {
+            Err(error) if !error.is_exists() => return Err(BpfError::Filter { dev: dev.to_owned(), source: error }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The filter of a device, with our preference and handle; `None` if there is none.
+///
+/// # Errors
+/// [`BpfError::Filter`], in particular where there is no such device.
+pub fn observe_filter(dev: &str) -> Result<Option<ObservedFilter>, BpfError> {
+    let mut netlink = Netlink::route().map_err(BpfError::filter(dev))?;
+    let request = Request { kind: RTM_GETTFILTER, flags: 0, payload: tcmsg(index_of(dev)?, 0, TC_H_INGRESS, 0) };
+    netlink
+        .dump("filters", &request, |found: &mut Option<ObservedFilter>, kind, payload| {
+            if kind == RTM_NEWTFILTER {
+                *found = found.take().or_else(|| decode(payload));
+            }
+        })
+        .map_err(BpfError::filter(dev))
+}
+
+/// Takes the filter and its `clsact` from a device of ours. What is gone already is not an error.
+///
+/// # Errors
+/// [`BpfError::Filter`]
+pub fn detach(dev: &str) -> Result<(), BpfError> {
+    let index = match index_of(dev) {
+        Err(BpfError::Filter { source, .. }) if source.is_not_found() => return Ok(()),
+        other => other?,
+    };
+    let mut netlink = Netlink::route().map_err(BpfError::filter(dev))?;
+    match netlink.request(&del_clsact(index)) {
+        // The kernel says EINVAL to the removal of a clsact that is not there (net/sched/sch_api.c, tc_get_qdisc).
+        Err(error) if !error.is_not_found() && error.errno() != Some(Errno::EINVAL) => {
+            Err(BpfError::Filter { dev: dev.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn index_of(dev: &str) -> Result<u32, BpfError> {
+    nix::net::if_::if_nametoindex(dev).map_err(|errno| {
+        let source = match errno {
+            Errno::ENODEV => KernelError::NoDevice(dev.to_owned()),
+            other => failed("look a device up")(other.into()),
+        };
+        BpfError::Filter { dev: dev.to_owned(), source }
+    })
+}
+
+/// `tc qdisc add dev #INDEX clsact`
+fn add_clsact(index: u32) -> Request {
+    let mut payload = tcmsg(index, CLSACT_HANDLE, TC_H_CLSACT, 0);
+    append(&mut payload, TCA_KIND, b"clsact\0");
+    Request { kind: RTM_NEWQDISC, flags: NLM_F_CREATE | NLM_F_EXCL, payload }
+}
+
+/// `tc qdisc del dev #INDEX clsact`
+fn del_clsact(index: u32) -> Request {
+    Request { kind: RTM_DELQDISC, flags: 0, payload: tcmsg(index, CLSACT_HANDLE, TC_H_CLSACT, 0) }
+}
+
+/// `tc filter replace dev #INDEX ingress pref 1 handle 1 bpf direct-action …`
+fn replace(index: u32, program: BorrowedFd<'_>, version: Version) -> Request {
+    let mut options = Vec::new();
+    append(&mut options, TCA_BPF_FD, &program.as_fd().as_raw_fd().to_ne_bytes());
+    append(&mut options, TCA_BPF_NAME, format!("{version}\0").as_bytes());
+    append(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
+    let mut payload = tcmsg(index, HANDLE, TC_H_INGRESS, info());
+    append(&mut payload, TCA_KIND, b"bpf\0");
+    append(&mut payload, TCA_OPTIONS, &options);
+    Request { kind: RTM_NEWTFILTER, flags: NLM_F_CREATE, payload }
+}
+
+/// Preference and protocol of our filter.
+fn info() -> u32 {
+    u32::from(PREFERENCE) << 16 | u32::from(ETH_P_ALL.to_be())
+}
+
+fn tcmsg(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
+    let mut message = vec![0; 4];
+    for field in [index, handle, parent, info] {
+        message.extend(field.to_ne_bytes());
+    }
+    message
+}
+
+fn append(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+fn decode(payload: &[u8]) -> Option<ObservedFilter> {
+    let is_ours = u32_at(payload, 8) == Some(HANDLE) && u32_at(payload, 16) == Some(info());
+    let options = attribute(payload, TCMSG, TCA_OPTIONS).filter(|_| is_ours)?;
+    // Without direct action the program's answer would be a class.
+    let direct = attribute(options, 0, TCA_BPF_FLAGS).and_then(|v| u32_at(v, 0))? & TCA_BPF_FLAG_ACT_DIRECT != 0;
+    let name = attribute(options, 0, TCA_BPF_NAME).map(text).unwrap_or_default();
+    Some(ObservedFilter {
+        program: attribute(options, 0, TCA_BPF_ID).and_then(|v| u32_at(v, 0))?,
+        version: Version::of_filter(&name).filter(|_| direct),
+    })
+}
