@@ -1,5 +1,5 @@
 //! What the product asks of a real kernel: steps are applied and read back in throw-away network namespaces, with `ip` and `nft` as
-//! witnesses. Runs as root. A test that needs GRE or MPLS says so in its path (`gre_mpls::`).
+//! witnesses. Runs as root. A test that needs GRE or MPLS says so in its path (`gre_mpls::`, `second_chance::gre`).
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like the tests")]
 
 mod apply;
@@ -14,4 +14,5 @@ mod netns_handle;
 mod nft_versions;
 mod route_to;
 mod rule_tree;
+mod second_chance;
 mod support;
