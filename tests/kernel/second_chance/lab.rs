@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -285,6 +285,27 @@ pub fn ask(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Sends much data, and returns what the pod says about it.
+pub fn pour(mut stream: TcpStream) -> String {
+    stream.write_all(b"b").unwrap();
+    stream.write_all(&bulk()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+pub const BULK: usize = 4 << 20;
+
+/// Data in which every byte that is lost or moved shows.
+pub fn bulk() -> Vec<u8> {
+    (0..BULK).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
+}
+
+pub fn checksum(data: &[u8]) -> u64 {
+    data.iter().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+}
+
 /// A tunnel id in words, read bit by bit.
 fn text(id: u32) -> String {
     let names = [id & 0x7ff, id >> 11 & 0x7ff].into_iter().filter(|name| *name != 0).map(|name| name.to_string());
@@ -364,7 +385,8 @@ fn set_up_pod(netns: &Netns, pod: &str, tunnel: Tunnel) {
     );
 }
 
-/// Servers that answer with the pod's name: TCP on all addresses, to every byte, until a byte `x`; UDP on each VIP.
+/// Servers that answer with the pod's name: TCP on all addresses, to every byte, until a byte `x`, or to all that comes after
+/// a byte `b`; UDP on each VIP.
 fn serve(netns: &Netns, pod: &'static str) {
     let listener = netns.run(|| TcpListener::bind(("::", PORT)).unwrap()).unwrap();
     thread::spawn(move || {
@@ -384,8 +406,20 @@ fn serve(netns: &Netns, pod: &'static str) {
 }
 
 fn answer(mut stream: TcpStream, pod: &str) {
-    let mut byte = [0; 1];
-    while stream.read_exact(&mut byte).is_ok() && byte != *b"x" && stream.write_all(pod.as_bytes()).is_ok() {}
+    let (mut byte, mut data) = ([0; 1], Vec::new());
+    while stream.read_exact(&mut byte).is_ok() {
+        let answered = match &byte {
+            b"x" => return,
+            b"b" => {
+                let length = stream.read_to_end(&mut data).unwrap_or(0);
+                stream.write_all(format!("{pod} {length} {}", checksum(&data)).as_bytes())
+            }
+            _ => stream.write_all(pod.as_bytes()),
+        };
+        if answered.is_err() {
+            return;
+        }
+    }
 }
 
 fn packet_socket() -> OwnedFd {

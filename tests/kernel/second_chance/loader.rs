@@ -78,19 +78,36 @@ fn a_restarted_agent_finds_the_program_and_its_tables() {
     assert_eq!(found.tables().keys().copied().collect::<Vec<_>>(), [vip(Family::V4)]);
 }
 
-#[test]
-fn a_program_stays_when_its_process_exits() {
-    let pod = device();
+/// Another process attaches a program in the namespace and exits, after it has run a shell command.
+fn attach_in_another_process(pod: &Netns, first: &str) {
     let binary = std::env::current_exe().unwrap();
     let test = "second_chance::loader::the_other_process_of_a_program_that_stays";
-    let output = pod.run(|| Command::new(binary).args(["--exact", test, "--ignored"]).output().unwrap()).unwrap();
+    let command = format!("{first} && exec {} --exact {test} --ignored", binary.display());
+    let output = pod.run(|| Command::new("unshare").args(["--mount", "sh", "-c", &command]).output().unwrap()).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn a_kernel_without_type_information_gets_the_plain_program() {
+    let pod = device();
+    attach_in_another_process(&pod, "{ [ ! -d /sys/kernel/btf ] || mount -t tmpfs none /sys/kernel/btf; }");
+    let shown = tc(&pod);
+    assert!(shown.contains("name second_chance_0 "), "{shown}");
     let found = SecondChance::open(&observe_in(&pod).unwrap()).unwrap().unwrap();
     assert_eq!(found.tables(), &tables());
 }
 
 #[test]
-#[ignore = "runs in a process of its own, in the namespace of a_program_stays_when_its_process_exits"]
+fn a_program_stays_when_its_process_exits() {
+    let pod = device();
+    attach_in_another_process(&pod, "true");
+    assert!(tc(&pod).contains("name second_chance "));
+    let found = SecondChance::open(&observe_in(&pod).unwrap()).unwrap().unwrap();
+    assert_eq!(found.tables(), &tables());
+}
+
+#[test]
+#[ignore = "runs in a process of its own, in the namespace of the test that starts it"]
 fn the_other_process_of_a_program_that_stays() {
     let mut program = load();
     program.write(&tables()).unwrap();

@@ -30,6 +30,7 @@ rows! {
     a_packet_without_former_owners_is_taken
     a_syn_is_taken
     open_connections_stay_and_new_ones_go_to_the_owner
+    bulk_data_is_passed_on_unharmed
     a_handshake_goes_on_where_it_began
     a_half_open_connection_takes_only_its_own_packets
     a_connection_in_time_wait_takes_its_packets

@@ -6,7 +6,9 @@ use std::net::UdpSocket;
 use tunnel_router::model::second_chance::{Count, VipNames};
 use tunnel_router::model::{Addresses, Family};
 
-use super::lab::{C, DATAGRAMS, Lab, P, Q, all_names, ask, ghost, list, name, pod_address, vip};
+use super::lab::{
+    BULK, C, DATAGRAMS, Lab, P, Q, all_names, ask, bulk, checksum, ghost, list, name, pod_address, pour, vip,
+};
 use super::packet::{ACK, ESP, FIN_ACK, Flow, PORT, PSH, RST};
 use crate::support::sh;
 
@@ -53,6 +55,17 @@ pub fn open_connections_stay_and_new_ones_go_to_the_owner(lab: &mut Lab) {
     assert_eq!(old.each_mut().map(ask), ["p", "p"]);
     assert_eq!(new.each_mut().map(ask), ["c", "c"]);
     assert!(lab.counts().of(Count::Connection) > 0);
+}
+
+pub fn bulk_data_is_passed_on_unharmed(lab: &mut Lab) {
+    each_family(lab, |lab, family| {
+        lab.steer("p", 0);
+        let mut stream = lab.connect(family);
+        assert_eq!(ask(&mut stream), "p");
+        // In segments of up to 64 KiB, which the tunnel splits.
+        lab.steer("c", list(P, 0));
+        assert_eq!(pour(stream), format!("p {BULK} {}", checksum(&bulk())));
+    });
 }
 
 pub fn a_handshake_goes_on_where_it_began(lab: &mut Lab) {
