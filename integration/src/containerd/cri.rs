@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use prost::Message;
 
 use super::grpc::Channel;
 use super::image::{ECHO, PROGRAM};
-use super::wire::{Message, text_at};
-
-/// `NamespaceMode.CONTAINER`: every container has processes of its own, as for any pod that does not say otherwise.
-const CONTAINER: u64 = 1;
-/// Seconds until a container that is told to stop is killed.
-const GRACE: u64 = 0;
+use super::messages::{
+    ById, Capability, ContainerConfig, ContainerMetadata, CreateContainerRequest, Created, Empty, ImageSpec,
+    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
+    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusResponse, RunPodSandboxRequest,
+};
 
 /// A pod as a kubelet describes it to its runtime.
 #[derive(Debug, Clone)]
@@ -28,20 +28,19 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    fn config(&self) -> Message {
-        let metadata = Message::default().text(1, &self.name).text(2, &self.uid).text(3, "default");
-        let metadata = metadata.number(4, self.attempt.into());
-        let parent = self.class.join(format!("pod{}", self.uid)).display().to_string();
-        let security = Message::default().message(1, namespaces());
-        let linux = Message::default().text(1, &parent).message(2, security);
-        // PodSandboxConfig: metadata, hostname, linux
-        Message::default().message(1, metadata).text(2, &self.name).message(8, linux)
+    fn config(&self) -> PodSandboxConfig {
+        let (name, uid, namespace) = (self.name.clone(), self.uid.clone(), "default".to_owned());
+        let namespace_options = Some(NamespaceOption::own_processes());
+        let linux = LinuxPodSandboxConfig {
+            cgroup_parent: self.class.join(format!("pod{uid}")).display().to_string(),
+            security_context: Some(LinuxSandboxSecurityContext { namespace_options }),
+        };
+        PodSandboxConfig {
+            hostname: name.clone(),
+            metadata: Some(PodSandboxMetadata { name, uid, namespace, attempt: self.attempt }),
+            linux: Some(linux),
+        }
     }
-}
-
-/// `NamespaceOption`
-fn namespaces() -> Message {
-    Message::default().number(2, CONTAINER)
 }
 
 /// The runtime service of one containerd.
@@ -51,67 +50,84 @@ pub(super) struct Cri(Channel);
 impl Cri {
     pub async fn connect(socket: &Path) -> Result<Cri> {
         let cri = Cri(Channel::connect(socket).await?);
-        cri.call("Version", Message::default()).await?;
+        let _: Empty = cri.call("Version", Empty {}).await?;
         Ok(cri)
     }
 
     /// Returns the id of the sandbox.
     pub async fn run_sandbox(&self, sandbox: &Sandbox) -> Result<String> {
-        let answer = self.call("RunPodSandbox", Message::default().message(1, sandbox.config())).await?;
-        text_at(&answer, &[1]).context("a sandbox has an id")
+        let config = Some(sandbox.config());
+        let created: Created = self.call("RunPodSandbox", RunPodSandboxRequest { config }).await?;
+        Ok(created.id)
     }
 
     /// The address of a sandbox.
     pub async fn address(&self, sandbox: &str) -> Result<IpAddr> {
-        let answer = self.call("PodSandboxStatus", Message::default().text(1, sandbox)).await?;
-        // status, network, ip
-        let text = text_at(&answer, &[1, 5, 1]).context("a sandbox has an address")?;
-        text.parse().with_context(|| format!("address {text:?}"))
+        let answer: PodSandboxStatusResponse = self.call("PodSandboxStatus", by_id(sandbox)).await?;
+        let network = answer.status.and_then(|status| status.network).context("a sandbox has a network")?;
+        network.ip.parse().with_context(|| format!("address {:?}", network.ip))
     }
 
     /// Starts the echo server in a sandbox and returns the container's id.
     pub async fn run_echo(&self, id: &str, sandbox: &Sandbox, program: &Path, attempt: u32) -> Result<String> {
-        let request = Message::default().text(1, id).message(2, echo(&sandbox.name, program, attempt)?);
-        let answer = self.call("CreateContainer", request.message(3, sandbox.config())).await?;
-        let container = text_at(&answer, &[1]).context("a container has an id")?;
-        self.call("StartContainer", Message::default().text(1, &container)).await?;
-        Ok(container)
+        let request = CreateContainerRequest {
+            pod_sandbox_id: id.to_owned(),
+            config: Some(echo(&sandbox.name, program, attempt)?),
+            sandbox_config: Some(sandbox.config()),
+        };
+        let container: Created = self.call("CreateContainer", request).await?;
+        self.tell("StartContainer", &container.id).await?;
+        Ok(container.id)
     }
 
+    /// Kills it at once.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
-        self.call("StopContainer", Message::default().text(1, id).number(2, GRACE)).await?;
-        self.call("RemoveContainer", Message::default().text(1, id)).await.map(drop)
+        self.tell("StopContainer", id).await?;
+        self.tell("RemoveContainer", id).await
     }
 
     /// Ends everything in it, and takes its address away.
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
-        self.call("StopPodSandbox", Message::default().text(1, id)).await.map(drop)
+        self.tell("StopPodSandbox", id).await
     }
 
     pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
-        self.call("RemovePodSandbox", Message::default().text(1, id)).await.map(drop)
+        self.tell("RemovePodSandbox", id).await
     }
 
-    async fn call(&self, method: &str, message: Message) -> Result<Vec<u8>> {
-        self.0.call(&format!("/runtime.v1.RuntimeService/{method}"), &message.encoded()).await
+    async fn tell(&self, method: &str, id: &str) -> Result<()> {
+        let _: Empty = self.call(method, by_id(id)).await?;
+        Ok(())
+    }
+
+    async fn call<A: Message + Default>(&self, method: &str, request: impl Message) -> Result<A> {
+        let answer = self.0.call(&format!("/runtime.v1.RuntimeService/{method}"), &request.encode_to_vec()).await?;
+        A::decode(answer.as_slice()).with_context(|| format!("the answer to {method}"))
     }
 }
 
-/// `ContainerConfig` of the lab's echo server, which comes from the host with its libraries.
-fn echo(name: &str, program: &Path, attempt: u32) -> Result<Message> {
-    let metadata = Message::default().text(1, "echo").number(2, attempt.into());
-    let mut config = Message::default().message(1, metadata).message(2, Message::default().text(1, ECHO));
-    config = config.text(3, PROGRAM);
-    for word in ["pod", "--name", name, "--detached"] {
-        config = config.text(4, word);
-    }
-    for (inside, outside) in [(PROGRAM, program), ("/lib", Path::new("/lib")), ("/lib64", Path::new("/lib64"))] {
-        let outside = outside.canonicalize().with_context(|| outside.display().to_string())?;
-        let mount = Message::default().text(1, inside).text(2, &outside.display().to_string()).number(3, 1);
-        config = config.message(7, mount);
-    }
-    // The echo server asks for large buffers.
-    let capabilities = Message::default().text(1, "NET_ADMIN");
-    let security = Message::default().message(1, capabilities).message(3, namespaces());
-    Ok(config.message(15, Message::default().message(2, security)))
+fn by_id(id: &str) -> ById {
+    ById { id: id.to_owned() }
+}
+
+/// The lab's echo server, which comes from the host with its libraries.
+fn echo(name: &str, program: &Path, attempt: u32) -> Result<ContainerConfig> {
+    let mount = |(container_path, outside): (&str, &Path)| {
+        let host_path = outside.canonicalize().with_context(|| outside.display().to_string())?.display().to_string();
+        anyhow::Ok(Mount { container_path: container_path.to_owned(), host_path, readonly: true })
+    };
+    let mounts = [(PROGRAM, program), ("/lib", Path::new("/lib")), ("/lib64", Path::new("/lib64"))];
+    let security_context = LinuxContainerSecurityContext {
+        // The echo server asks for large buffers.
+        capabilities: Some(Capability { add_capabilities: vec!["NET_ADMIN".to_owned()] }),
+        namespace_options: Some(NamespaceOption::own_processes()),
+    };
+    Ok(ContainerConfig {
+        metadata: Some(ContainerMetadata { name: "echo".to_owned(), attempt }),
+        image: Some(ImageSpec { image: ECHO.to_owned() }),
+        command: vec![PROGRAM.to_owned()],
+        args: ["pod", "--name", name, "--detached"].map(str::to_owned).to_vec(),
+        mounts: mounts.into_iter().map(mount).collect::<Result<_>>()?,
+        linux: Some(LinuxContainerConfig { security_context: Some(security_context) }),
+    })
 }

@@ -12,7 +12,7 @@ mod cri;
 mod grpc;
 mod image;
 mod jail;
-mod wire;
+mod messages;
 
 use std::fs;
 use std::net::IpAddr;
