@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Its root, state, socket, configuration, network and image are its own, in a temporary directory; another containerd on the
-//! same machine is not touched. [`jail`] says how nothing survives it.
+//! same machine is not touched. `jail` says how nothing survives it.
 
 mod cri;
 mod grpc;
