@@ -117,8 +117,11 @@ pub(super) fn assign_by<const N: usize>(
 }
 
 /// The candidate that wants a bucket most, whatever becomes of the other buckets; `None` without candidates.
-pub(super) fn favourite(bucket: Bucket, candidates: &BTreeSet<EndpointId>) -> Option<&EndpointId> {
-    candidates.iter().max_by_key(|endpoint| (weight(endpoint, bucket), *endpoint))
+pub(super) fn favourite<'a>(
+    bucket: Bucket,
+    candidates: impl IntoIterator<Item = &'a EndpointId>,
+) -> Option<&'a EndpointId> {
+    candidates.into_iter().max_by_key(|endpoint| (weight(endpoint, bucket), *endpoint))
 }
 
 /// A map that is being filled within bounds: every endpoint may have `share` buckets, and `extra` of them one more.
@@ -165,7 +168,7 @@ impl<'a> Filling<'a> {
 }
 
 /// How much the endpoint wants the bucket: the same on every node, unrelated between buckets.
-fn weight(endpoint: &EndpointId, bucket: Bucket) -> u32 {
+pub(super) fn weight(endpoint: &EndpointId, bucket: Bucket) -> u32 {
     jhash(endpoint.0.as_bytes(), bucket.number())
 }
 

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod config;
 pub mod duration;
 pub mod family;
+pub mod handover;
 pub mod hash;
 pub mod mark;
 pub mod mode;

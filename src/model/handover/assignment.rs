@@ -1,0 +1,179 @@
+//! The bucket map of one Service, as it is stored and as every node reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{FlowHash, Generation, Name, NodeName, ServiceUid};
+use crate::model::assign::favourite;
+use crate::model::hash::jhash;
+use crate::model::{Addresses, Bucket, EndpointId};
+
+/// Former owners of one bucket: as many as a tunnel id has names.
+pub const MOST_FORMER: usize = 2;
+
+/// Which endpoint of a Service owns which bucket, which ones owned it before, and how to find them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The decision.
+    pub generation: Generation,
+    /// How flows become buckets.
+    pub hash: FlowHash,
+    /// One per bucket, in their order.
+    pub holdings: Vec<Holding>,
+    /// Owners, former owners, and those that may soon own a bucket. Each has a name of its own.
+    pub members: BTreeMap<EndpointId, Member>,
+    /// The last name given out.
+    pub last_name: Name,
+    /// No endpoint is eligible: owners keep everything but new connections.
+    pub refuses_new: bool,
+    /// For how long packets that are not TCP stay with the former owner, in seconds.
+    pub drain_non_tcp: u64,
+}
+
+/// One bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// The endpoint that gets new connections; `None` while there has never been one, and when all are gone.
+    pub owner: Option<EndpointId>,
+    /// The first decision that named this owner.
+    pub generation: Generation,
+    /// Since when it has had the bucket, in seconds since 1970 (UTC); earlier by the time that it had it before.
+    pub since: u64,
+    /// The owner before was eligible when it lost the bucket, so nothing is lost while ingress nodes wait a moment.
+    pub planned: bool,
+    /// At most [`MOST_FORMER`] former owners, the last one first.
+    pub former: Vec<Former>,
+}
+
+/// An endpoint that owned a bucket, and may still have its connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The endpoint, a member.
+    pub endpoint: EndpointId,
+    /// The decision that took the bucket away.
+    pub generation: Generation,
+    /// When that was, in seconds since 1970 (UTC).
+    pub since: u64,
+    /// For how long it had the bucket in all, in seconds.
+    pub held: u64,
+    /// Why it lost the bucket.
+    pub why: Why,
+}
+
+/// Why an endpoint lost a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Why {
+    /// Another endpoint had less than its share.
+    Balance,
+    /// It was not ready.
+    NotReady,
+    /// Its pod was about to end.
+    Terminating,
+    /// It is not listed any more: relabelled, or the Service's selector changed, or its pod is gone.
+    Left,
+    /// Its node said that its tunnel fell.
+    TunnelFell,
+}
+
+/// An endpoint that has a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name in tunnel ids.
+    pub name: Name,
+    /// The node that it runs on.
+    pub node: NodeName,
+    /// Its addresses when it was last listed.
+    pub addresses: Addresses,
+    /// Its node has said that its tunnel stands at these addresses. Together with being ready that makes it eligible.
+    pub set_up: bool,
+    /// Its node has loaded the program for it: it can forward to former owners.
+    pub program: bool,
+}
+
+impl Assignment {
+    /// The first map of a Service, or a map of which nothing is left: no bucket has an owner. `unix_ms` and what is known to
+    /// have been stored before (`later_than`) make it later than every other life of this map.
+    pub fn begin(hash: FlowHash, service: &ServiceUid, unix_ms: u64, later_than: Option<Generation>) -> Assignment {
+        Assignment {
+            generation: Generation::of_new_life(unix_ms, later_than),
+            hash,
+            holdings: vec![Holding::default(); hash.buckets.iter().len()],
+            members: BTreeMap::new(),
+            last_name: first_name(service, unix_ms),
+            refuses_new: false,
+            drain_non_tcp: 0,
+        }
+    }
+
+    /// The same owners in a new life: a map that nodes have refused because they hold a later one. Every member gets another
+    /// name, because the names that the lost decisions gave out are not known here.
+    pub fn begin_again(&self, service: &ServiceUid, unix_ms: u64, later_than: Generation) -> Assignment {
+        let later_than = later_than.max(self.generation);
+        let mut map = Assignment { generation: Generation::of_new_life(unix_ms, Some(later_than)), ..self.clone() };
+        map.last_name = first_name(service, unix_ms);
+        for member in map.members.values_mut() {
+            map.last_name = map.last_name.next();
+            member.name = map.last_name;
+        }
+        map
+    }
+
+    /// The buckets with their holdings.
+    pub fn iter(&self) -> impl Iterator<Item = (Bucket, &Holding)> {
+        self.hash.buckets.iter().zip(&self.holdings)
+    }
+
+    /// What is stored of a bucket; `None` beyond the map.
+    pub fn holding(&self, bucket: Bucket) -> Option<&Holding> {
+        self.holdings.get(bucket.index())
+    }
+
+    /// The name of an endpoint.
+    pub fn name(&self, endpoint: &EndpointId) -> Option<Name> {
+        self.members.get(endpoint).map(|member| member.name)
+    }
+
+    /// The endpoint of a name.
+    pub fn named(&self, name: Name) -> Option<(&EndpointId, &Member)> {
+        self.members.iter().find(|(_, member)| member.name == name)
+    }
+
+    /// How many buckets each owner has.
+    pub fn counts(&self) -> BTreeMap<&EndpointId, u32> {
+        let mut counts = BTreeMap::new();
+        for owner in self.holdings.iter().filter_map(|holding| holding.owner.as_ref()) {
+            *counts.entry(owner).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The endpoint that gets a bucket whose owner goes: a former owner if one may own the bucket, else the favourite, of those
+    /// with the program if there are any. The controller and all nodes that know the same map and the same usable endpoints
+    /// choose the same, so that nodes may do it while nobody decides.
+    pub fn stand_in<'a>(&self, bucket: Bucket, usable: &'a BTreeSet<EndpointId>) -> Option<&'a EndpointId> {
+        let former = self.holding(bucket).into_iter().flat_map(|holding| &holding.former);
+        let former = former.filter_map(|former| usable.get(&former.endpoint)).next();
+        let has_program = |id: &&EndpointId| self.members.get(*id).is_some_and(|member| member.program);
+        former.or_else(|| favourite(bucket, usable.iter().filter(has_program))).or_else(|| favourite(bucket, usable))
+    }
+}
+
+impl Holding {
+    /// For how long the owner has had the bucket, in seconds.
+    pub(super) fn held(&self, unix: u64) -> u64 {
+        unix.saturating_sub(self.since)
+    }
+}
+
+impl Former {
+    /// Whether packets that are not TCP still belong to it, as far as the time goes.
+    pub(super) fn keeps_non_tcp(&self, drain: Duration, unix: u64) -> bool {
+        unix < self.since.saturating_add(drain.as_secs())
+    }
+}
+
+/// Where the names of a life begin: elsewhere than those of another one, as far as chance goes.
+fn first_name(service: &ServiceUid, unix_ms: u64) -> Name {
+    let [a, b, c, d, ..] = unix_ms.to_le_bytes();
+    Name::of_hash(jhash(service.as_str().as_bytes(), u32::from_le_bytes([a, b, c, d])))
+}

@@ -1,0 +1,367 @@
+//! What a node makes of a map: one small state machine for each bucket.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::endpoint::usable;
+use super::{Absences, Assignment, Endpoint, Generation, Holding, MOST_FORMER, Moment, Name, TunnelId};
+use crate::model::{Addresses, Bucket, EndpointId};
+
+/// What ingress nodes wait before they follow a planned move, so that serving nodes mostly know of it.
+pub const HOLD: Duration = Duration::from_secs(1);
+/// For how long a stand-in is named after the owner has come back.
+pub const NAMED: Duration = Duration::from_secs(120);
+/// For how long after a change serving nodes tell packets that ingress nodes have sent to an earlier owner where to go.
+pub const POINTED: Duration = Duration::from_secs(60);
+
+/// What a node does about one Service, as the map and the endpoints that it has heard of say.
+///
+/// ```text
+///                        map: C, planned, and P may own
+///            ┌────────┐ ───────────────────────────────► ┌───────────┐
+///            │ P owns │                                  │ C awaited │  P gets the packets
+///            └────────┘ ◄─ map: P ────────────────────── └───────────┘
+///              │  ▲  │                                      │ 1 s over, or P may not own any more
+///              │  │  │ map: C, not planned                  ▼
+///              │  │  └──────────────────────────────────► C owns, P is named if the map lists it
+///   map silent │  │
+///   about P:   │  │ P is back: S is named for 2 minutes
+///   5 s, 2 s   ▼  │
+///            ┌────────────────┐ map: S, or anybody
+///            │ S stands in,   │ ──────────────────────► S or C owns, as the map says
+///            │ P is named     │
+///            └────────────────┘
+///
+///   nobody may own: P keeps everything but new connections
+/// ```
+///
+/// Serving nodes never wait: what they know of a bucket is what the map says, or who is about to stand in. A map that vanishes, cannot be
+/// read or is older changes nothing. That an owner is out of reach changes nothing either: another choice would be a
+/// disagreement for ever.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    map: Assignment,
+    endpoints: Vec<Endpoint>,
+    absences: Absences,
+    buckets: Vec<InUse>,
+}
+
+/// Where an ingress node sends the packets of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextHop {
+    /// The pod that gets them.
+    pub owner: EndpointId,
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// Who gets a second chance.
+    pub id: TunnelId,
+    /// SYNs are answered by the ingress node with a reset.
+    pub refuses_syn: bool,
+}
+
+/// What the pods of a serving node have to know about a Service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Served {
+    /// By name, the addresses of all that have one.
+    pub names: BTreeMap<Name, Addresses>,
+    /// The last name given out.
+    pub last: Option<Name>,
+    /// Of buckets whose owner has changed lately: the present owner, its former owners, and who is about to stand in; at most three.
+    pub present: BTreeMap<Bucket, Vec<Name>>,
+}
+
+/// What came of a map that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// It is followed, or was already.
+    Followed,
+    /// It is older than the one that the node holds, which is of this generation: to be reported.
+    Older(Generation),
+}
+
+/// One bucket.
+#[derive(Debug, Clone, Default)]
+struct InUse {
+    /// Where an ingress node sends its packets.
+    hop: Option<NextHop>,
+    /// The decision that the next hop is of.
+    generation: Generation,
+    /// A planned owner that is waited for, and since when there has been one.
+    awaited: Option<(EndpointId, Instant)>,
+    /// The owner as serving nodes see it.
+    owner: Option<EndpointId>,
+    /// Who is about to stand in for it.
+    next: Option<EndpointId>,
+    /// When one of the two changed.
+    changed: Option<Instant>,
+    /// The last two, the latest one first.
+    stand_ins: Vec<StandIn>,
+}
+
+/// An endpoint that has stood in for the owner.
+#[derive(Debug, Clone)]
+struct StandIn {
+    endpoint: EndpointId,
+    since: Moment,
+    /// Until when it is named; `None` while it stands in.
+    until: Option<Instant>,
+}
+
+impl Follow {
+    /// Follows a map from now on, as it is: nothing that changed before is waited for.
+    pub fn new(map: Assignment, endpoints: Vec<Endpoint>, now: Moment) -> Follow {
+        let buckets = vec![InUse::default(); map.holdings.len()];
+        let mut follow = Follow { map, endpoints, absences: Absences::default(), buckets };
+        follow.step(now);
+        for bucket in &mut follow.buckets {
+            bucket.changed = None;
+        }
+        follow
+    }
+
+    /// The map that is followed.
+    pub fn map(&self) -> &Assignment {
+        &self.map
+    }
+
+    /// Takes the stored map, unless it is older.
+    pub fn offer(&mut self, map: &Assignment, now: Moment) -> Offered {
+        if map.generation < self.map.generation {
+            return Offered::Older(self.map.generation);
+        }
+        if map.generation > self.map.generation {
+            if map.hash != self.map.hash {
+                // Its buckets hold other flows.
+                self.buckets = vec![InUse::default(); map.holdings.len()];
+            }
+            self.map = map.clone();
+            self.step(now);
+        }
+        Offered::Followed
+    }
+
+    /// Takes the endpoints as they are listed now.
+    pub fn see(&mut self, endpoints: &[Endpoint], now: Moment) {
+        self.endpoints = endpoints.to_vec();
+        self.step(now);
+    }
+
+    /// Does what is due by now.
+    pub fn step(&mut self, now: Moment) {
+        let is_set_up = |e: &Endpoint| self.map.members.get(&e.id).is_some_and(|member| member.set_up);
+        let usable = usable(&self.endpoints, is_set_up);
+        let owners = self.map.holdings.iter().filter_map(|holding| holding.owner.as_ref());
+        self.absences.look(owners, &usable, &self.endpoints, now.instant);
+        let mut buckets = std::mem::take(&mut self.buckets);
+        for ((bucket, holding), in_use) in self.map.iter().zip(&mut buckets) {
+            let owner = self.owner(bucket, holding, &usable, now);
+            in_use.stand(holding, owner.as_ref(), now);
+            let next = self.next_stand_in(bucket, holding, owner.as_ref(), &usable);
+            if in_use.owner != owner || in_use.next != next {
+                (in_use.owner, in_use.changed) = (owner.clone(), Some(now.instant));
+                in_use.next = next;
+            }
+            in_use.changed = in_use.changed.filter(|changed| *changed + POINTED > now.instant);
+            if !in_use.waits(holding, owner.as_ref(), &usable, now.instant) {
+                in_use.hop = owner.and_then(|owner| self.hop(owner, holding, in_use, &usable, now));
+                in_use.generation = self.map.generation;
+            }
+        }
+        self.buckets = buckets;
+    }
+
+    /// When [`Follow::step`] has something to do although nothing changed.
+    pub fn next_deadline(&self, now: Moment) -> Option<Instant> {
+        let non_tcp = |holding: &Holding| {
+            let end = holding.former.first()?.since.saturating_add(self.map.drain_non_tcp);
+            (end > now.unix).then(|| now.instant + Duration::from_secs((end - now.unix).min(86_400)))
+        };
+        let bucket = |(holding, in_use): (&Holding, &InUse)| {
+            let (stand_in, ends) = (in_use.stand_ins.first(), in_use.stand_ins.iter().filter_map(|one| one.until));
+            let kept = Duration::from_secs(self.map.drain_non_tcp);
+            [
+                in_use.awaited.as_ref().map(|(_, since)| *since + HOLD),
+                in_use.changed.map(|changed| changed + POINTED),
+                ends.min(),
+                stand_in.map(|stand_in| stand_in.since.instant + kept),
+                non_tcp(holding),
+            ]
+        };
+        let all = self.map.holdings.iter().zip(&self.buckets).flat_map(bucket).flatten();
+        all.chain(self.absences.due(now.instant)).filter(|at| *at > now.instant).min()
+    }
+
+    /// Where an ingress node sends the packets of each bucket; buckets without an owner are left out.
+    pub fn next_hops(&self) -> BTreeMap<Bucket, NextHop> {
+        let hops = self.map.hash.buckets.iter().zip(&self.buckets);
+        hops.filter_map(|(bucket, in_use)| Some((bucket, in_use.hop.clone()?))).collect()
+    }
+
+    /// The decision that the next hop of a bucket is of: an ingress node that waits uses an earlier one than it has heard of.
+    pub fn used(&self, bucket: Bucket) -> Generation {
+        self.buckets.get(bucket.index()).map_or(self.map.generation, |in_use| in_use.generation)
+    }
+
+    /// The owners that an ingress node is about to follow, by bucket: after a planned move, or where an owner goes.
+    pub fn awaited(&self) -> BTreeMap<Bucket, EndpointId> {
+        let buckets = self.map.hash.buckets.iter().zip(&self.buckets);
+        let next = |in_use: &'_ InUse| {
+            let planned = in_use.awaited.as_ref().map(|(owner, _)| owner);
+            let next = planned.or(in_use.next.as_ref()).or(in_use.owner.as_ref())?.clone();
+            in_use.hop.as_ref().is_some_and(|hop| hop.owner != next).then_some(next)
+        };
+        buckets.filter_map(|(bucket, in_use)| Some((bucket, next(in_use)?))).collect()
+    }
+
+    /// What the pods of a serving node have to know.
+    pub fn served(&self) -> Served {
+        let names = self.map.members.values().map(|member| (member.name, member.addresses)).collect();
+        let present = self.map.iter().zip(&self.buckets).filter(|(_, in_use)| in_use.changed.is_some());
+        let present = present.filter_map(|((bucket, holding), in_use)| {
+            let owner = in_use.owner.as_ref()?;
+            let all = std::iter::once(owner).chain(self.second_chances(owner, holding, in_use)).chain(&in_use.next);
+            Some((bucket, all.filter_map(|id| self.map.name(id)).take(MOST_FORMER + 1).collect()))
+        });
+        Served { names, last: Some(self.map.last_name), present: present.collect() }
+    }
+
+    /// Who owns a bucket now: the stored owner, or the stand-in where nobody decides.
+    fn owner(
+        &self,
+        bucket: Bucket,
+        holding: &Holding,
+        usable: &BTreeSet<EndpointId>,
+        now: Moment,
+    ) -> Option<EndpointId> {
+        let stored = holding.owner.as_ref()?;
+        let stand_in = self.absences.is_over(stored, now.instant).then(|| self.map.stand_in(bucket, usable)).flatten();
+        Some(stand_in.unwrap_or(stored).clone())
+    }
+
+    /// Who is about to stand in: pods know it before the first ingress node sends anything there.
+    fn next_stand_in(
+        &self,
+        bucket: Bucket,
+        holding: &Holding,
+        owner: Option<&EndpointId>,
+        usable: &BTreeSet<EndpointId>,
+    ) -> Option<EndpointId> {
+        let stored = holding.owner.as_ref()?;
+        let goes = Some(stored) == owner && !usable.contains(stored) && self.absences.is_seen(stored);
+        goes.then(|| self.map.stand_in(bucket, usable)).flatten().cloned()
+    }
+
+    fn hop(
+        &self,
+        owner: EndpointId,
+        holding: &Holding,
+        in_use: &InUse,
+        usable: &BTreeSet<EndpointId>,
+        now: Moment,
+    ) -> Option<NextHop> {
+        let member = self.map.members.get(&owner)?;
+        let second_chances = self.second_chances(&owner, holding, in_use);
+        let names = second_chances.iter().filter(|_| member.program).filter_map(|id| self.map.name(id));
+        let non_tcp = second_chances.first().is_some_and(|first| self.keeps_non_tcp(first, holding, in_use, now));
+        let id = TunnelId::of(names, non_tcp);
+        let is_silent = self.map.refuses_new || self.absences.is_over(&owner, now.instant);
+        let refuses_syn = is_silent && !usable.contains(&owner);
+        Some(NextHop { addresses: member.addresses, owner, id, refuses_syn })
+    }
+
+    /// Who is asked for connections that the owner does not know, at most two: those that serve before those that may be dead,
+    /// because nobody gets past a dead one.
+    fn second_chances<'a>(&self, owner: &EndpointId, holding: &'a Holding, in_use: &'a InUse) -> Vec<&'a EndpointId> {
+        let stored = holding.owner.as_ref().filter(|stored| *stored != owner);
+        let mut former: Vec<_> = holding.former.iter().collect();
+        former.sort_by_key(|former| Reverse(former.held));
+        let stand_ins = in_use.stand_ins.iter().map(|stand_in| &stand_in.endpoint);
+        // Where there are more than two, those that had the bucket for the longest time: a stand-in had it for seconds.
+        let all = stored.into_iter().chain(former.into_iter().map(|former| &former.endpoint)).chain(stand_ins);
+        let mut list: Vec<&EndpointId> = Vec::new();
+        for id in all {
+            if id != owner && !list.contains(&id) && list.len() < MOST_FORMER {
+                list.push(id);
+            }
+        }
+        let place = |id: &EndpointId| holding.former.iter().position(|former| former.endpoint == *id);
+        list.sort_by_key(|id| (self.doubt(id), stored != Some(*id), place(id)));
+        list
+    }
+
+    /// How likely a former owner is dead.
+    fn doubt(&self, id: &EndpointId) -> u8 {
+        match self.endpoints.iter().find(|e| e.id == *id) {
+            Some(endpoint) if endpoint.state.serves() => 0,
+            None => 1,
+            Some(_) => 2,
+        }
+    }
+
+    /// Whether packets that are not TCP stay with this former owner.
+    fn keeps_non_tcp(&self, former: &EndpointId, holding: &Holding, in_use: &InUse, now: Moment) -> bool {
+        let drain = Duration::from_secs(self.map.drain_non_tcp);
+        let serves = self.endpoints.iter().any(|e| e.id == *former && e.state.serves());
+        let listed = holding.former.first().filter(|first| first.endpoint == *former);
+        let stands_in = in_use.stand_ins.first().filter(|stand_in| stand_in.until.is_none());
+        serves
+            && (listed.is_some_and(|listed| listed.keeps_non_tcp(drain, now.unix))
+                || stands_in.is_some_and(|stand_in| stand_in.since.instant + drain > now.instant))
+    }
+}
+
+impl InUse {
+    /// Notes who stands in, and who has stood in.
+    fn stand(&mut self, holding: &Holding, owner: Option<&EndpointId>, now: Moment) {
+        let standing = owner.filter(|owner| holding.owner.as_ref() != Some(*owner));
+        for stand_in in &mut self.stand_ins {
+            let stands = standing == Some(&stand_in.endpoint);
+            stand_in.until = if stands { None } else { stand_in.until.or(Some(now.instant + NAMED)) };
+        }
+        // One that the map makes the owner stands in no longer.
+        let is_named = |one: &StandIn| one.until.is_none_or(|until| until > now.instant);
+        self.stand_ins.retain(|one| is_named(one) && holding.owner.as_ref() != Some(&one.endpoint));
+        if let Some(endpoint) = standing
+            && self.stand_ins.iter().all(|one| one.endpoint != *endpoint)
+        {
+            self.stand_ins.insert(0, StandIn { endpoint: endpoint.clone(), since: now, until: None });
+            self.stand_ins.truncate(2);
+        }
+    }
+
+    /// Whether an ingress node goes on with the next hop that it has.
+    fn waits(
+        &mut self,
+        holding: &Holding,
+        owner: Option<&EndpointId>,
+        usable: &BTreeSet<EndpointId>,
+        now: Instant,
+    ) -> bool {
+        let Some(owner) = owner else {
+            self.awaited = None;
+            return false;
+        };
+        let present = self.hop.as_ref().map(|hop| &hop.owner);
+        let is_new = holding.generation > self.generation && holding.owner.as_ref() == Some(owner);
+        // One that is not listed any more must not get connections that nobody would find.
+        let drains = |id: &EndpointId| holding.former.iter().any(|former| former.endpoint == *id);
+        let is_planned = is_new && holding.planned && present.is_some_and(|id| usable.contains(id) && drains(id));
+        if !is_planned {
+            self.awaited = None;
+            return false;
+        }
+        // Another planned owner does not begin a second of its own: no ingress node is behind for longer than one.
+        let since = self.awaited.as_ref().map_or(now, |(_, since)| *since);
+        self.awaited = Some((owner.clone(), since));
+        let over = self.awaited.as_ref().is_some_and(|(_, since)| *since + HOLD <= now);
+        if over {
+            self.awaited = None;
+        }
+        !over
+    }
+}
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

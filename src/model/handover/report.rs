@@ -1,0 +1,175 @@
+//! What the nodes say, and what the controller makes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::endpoint::agree;
+use super::{Endpoint, Generation, NodeName, ServiceUid};
+use crate::model::{Addresses, Bucket, EndpointId};
+
+/// For how long a node has to say that a tunnel fell, before its endpoint loses anything.
+pub const FALLEN: Duration = Duration::from_secs(5);
+
+/// What a node says about its pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Pods that the node has tried to set up.
+    pub pods: BTreeMap<EndpointId, SetUp>,
+    /// Drains that are over: the pod had no connection in the bucket for 15 s.
+    pub over: BTreeSet<Over>,
+    /// Pods that a map lists for this node, and that have ended.
+    pub ended: BTreeSet<EndpointId>,
+    /// Maps of which this node holds a later decision than the stored one.
+    pub holds: BTreeMap<ServiceUid, Generation>,
+}
+
+/// How a pod is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetUp {
+    /// The addresses of the namespace that was set up.
+    pub addresses: Addresses,
+    /// The program is attached: the pod can forward to former owners.
+    pub program: bool,
+    /// The tunnel was up and is not any more.
+    pub fallen: bool,
+}
+
+/// A drain that is over.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Over {
+    /// The Service.
+    pub service: ServiceUid,
+    /// The former owner.
+    pub pod: EndpointId,
+    /// The decision that took the bucket away from it: another loss of the same bucket is another drain.
+    pub generation: Generation,
+    /// The bucket.
+    pub bucket: Bucket,
+}
+
+/// What a report says about an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing, so nothing changes.
+    Nothing,
+    /// Its tunnel stands.
+    Stands {
+        /// The program is attached.
+        program: bool,
+    },
+    /// Its tunnel fell more than [`FALLEN`] ago.
+    Fell,
+}
+
+/// All reports, as the controller has heard them. A report that is absent, late, deleted or unreadable says nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Witness {
+    reports: BTreeMap<NodeName, NodeReport>,
+    /// Since when each pod's tunnel has been reported as fallen.
+    fallen: BTreeMap<EndpointId, Instant>,
+    complete: bool,
+}
+
+impl Witness {
+    /// The first list of reports is complete: from now on decisions may rest on them.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// Whether decisions may rest on it.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Takes the report of a node; `None`: it was deleted, or cannot be read.
+    pub fn hear(&mut self, node: &NodeName, report: Option<NodeReport>, now: Instant) {
+        let before = self.reports.remove(node).unwrap_or_default();
+        let report = report.unwrap_or_default();
+        let fallen = |report: &NodeReport, id: &EndpointId| report.pods.get(id).is_some_and(|pod| pod.fallen);
+        for id in before.pods.keys().filter(|id| !fallen(&report, id)) {
+            self.fallen.remove(id);
+        }
+        for id in report.pods.keys().filter(|id| fallen(&report, id)) {
+            self.fallen.entry(id.clone()).or_insert(now);
+        }
+        self.reports.insert(node.clone(), report);
+    }
+
+    /// What the endpoint's own node says about it.
+    pub fn said(&self, endpoint: &Endpoint, now: Instant) -> Said {
+        let Some(report) = self.reports.get(&endpoint.node) else { return Said::Nothing };
+        match report.pods.get(&endpoint.id) {
+            Some(pod) if pod.fallen => match self.fallen.get(&endpoint.id) {
+                Some(since) if now.saturating_duration_since(*since) > FALLEN => Said::Fell,
+                _ => Said::Nothing,
+            },
+            Some(pod) if agree(pod.addresses, endpoint.addresses) => Said::Stands { program: pod.program },
+            _ => Said::Nothing,
+        }
+    }
+
+    /// Whether the node says that this drain is over.
+    pub fn is_over(&self, node: &NodeName, over: &Over) -> bool {
+        self.reports.get(node).is_some_and(|report| report.over.contains(over))
+    }
+
+    /// Whether the node says that its pod has ended.
+    pub fn has_ended(&self, node: &NodeName, pod: &EndpointId) -> bool {
+        self.reports.get(node).is_some_and(|report| report.ended.contains(pod))
+    }
+
+    /// The latest decision about a Service that a node holds although an earlier one is stored.
+    pub fn held(&self, service: &ServiceUid) -> Option<Generation> {
+        self.reports.values().filter_map(|report| report.holds.get(service)).max().copied()
+    }
+
+    /// When a tunnel that is reported as fallen counts as such, if one is still to.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        self.fallen.values().map(|since| *since + FALLEN + Duration::from_millis(1)).filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::handover::EndpointState;
+
+    fn report(address: [u8; 4], fallen: bool) -> NodeReport {
+        let pod = SetUp { addresses: Addresses::from(std::net::Ipv4Addr::from(address)), program: true, fallen };
+        NodeReport { pods: [("p".into(), pod)].into(), ..NodeReport::default() }
+    }
+
+    fn endpoint(node: &str) -> Endpoint {
+        let addresses = Addresses::from(std::net::Ipv4Addr::from([10, 0, 0, 1]));
+        Endpoint { id: "p".into(), node: node.into(), addresses, state: EndpointState::Ready }
+    }
+
+    #[test]
+    fn a_report_counts_for_the_pods_of_its_node_at_their_addresses() {
+        let (now, mut witness) = (Instant::now(), Witness::default());
+        witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], false)), now);
+        assert_eq!(witness.said(&endpoint("n1"), now), Said::Stands { program: true });
+        assert_eq!(witness.said(&endpoint("n2"), now), Said::Nothing);
+        witness.hear(&"n1".into(), Some(report([10, 0, 0, 2], false)), now);
+        assert_eq!(witness.said(&endpoint("n1"), now), Said::Nothing);
+        witness.hear(&"n1".into(), None, now);
+        assert_eq!(witness.said(&endpoint("n1"), now), Said::Nothing);
+    }
+
+    #[test]
+    fn a_tunnel_has_fallen_when_that_was_said_for_more_than_5_s() {
+        let (start, mut witness) = (Instant::now(), Witness::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for second in [0, 3] {
+            witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], true)), at(second));
+        }
+        assert_eq!(witness.said(&endpoint("n1"), at(5)), Said::Nothing);
+        let due = witness.due(at(5)).unwrap();
+        assert_eq!(witness.said(&endpoint("n1"), due), Said::Fell);
+        witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], false)), at(6));
+        witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], true)), at(7));
+        assert_eq!(witness.said(&endpoint("n1"), at(12)), Said::Nothing, "it stood in between");
+        witness.hear(&"n1".into(), None, at(13));
+        assert_eq!((witness.said(&endpoint("n1"), at(30)), witness.due(at(30))), (Said::Nothing, None));
+    }
+}
