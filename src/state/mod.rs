@@ -15,9 +15,11 @@
 //! One bad object, list member or endpoint is refused by itself; nothing here fails as a whole.
 
 mod annotation;
+pub mod assignment;
 mod endpoints;
 mod foreign;
 mod index;
+pub mod node_report;
 mod problems;
 mod records;
 pub mod report;

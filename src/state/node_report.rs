@@ -1,0 +1,160 @@
+//! How a node's report is stored: one ConfigMap per node in our own namespace, under the name and key of the reports before it.
+//!
+//! ```yaml
+//! metadata: { name: node-<NODE>, namespace: kube-service-tunnel, labels: { cmd.nu/tunnel-object: node-report } }
+//! data:
+//!   report.json: |
+//!     { "version": 2, "node": "<NODE>",
+//!       "pods": { "<UID>": {                    pods of this node that the agent has set up
+//!         "addresses": ["10.244.1.5"],          of the network namespace
+//!         "program": true,                      it can forward to former owners
+//!         "fallen": false } },                  its tunnel was up, and is not any more
+//!       "over": [ {                             drains that are over: no connection for 15 s
+//!         "service": "<UID>", "pod": "<UID>",
+//!         "generation": 1790000000123,          the decision that took the buckets away
+//!         "buckets": [0, 7] } ],
+//!       "ended": ["<UID>"],                     pods that a map lists for this node, and that are gone
+//!       "holds": { "<UID>": 1790000000123 } }   Services of which this node holds a later decision than the stored one
+//! ```
+//!
+//! The form grows by keys, which older readers ignore. A report that cannot be read says nothing, and takes nothing away.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::handover::{Generation, NodeName, NodeReport, Over, ServiceUid, SetUp};
+use crate::model::{Addresses, Bucket, EndpointId};
+
+/// The version that this code reads and writes.
+pub const VERSION: u64 = 2;
+/// That of tunnel-router 0.1.
+const OLD_VERSION: u64 = 1;
+
+/// Why a report is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReportFault {
+    /// There is nothing under the key.
+    #[error("it has no {}", super::report::REPORT_KEY)]
+    Empty,
+    /// Version 0.1 wrote it; its node replaces it.
+    #[error("it has version {OLD_VERSION}, of tunnel-router 0.1, and its node replaces it")]
+    Old,
+    /// A later version wrote it.
+    #[error(
+        "it has version {0}, this is {VERSION}: a later version of tunnel-router wrote it, and it is left as it is"
+    )]
+    Later(u64),
+    /// It is not in the form above.
+    #[error("it cannot be read: {0}")]
+    Malformed(String),
+}
+
+impl ReportFault {
+    /// Whether it may be deleted when its node is gone.
+    pub fn may_be_replaced(&self) -> bool {
+        matches!(self, ReportFault::Old | ReportFault::Empty)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    version: u64,
+    node: String,
+    #[serde(default)]
+    pods: BTreeMap<String, WirePod>,
+    #[serde(default)]
+    over: Vec<WireOver>,
+    #[serde(default)]
+    ended: Vec<String>,
+    #[serde(default)]
+    holds: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WirePod {
+    addresses: Vec<IpAddr>,
+    #[serde(default)]
+    program: bool,
+    #[serde(default)]
+    fallen: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireOver {
+    service: String,
+    pod: String,
+    generation: u64,
+    buckets: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
+}
+
+/// The value of [`REPORT_KEY`](super::report::REPORT_KEY).
+pub fn encode(node: &NodeName, report: &NodeReport) -> String {
+    let mut groups: BTreeMap<(&ServiceUid, &EndpointId, Generation), Vec<u32>> = BTreeMap::new();
+    for over in &report.over {
+        groups.entry((&over.service, &over.pod, over.generation)).or_default().push(over.bucket.number());
+    }
+    let over = |((service, pod, generation), buckets): ((&ServiceUid, &EndpointId, Generation), Vec<u32>)| WireOver {
+        service: service.to_string(),
+        pod: pod.to_string(),
+        generation: generation.0,
+        buckets,
+    };
+    let pod = |(id, pod): (&EndpointId, &SetUp)| {
+        let addresses = pod.addresses.iter().collect();
+        (id.to_string(), WirePod { addresses, program: pod.program, fallen: pod.fallen })
+    };
+    let wire = Wire {
+        version: VERSION,
+        node: node.to_string(),
+        pods: report.pods.iter().map(pod).collect(),
+        over: groups.into_iter().map(over).collect(),
+        ended: report.ended.iter().map(ToString::to_string).collect(),
+        holds: report.holds.iter().map(|(service, generation)| (service.to_string(), generation.0)).collect(),
+    };
+    serde_json::to_string(&wire).unwrap_or_default()
+}
+
+/// Reads the value of [`REPORT_KEY`](super::report::REPORT_KEY): the node, and what it says.
+///
+/// # Errors
+/// Why it says nothing.
+pub fn decode(text: Option<&str>) -> Result<(NodeName, NodeReport), ReportFault> {
+    let text = text.ok_or(ReportFault::Empty)?;
+    let malformed = |error: serde_json::Error| ReportFault::Malformed(error.to_string());
+    let Versioned { version } = serde_json::from_str(text).map_err(malformed)?;
+    match version {
+        VERSION => {}
+        OLD_VERSION => return Err(ReportFault::Old),
+        other => return Err(ReportFault::Later(other)),
+    }
+    let wire: Wire = serde_json::from_str(text).map_err(malformed)?;
+    let pod = |(id, pod): (String, WirePod)| {
+        let addresses = Addresses::first_of(&pod.addresses);
+        (EndpointId::from(id.as_str()), SetUp { addresses, program: pod.program, fallen: pod.fallen })
+    };
+    let over = |over: WireOver| {
+        let (service, pod) = (ServiceUid::from(over.service.as_str()), EndpointId::from(over.pod.as_str()));
+        let generation = Generation(over.generation);
+        let buckets = over.buckets.into_iter().filter_map(Bucket::new);
+        buckets.map(move |bucket| Over { service: service.clone(), pod: pod.clone(), generation, bucket })
+    };
+    let holds = |(service, generation): (String, u64)| (ServiceUid::from(service.as_str()), Generation(generation));
+    let report = NodeReport {
+        pods: wire.pods.into_iter().map(pod).collect(),
+        over: wire.over.into_iter().flat_map(over).collect(),
+        ended: wire.ended.iter().map(|id| EndpointId::from(id.as_str())).collect(),
+        holds: wire.holds.into_iter().map(holds).collect(),
+    };
+    Ok((NodeName::from(wire.node.as_str()), report))
+}
+
+#[cfg(test)]
+#[path = "tests/node_report.rs"]
+mod tests;

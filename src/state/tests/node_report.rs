@@ -1,0 +1,76 @@
+//! Stored reports: written and read back; what cannot be read says nothing.
+
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::report;
+use crate::testing::thorough;
+
+fn report_of(pods: u8, generation: u64) -> NodeReport {
+    let id = |n: u8| EndpointId::from(format!("p{n}").as_str());
+    let set_up = |n: u8| SetUp {
+        addresses: Addresses::from(Ipv4Addr::new(10, 0, 0, n)),
+        program: n.is_multiple_of(2),
+        fallen: n.is_multiple_of(3),
+    };
+    let over = |n: u8| Over {
+        service: "s".into(),
+        pod: id(n % 3),
+        generation: Generation(generation),
+        bucket: Bucket::new(u32::from(n)).unwrap(),
+    };
+    NodeReport {
+        pods: (0..pods).map(|n| (id(n), set_up(n))).collect(),
+        over: (0..pods).map(over).collect(),
+        ended: [id(200)].into(),
+        holds: [(ServiceUid::from("s"), Generation(generation))].into(),
+    }
+}
+
+#[test]
+fn the_form_is_as_documented() {
+    let text = encode(&"n1".into(), &report_of(2, 7));
+    let expected = concat!(
+        r#"{"version":2,"node":"n1","pods":{"p0":{"addresses":["10.0.0.0"],"program":true,"fallen":true},"#,
+        r#""p1":{"addresses":["10.0.0.1"],"program":false,"fallen":false}},"#,
+        r#""over":[{"service":"s","pod":"p0","generation":7,"buckets":[0]},{"service":"s","pod":"p1","generation":7,"buckets":[1]}],"#,
+        r#""ended":["p200"],"holds":{"s":7}}"#
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn reports_of_other_versions_are_told_apart() {
+    let old = report::encode("n1", &report::NodeReport::default());
+    assert_eq!(decode(Some(&old)), Err(ReportFault::Old));
+    assert_eq!(decode(None), Err(ReportFault::Empty));
+    let text = encode(&"n1".into(), &report_of(1, 7));
+    let later = decode(Some(&text.replacen("\"version\":2", "\"version\":3", 1))).unwrap_err();
+    assert_eq!((later.clone(), later.may_be_replaced()), (ReportFault::Later(3), false));
+    assert!(!ReportFault::Malformed(String::new()).may_be_replaced() && ReportFault::Old.may_be_replaced());
+    let grown = text.replacen("\"ended\"", "\"colour\":1,\"ended\"", 1);
+    assert_eq!(decode(Some(&grown)), Ok(("n1".into(), report_of(1, 7))));
+    // 0.1 does not take it for one of its own.
+    assert_eq!(report::decode(Some(&text)), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: thorough(20_000, 100), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_report_is_read_back(pods in 0..100_u8, generation in any::<u64>(), node in "[a-z0-9.-]{1,20}") {
+        let node = NodeName::from(node.as_str());
+        prop_assert_eq!(decode(Some(&encode(&node, &report_of(pods, generation)))), Ok((node, report_of(pods, generation))));
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in ".{0,200}", at in any::<prop::sample::Index>(), with in "[-0-9a-z\"\\[\\]{},:]{0,4}") {
+        let _ = decode(Some(&text));
+        let mut good = encode(&"n1".into(), &report_of(3, 7));
+        let at = at.index(good.len());
+        good.replace_range(at..(at + 2).min(good.len()), &with);
+        let _ = decode(Some(&good));
+    }
+}
