@@ -35,6 +35,8 @@ mod endpoint;
 mod follow;
 mod ids;
 mod name;
+#[cfg(test)]
+mod proof;
 mod report;
 mod rules;
 mod tunnel_id;
