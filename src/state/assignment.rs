@@ -281,7 +281,7 @@ fn read(wire: Wire) -> Result<Assignment, String> {
         },
         holdings,
         members: read_members(&wire, &ids)?,
-        last_name: Name::new(wire.last_name).ok_or("lastName is not a name")?,
+        last_name: Name::new(wire.last_name).map_err(|error| format!("lastName: {error}"))?,
         refuses_new: wire.refuses_new,
         drain_non_tcp: wire.drain_non_tcp,
     })
@@ -296,7 +296,7 @@ fn read_ids(table: &Endpoints) -> Result<BTreeMap<Name, EndpointId>, String> {
     }
     let mut ids = BTreeMap::new();
     for (number, uid) in table.name.iter().zip(&table.uid) {
-        let name = Name::new(*number).ok_or_else(|| format!("{number} is not a name"))?;
+        let name = Name::new(*number).map_err(|error| error.to_string())?;
         if ids.insert(name, EndpointId::from(uid.as_str())).is_some() {
             return Err(format!("name {name} is given twice"));
         }
@@ -309,7 +309,7 @@ fn read_members(wire: &Wire, ids: &BTreeMap<Name, EndpointId>) -> Result<BTreeMa
     let table = &wire.endpoints;
     let mut members = BTreeMap::new();
     for row in 0..table.name.len() {
-        let name = Name::new(table.name[row]).ok_or("not a name")?;
+        let name = Name::new(table.name[row]).map_err(|error| error.to_string())?;
         let node = wire.nodes.get(table.node[row]).ok_or_else(|| format!("there is no node {}", table.node[row]))?;
         let addresses: Result<Vec<IpAddr>, _> = table.addresses[row].split_whitespace().map(str::parse).collect();
         let addresses = addresses.map_err(|error| format!("{}: {error}", table.addresses[row]))?;
@@ -327,6 +327,7 @@ fn read_members(wire: &Wire, ids: &BTreeMap<Name, EndpointId>) -> Result<BTreeMa
 
 fn named(ids: &BTreeMap<Name, EndpointId>, number: u32) -> Result<EndpointId, String> {
     Name::new(number)
+        .ok()
         .and_then(|name| ids.get(&name))
         .cloned()
         .ok_or_else(|| format!("no endpoint has the name {number}"))

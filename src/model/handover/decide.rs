@@ -98,11 +98,11 @@ pub fn decide(packet: Packet, id: TunnelId, known: &Known<'_>) -> Verdict {
     match finds {
         Finds::Socket => return Verdict::Take(Taken::Socket),
         Finds::Cookie => return Verdict::Take(Taken::Cookie),
-        Finds::Nothing if !is_tcp && !id.non_tcp => return Verdict::Take(Taken::NonTcp),
+        Finds::Nothing if !is_tcp && !id.datagrams() => return Verdict::Take(Taken::NonTcp),
         Finds::Nothing => {}
     }
-    let asked: Vec<Name> = id.names().filter(|name| !known.skips(*name)).collect();
-    let list = if is_tcp && !id.passed_on { known.completed(asked) } else { asked };
+    let asked: Vec<Name> = id.list().filter(|name| !known.skips(*name)).collect();
+    let list = if is_tcp && !id.is_passed_on() { known.completed(asked) } else { asked };
     match list[..] {
         [] => Verdict::Take(Taken::Last),
         [first, ..] if !known.names.contains_key(&first) => {
@@ -113,7 +113,7 @@ pub fn decide(packet: Packet, id: TunnelId, known: &Known<'_>) -> Verdict {
             }
         }
         [first, ref rest @ ..] => {
-            let id = TunnelId { passed_on: true, ..TunnelId::of(rest.iter().copied(), false) };
+            let id = TunnelId::of(rest.iter().copied(), false).passed_on();
             Verdict::Forward { to: first, id }
         }
     }
@@ -123,7 +123,7 @@ impl Known<'_> {
     /// Whether nobody of this name can be asked.
     fn skips(&self, name: Name) -> bool {
         let is_reached = |addresses: &Addresses| addresses.of(self.outer).is_some();
-        let is_ahead = || self.last.is_none_or(|last| name.is_ahead_of(last));
+        let is_ahead = || self.last.is_none_or(|last| name.is_later_than(last));
         self.own == Some(name) || !self.names.get(&name).map_or_else(is_ahead, is_reached)
     }
 

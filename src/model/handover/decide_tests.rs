@@ -14,7 +14,8 @@ fn verdict(packet: Packet, names: &[u32], non_tcp: bool, passed_on: bool, presen
     all.insert(name(5), Addresses::from(std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST)));
     let present: Vec<Name> = present.iter().map(|n| name(*n)).collect();
     let known = Known { own: Some(name(1)), names: &all, last: Some(name(10)), outer: Family::V4, present: &present };
-    let id = TunnelId { passed_on, ..TunnelId::of(names.iter().map(|n| name(*n)), non_tcp) };
+    let id = TunnelId::of(names.iter().map(|n| name(*n)), non_tcp);
+    let id = if passed_on { id.passed_on() } else { id };
     decide(packet, id, &known)
 }
 
@@ -22,8 +23,8 @@ fn verdict(packet: Packet, names: &[u32], non_tcp: bool, passed_on: bool, presen
 fn tcp(names: &[u32], passed_on: bool, present: &[u32]) -> Vec<u16> {
     match verdict(Packet::Tcp(Finds::Nothing), names, false, passed_on, present) {
         Verdict::Forward { to, id } => {
-            assert!(id.passed_on && !id.non_tcp);
-            std::iter::once(to).chain(id.names()).map(Name::get).collect()
+            assert!(id.is_passed_on() && !id.datagrams());
+            std::iter::once(to).chain(id.list()).map(Name::get).collect()
         }
         Verdict::Take(Taken::Last) => Vec::new(),
         other => panic!("{other:?}"),
@@ -74,7 +75,7 @@ fn non_tcp_goes_to_the_first_name_only_where_the_id_says_so() {
     let packet = Packet::NonTcp(Finds::Nothing);
     assert_eq!(verdict(packet, &[2, 3], false, false, &[4]), Verdict::Take(Taken::NonTcp));
     let Verdict::Forward { to, id } = verdict(packet, &[2, 3], true, false, &[4]) else { panic!("it is taken") };
-    assert_eq!((to, id.non_tcp, id.passed_on), (name(2), false, true));
+    assert_eq!((to, id.datagrams(), id.is_passed_on()), (name(2), false, true));
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn no_packet_meets_more_than_three_pods() {
     for names in [&[][..], &[2], &[2, 3], &[6, 11]] {
         for present in [&[][..], &[4], &[4, 3, 2], &[1, 2]] {
             if let Verdict::Forward { id, .. } = verdict(Packet::Tcp(Finds::Nothing), names, false, false, present) {
-                assert!(id.passed_on && id.names().count() <= 1);
+                assert!(id.is_passed_on() && id.list().count() <= 1);
             }
         }
     }

@@ -76,8 +76,8 @@ impl Node {
         let now = self.at(ms);
         self.follow.step(now);
         let Some(hop) = self.follow.next_hops().into_values().next() else { return String::new() };
-        let names: String = hop.id.names().map(|name| char::from(u8::try_from(name.get()).unwrap())).collect();
-        let (non_tcp, refuses) = (if hop.id.non_tcp { "+" } else { "" }, if hop.refuses_syn { "!" } else { "" });
+        let names: String = hop.id.list().map(|name| char::from(u8::try_from(name.get()).unwrap())).collect();
+        let (non_tcp, refuses) = (if hop.id.datagrams() { "+" } else { "" }, if hop.refuses_syn { "!" } else { "" });
         format!("{}({names}){non_tcp}{refuses}", hop.owner)
     }
 

@@ -34,20 +34,17 @@ mod decide;
 mod endpoint;
 mod follow;
 mod ids;
-mod name;
 #[cfg(test)]
 mod proof;
 mod report;
 mod rules;
-mod tunnel_id;
 
+pub use super::second_chance::{Name, TunnelId};
 pub use absence::{Absences, ENDING, NOT_READY, UNSEEN};
 pub use assignment::{Assignment, Former, Holding, MOST_FORMER, Member, Why};
 pub use decide::{Finds, Known, Packet, Taken, Verdict, decide};
 pub use endpoint::{Endpoint, EndpointState, Moment};
 pub use follow::{Follow, HOLD, NAMED, NextHop, Offered, POINTED, Served};
 pub use ids::{FlowHash, Generation, HashKey, NodeName, ServiceUid};
-pub use name::Name;
 pub use report::{FALLEN, NodeReport, Over, Said, SetUp, Witness};
 pub use rules::{DrainLimits, Inputs, Waiting};
-pub use tunnel_id::TunnelId;

@@ -28,6 +28,12 @@ impl Name {
         }
     }
 
+    /// Any name, from a number that is anything.
+    pub fn of_hash(hash: u32) -> Name {
+        let [low, high, ..] = hash.to_le_bytes();
+        Name(u16::from_le_bytes([low, high]) % Name::MAX + 1)
+    }
+
     /// The number.
     pub fn get(self) -> u16 {
         self.0
@@ -69,6 +75,7 @@ mod tests {
         assert_eq!(Name::new(2047).map(Name::get), Ok(2047));
         assert_eq!(Name::new(2048), Err(NameError(2048)));
         assert_eq!(Name::new(65_537), Err(NameError(65_537)));
+        assert!((0..5000).all(|hash| Name::new(Name::of_hash(hash).get().into()).is_ok()));
         assert_eq!(NameError(0).to_string(), "0 is not the name of an endpoint: names are 1 to 2047");
     }
 

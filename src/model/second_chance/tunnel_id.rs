@@ -33,10 +33,27 @@ impl TunnelId {
         TunnelId(u32::from(first.get()) | u32::from(second.get()) << NAME_BITS)
     }
 
+    /// The first two of these former owners; for every protocol but TCP, too, if `datagrams` says so.
+    pub fn of(former: impl IntoIterator<Item = Name>, datagrams: bool) -> TunnelId {
+        let mut former = former.into_iter();
+        let id = match (former.next(), former.next()) {
+            (None, _) => TunnelId::OWNER_ALONE,
+            (Some(first), None) => TunnelId::former(first),
+            (Some(first), Some(second)) => TunnelId::two_former(first, second),
+        };
+        if datagrams { id.with_datagrams() } else { id }
+    }
+
     /// The same list, for every protocol but TCP, too. Without former owners there is nothing to say.
     #[must_use]
     pub fn with_datagrams(self) -> TunnelId {
         if self.list().next().is_some() { TunnelId(self.0 | DATAGRAMS) } else { self }
+    }
+
+    /// The same list, of a packet that a pod has passed on.
+    #[must_use]
+    pub fn passed_on(self) -> TunnelId {
+        TunnelId(self.0 | PASSED_ON)
     }
 
     /// From the number that a route, a nexthop or a packet has; bits above 24 do not travel.
@@ -70,7 +87,7 @@ impl TunnelId {
     pub fn onward(self, to: Name) -> Option<TunnelId> {
         let mut rest = self.list().skip_while(|name| *name != to);
         rest.next()?;
-        Some(TunnelId(rest.next().map_or(0, |next| u32::from(next.get())) | PASSED_ON))
+        Some(TunnelId::of(rest.next(), false).passed_on())
     }
 }
 
@@ -101,6 +118,8 @@ mod tests {
         assert_eq!(TunnelId::former(name(5)).with_datagrams().bits(), 5 | 1 << 22);
         assert_eq!(TunnelId::two_former(name(2047), name(2047)).with_datagrams().bits(), 0x7f_ffff);
         assert_eq!(TunnelId::OWNER_ALONE.with_datagrams(), TunnelId::OWNER_ALONE);
+        assert_eq!(TunnelId::of([name(5), name(6), name(7)], true).bits(), 1 << 22 | 6 << 11 | 5);
+        assert_eq!(TunnelId::of([], true), TunnelId::OWNER_ALONE);
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn whatever_is_not_exactly_right_is_refused_by_name() {
         ("\"buckets\":16", "\"buckets\":17", "17 buckets"),
         ("\"buckets\":16", "\"buckets\":32", "32 rows"),
         ("\"name\":[1,", "\"name\":[2,", "given twice"),
-        ("\"name\":[1,", "\"name\":[0,", "0 is not a name"),
+        ("\"name\":[1,", "\"name\":[0,", "0 is not the name"),
         ("\"name\":[1,", "\"name\":[", "different lengths"),
         ("\"owner\":[1,", "\"owner\":[99,", "no endpoint has the name 99"),
         ("\"node\":[0,", "\"node\":[99,", "no node 99"),

@@ -219,7 +219,7 @@ impl World {
     }
 
     fn is_full(&self, ingress: usize, bucket: Bucket) -> bool {
-        self.agents[ingress].hops.get(&bucket).is_some_and(|hop| hop.id.names().count() == MOST_FORMER)
+        self.agents[ingress].hops.get(&bucket).is_some_and(|hop| hop.id.list().count() == MOST_FORMER)
     }
 
     /// The pods that a packet of a connection with `pod` meets.
