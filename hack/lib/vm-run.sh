@@ -8,7 +8,10 @@ vm_cpu=qemu64,+rdrand
 
 # The kernel's protections cost emulated instructions and protect nothing here. Expedited grace periods make removing a
 # netns quick. The time stamp counter is steady under emulation, and reading any other clock leaves the translated code.
+# One CPU at first: an emulated one can be just there where another rewrites code (static keys), and dies of it. vm-init starts the
+# others when that is done.
 vm_kernel_args=(
+    maxcpus=1
     mitigations=off init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off lsm= audit=0
     rcupdate.rcu_expedited=1 tsc=reliable nowatchdog
 )

@@ -256,5 +256,6 @@ integration::modes! {
     vxlan_large_uploads_are_passed_on: large_uploads(Mode::Vxlan);
     #[ignore = "vxlan stands for it; emulated it takes minutes (KST_TEST_ALL=1)"]
     gre_large_uploads_are_passed_on: large_uploads(Mode::Gre);
+    #[ignore = "vxlan stands for it; emulated it takes minutes (KST_TEST_ALL=1)"]
     mpls_large_uploads_are_passed_on: large_uploads(Mode::Mpls);
 }

@@ -54,7 +54,9 @@ async fn both_families_are_served(mode: Mode, families: Families) -> Result<()> 
 }
 
 integration::modes! {
+    #[ignore = "matrix:: stands for it; emulated it takes minutes (KST_TEST_ALL=1)"]
     gre_both_families_are_served_in_an_ipv6_cluster: both_families_are_served(Mode::Gre, Families::V6);
+    #[ignore = "matrix:: stands for it; emulated it takes minutes (KST_TEST_ALL=1)"]
     mpls_both_families_are_served_in_an_ipv4_cluster: both_families_are_served(Mode::Mpls, Families::V4);
     vxlan_both_families_are_served_in_a_dual_stack_cluster: both_families_are_served(Mode::Vxlan, Families::Dual);
 }
