@@ -3,8 +3,9 @@
 
 # QEMU's plainest CPU: instructions that are fast in hardware (AVX, 5-level paging) are slow to emulate, and with `max`
 # the C library and the kernel choose them; starting a process takes a fifth less time with this one. Without RDRAND
-# the kernel has no random numbers to give for the first ten seconds.
-vm_cpu=qemu64,+rdrand
+# the kernel has no random numbers to give for the first ten seconds. Without CMPXCHG16B the allocator takes another way: panics were
+# seen in it.
+vm_cpu=qemu64,+rdrand,-cx16
 
 # The kernel's protections cost emulated instructions and protect nothing here. Expedited grace periods make removing a
 # netns quick. The time stamp counter is steady under emulation, and reading any other clock leaves the translated code.

@@ -106,6 +106,7 @@ integration::modes! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "vxlan and gre_mpls:: of the kernel ring stand for it; emulated it takes minutes (KST_TEST_ALL=1)"]
 async fn mpls_whatever_is_deleted_comes_back() -> Result<()> {
     let world = world_without_resync(Mode::Mpls).await?;
     let node = world.lab.node("ing1")?.netns();
