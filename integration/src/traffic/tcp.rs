@@ -40,10 +40,6 @@ impl Client {
         let stream = super::step("connect", self.patience, socket.connect(target)).await?;
         let inner = || {
             stream.set_nodelay(true)?;
-            if self.sources.first_port.is_some() {
-                // Else the port stays in TIME_WAIT, and the same flow could not be had twice.
-                stream.set_zero_linger()?;
-            }
             stream.local_addr()
         };
         let source = inner().map_err(|error| Failure { step: "connect", cause: error.to_string() })?;
@@ -61,6 +57,11 @@ fn tcp_socket(source: SocketAddr) -> io::Result<TcpSocket> {
     if source.port() != 0 || !source.ip().is_unspecified() {
         socket.set_reuseaddr(true)?;
         socket.bind(source)?;
+    }
+    if source.port() != 0 {
+        // Else the port stays in TIME_WAIT, and the same flow could not be had twice. Before it connects: a handshake may end
+        // in the moment in which nobody has patience for it any more.
+        socket.set_zero_linger()?;
     }
     Ok(socket)
 }
