@@ -297,6 +297,7 @@ mod tests {
             addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
             eligible: false,
             terminating: false,
+            state: crate::model::handover::EndpointState::Ready,
         };
         Vip {
             address: address.parse().unwrap(),
@@ -309,6 +310,8 @@ mod tests {
             drain_limit: None,
             shared: None,
             staged: None,
+            map: None,
+            intent: None,
         }
     }
 

@@ -76,6 +76,7 @@ mod tests {
                 addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
                 eligible: true,
                 terminating: false,
+                state: crate::model::handover::EndpointState::Ready,
             };
             uids.iter().map(endpoint).collect()
         };
@@ -91,6 +92,8 @@ mod tests {
             drain_limit: None,
             shared: Some(SharedMap::new(flows, &endpoints(in_map)).into()),
             staged: None,
+            map: None,
+            intent: None,
         };
         Cluster { vips: [(vip.address, vip)].into(), ..Cluster::default() }
     }

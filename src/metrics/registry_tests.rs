@@ -19,6 +19,7 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
         addresses: Addresses::from(IpAddr::from([10, 244, 1, *n])),
         eligible: true,
         terminating: false,
+        state: crate::model::handover::EndpointState::Ready,
     };
     let vip = Vip {
         address: IpAddr::from([192, 0, 2, 10]),
@@ -31,6 +32,8 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
         drain_limit: None,
         shared: None,
         staged: None,
+        map: None,
+        intent: None,
     };
     Cluster { vips: BTreeMap::from([(vip.address, vip)]), ..Cluster::default() }
 }

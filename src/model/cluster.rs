@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::handover::{Assignment, EndpointState, Intent};
 use super::shared::links;
 use super::{Addresses, Bucket, Drain, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
 
@@ -47,6 +48,8 @@ pub struct Endpoint {
     pub eligible: bool,
     /// Whether its pod is about to end: it will not become eligible again.
     pub terminating: bool,
+    /// Its conditions.
+    pub state: EndpointState,
 }
 
 /// One externally routed address and where its packets go.
@@ -72,6 +75,10 @@ pub struct Vip {
     pub shared: Option<Arc<SharedMap>>,
     /// What of it this node does now; `None`: all of it, at once.
     pub staged: Option<Arc<Staged>>,
+    /// The stored map; `None` while the controller has not written one.
+    pub map: Option<Arc<Assignment>>,
+    /// What this node does about the Service now; `None` while there is no map.
+    pub intent: Option<Arc<Intent>>,
 }
 
 impl Vip {

@@ -18,6 +18,7 @@ fn endpoint(letter: char) -> Endpoint {
         addresses: Addresses::default(),
         eligible: letter.is_ascii_lowercase(),
         terminating: false,
+        state: crate::model::handover::EndpointState::Ready,
     }
 }
 

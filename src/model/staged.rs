@@ -612,6 +612,7 @@ mod tests {
             addresses: Addresses::default(),
             eligible: letter.is_ascii_lowercase(),
             terminating: false,
+            state: crate::model::handover::EndpointState::Ready,
         };
         letters.chars().map(endpoint).collect()
     }

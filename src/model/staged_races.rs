@@ -142,6 +142,7 @@ fn endpoints(pods: &[Pod]) -> Vec<Endpoint> {
         addresses: Addresses::default(),
         eligible: pod.ready && pod.gone.is_none(),
         terminating: pod.gone.is_some(),
+        state: crate::model::handover::EndpointState::Ready,
     };
     pods.iter().map(endpoint).collect()
 }

@@ -13,6 +13,7 @@ use super::foreign::{Foreign, LINUX, foreign_network};
 use super::problems::{Limited, problem, shown};
 use super::records::{AddressType, Condition, EndpointRecord, PodRecord, PodRef, SliceRecord};
 use super::snapshot::{ObjectKey, Snapshot};
+use crate::model::handover::EndpointState;
 use crate::model::{Addresses, Endpoint, Family, Problem, Reason, ServiceRef};
 
 /// What is looked up while endpoints are judged; made once per snapshot.
@@ -127,6 +128,16 @@ struct Candidate<'a> {
     address: IpAddr,
     condition: Condition,
     terminating: bool,
+}
+
+impl Candidate<'_> {
+    fn state(&self) -> EndpointState {
+        match self.condition {
+            Condition::Ready => EndpointState::Ready,
+            condition if self.terminating => EndpointState::Terminating { serving: condition == Condition::Leaving },
+            Condition::NotReady | Condition::Leaving => EndpointState::NotReady,
+        }
+    }
 }
 
 /// Decides between two mentions of the same pod; the greatest holds. A pod that moves from one slice to another is in
@@ -277,5 +288,6 @@ fn endpoint(candidate: &Candidate<'_>, addresses: Addresses, service: &ServiceRe
         addresses,
         eligible,
         terminating: candidate.terminating,
+        state: candidate.state(),
     }
 }

@@ -195,6 +195,8 @@ fn serve(
             drain_limit: options.drain_limit,
             shared: None,
             staged: None,
+            map: None,
+            intent: None,
         };
         vips.insert(*address, vip);
     }

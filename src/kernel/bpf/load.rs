@@ -1,22 +1,25 @@
 //! The program and its tables in the kernel.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, loaded_programs};
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::error::{BpfError, causes};
 use super::{OBJECT, own_version};
 use crate::model::second_chance::{
-    Count, Counts, ENDPOINT, ENDPOINT_KEY, LAST, TableWrite, Tables, VIP_KEY, Version, VipNames, changes, endpoint,
-    endpoint_key, last, of_endpoint, of_endpoint_key, of_last, of_vip_key, vip_key,
+    Count, Counts, ENDPOINT, ENDPOINT_KEY, LAST, PRESENT_VALUE, Present, TableWrite, Tables, VIP_KEY, Version,
+    VipNames, changes, endpoint, endpoint_key, last, of_endpoint, of_endpoint_key, of_last, of_vip_key, vip_key,
 };
 use crate::plan::filter::ObservedFilter;
 
 const ENDPOINTS: &str = "endpoints";
 const VIPS: &str = "vips";
+const PRESENT: &str = "present";
+const ANY_PRESENT: &str = "any_present";
 const COUNTS: &str = "counts";
 
 /// The two programs of the object: whoever knows the kernel's types can tell half-open connections apart.
@@ -33,7 +36,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// What a small node takes: 16 KiB for `endpoints` and 4 KiB for `vips`, and 100 bytes per entry.
+    /// What a small node takes: 16 KiB for `endpoints`, 4 KiB each for `vips` and `present`, and 100 bytes per entry; for a
+    /// minute after a change of owners 1 KiB more per VIP.
     pub const LEAST: Sizes = Sizes { vips: 256, endpoints: 1024 };
 
     /// Room for twice what the tables hold, or more.
@@ -62,6 +66,8 @@ pub struct SecondChance {
     sizes: Sizes,
     endpoints: HashMap<MapData, [u8; ENDPOINT_KEY], [u8; ENDPOINT]>,
     vips: HashMap<MapData, [u8; VIP_KEY], [u8; LAST]>,
+    present: HashMap<MapData, [u8; VIP_KEY], [u8; PRESENT_VALUE]>,
+    any_present: Array<MapData, u32>,
     counts: PerCpuArray<MapData, u64>,
     /// What the tables hold: nobody else writes them.
     tables: Tables,
@@ -106,6 +112,7 @@ impl SecondChance {
             .btf(types)
             .map_max_entries(ENDPOINTS, sizes.endpoints)
             .map_max_entries(VIPS, sizes.vips)
+            .map_max_entries(PRESENT, sizes.vips)
             .load(object)
             .map_err(|error| causes(&error))?;
         let program = ebpf.program_mut(name).ok_or_else(|| format!("there is no program {name}"))?;
@@ -114,7 +121,7 @@ impl SecondChance {
         let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| causes(&error))?;
         let id = program.info().map_err(|error| causes(&error))?.id();
         let mut map = |name: &str| take(&mut ebpf, name);
-        let maps = [map(ENDPOINTS)?, map(VIPS)?, map(COUNTS)?];
+        let maps = [map(ENDPOINTS)?, map(VIPS)?, map(PRESENT)?, map(ANY_PRESENT)?, map(COUNTS)?];
         Self::assemble(fd, id, Version::of(object), maps).map_err(|error| causes(&error))
     }
 
@@ -137,11 +144,20 @@ impl SecondChance {
         Ok(Some(found))
     }
 
-    fn assemble(program: ProgramFd, id: u32, version: Version, maps: [Map; 3]) -> Result<Self, MapError> {
-        let [endpoints, vips, counts] = maps;
-        let sizes = Sizes { endpoints: limit(&endpoints)?, vips: limit(&vips)? };
-        let (endpoints, vips, counts) = (endpoints.try_into()?, vips.try_into()?, counts.try_into()?);
-        Ok(SecondChance { program, id, version, sizes, endpoints, vips, counts, tables: Tables::new() })
+    fn assemble(program: ProgramFd, id: u32, version: Version, maps: [Map; 5]) -> Result<Self, MapError> {
+        let [endpoints, vips, present, any_present, counts] = maps;
+        Ok(SecondChance {
+            program,
+            id,
+            version,
+            sizes: Sizes { endpoints: limit(&endpoints)?, vips: limit(&vips)? },
+            endpoints: endpoints.try_into()?,
+            vips: vips.try_into()?,
+            present: present.try_into()?,
+            any_present: any_present.try_into()?,
+            counts: counts.try_into()?,
+            tables: Tables::new(),
+        })
     }
 
     /// The kernel's id of the program, which a filter that holds it tells.
@@ -214,17 +230,40 @@ impl SecondChance {
                 let result = self.vips.remove(&vip_key(vip));
                 gone(result.map_err(|error| BpfError::table(VIPS, self.sizes.vips, &error)))
             }
+            TableWrite::Present(present) => {
+                self.note_any_present(true)?;
+                let result = self.present.insert(vip_key(vip), present.encode(), 0);
+                result.map_err(|error| BpfError::table(PRESENT, self.sizes.vips, &error))
+            }
+            TableWrite::NoPresent => {
+                let result = self.present.remove(&vip_key(vip));
+                gone(result.map_err(|error| BpfError::table(PRESENT, self.sizes.vips, &error)))?;
+                self.note_any_present(self.tables.iter().any(|(other, names)| *other != vip && names.present.is_some()))
+            }
         }
     }
 
-    /// Reads the tables from the kernel. Endpoints of a VIP without last name are deleted: the writer of that VIP ended
-    /// before it was done.
+    /// Whether the program looks into `present` for packets without a list.
+    fn note_any_present(&mut self, any: bool) -> Result<(), BpfError> {
+        self.any_present.set(0, u32::from(any), 0).map_err(|error| BpfError::table(ANY_PRESENT, 1, &error))
+    }
+
+    /// Reads the tables from the kernel. What a VIP without last name has is deleted: the writer of that VIP ended before it
+    /// was done.
     fn read(&mut self) -> Result<Tables, BpfError> {
         let (mut tables, mut orphans) = (Tables::new(), Vec::new());
         for entry in self.vips.iter() {
             let (key, value) = entry.map_err(|error| BpfError::table(VIPS, self.sizes.vips, &error))?;
             if let Some(last) = of_last(value) {
-                tables.insert(of_vip_key(key), VipNames { last, endpoints: std::collections::BTreeMap::new() });
+                tables.insert(of_vip_key(key), VipNames { last, endpoints: BTreeMap::new(), present: None });
+            }
+        }
+        for entry in self.present.iter() {
+            let (key, value) = entry.map_err(|error| BpfError::table(PRESENT, self.sizes.vips, &error))?;
+            let vip = of_vip_key(key);
+            match (tables.get_mut(&vip), Present::decode(&value)) {
+                (Some(names), Some(present)) => names.present = Some(present),
+                _ => orphans.push((vip, TableWrite::NoPresent)),
             }
         }
         for entry in self.endpoints.iter() {
@@ -232,10 +271,11 @@ impl SecondChance {
             let Some((vip, name)) = of_endpoint_key(key) else { continue };
             match tables.get_mut(&vip) {
                 Some(names) => drop(names.endpoints.insert(name, of_endpoint(value))),
-                None => orphans.push((vip, name)),
+                None => orphans.push((vip, TableWrite::NoEndpoint(name))),
             }
         }
-        orphans.into_iter().try_for_each(|(vip, name)| self.write_entry(vip, TableWrite::NoEndpoint(name)))?;
+        orphans.into_iter().try_for_each(|(vip, write)| self.write_entry(vip, write))?;
+        self.note_any_present(tables.values().any(|names| names.present.is_some()))?;
         Ok(tables)
     }
 
@@ -271,14 +311,20 @@ fn limit(map: &Map) -> Result<u32, MapError> {
 }
 
 /// The tables of a program that is in the kernel already, by their names.
-fn maps_of(program: &ProgramInfo) -> Result<[Map; 3], String> {
+fn maps_of(program: &ProgramInfo) -> Result<[Map; 5], String> {
     let ids = program.map_ids().map_err(|error| causes(&error))?.unwrap_or_default();
-    let mut found = std::collections::BTreeMap::new();
+    let mut found = BTreeMap::new();
     for id in ids {
         let data = MapData::from_id(id).map_err(|error| causes(&error))?;
         let name = data.info().map_err(|error| causes(&error))?.name_as_str().unwrap_or_default().to_owned();
         found.insert(name, data);
     }
     let mut named = |name: &str| found.remove(name).ok_or_else(|| format!("it has no table {name}"));
-    Ok([Map::HashMap(named(ENDPOINTS)?), Map::HashMap(named(VIPS)?), Map::PerCpuArray(named(COUNTS)?)])
+    Ok([
+        Map::HashMap(named(ENDPOINTS)?),
+        Map::HashMap(named(VIPS)?),
+        Map::HashMap(named(PRESENT)?),
+        Map::Array(named(ANY_PRESENT)?),
+        Map::PerCpuArray(named(COUNTS)?),
+    ])
 }

@@ -9,21 +9,27 @@
 //
 //     packet                                                      fate
 //     ----------------------------------------------------------- ----------------------------------------
-//     no name in the list                                         taken
+//     no name in the list, and no owner of the VIP has changed    taken
 //     a later fragment                                            as its first fragment
 //     not TCP, nor an error about TCP, and bit 22 clear           taken
 //     opens a connection (SYN)                                    taken
 //     of a socket that is not a listener, TIME_WAIT too           taken
 //     of a half-open socket, and not for its sequence number      as if there were no socket
 //     ends a handshake with a cookie of this pod                  taken
-//     anything else: for each name of the list
-//       the name has an address in the family of the outer header passed on: the name and those before it leave the
-//                                                                 list, bit 22 is cleared, bit 23 is set
-//       it is unknown, and given out later than the last known    TCP dropped, anything else taken
-//       it is unknown, or without such an address, or this pod    next name
-//     no name is left                                             taken
+//     anything else: names that are unknown, without an address in the family of the outer header, or this pod's leave
+//     the list; a name that is unknown and given out later than the last known stays in it
+//       TCP, bit 23 is clear, and the list has room               gets the names of `present`
+//       the first name is known                                   passed on: the name leaves the list, bit 22 is
+//                                                                 cleared, bit 23 is set
+//       the first name is unknown                                 TCP dropped, anything else taken
+//       no name is left                                           taken
 //
-// Each pod makes the list shorter: there is no loop, and there are at most three pods on the way.
+// Each pod makes the list shorter, and only the first one adds names: there is no loop, and there are at most three pods on
+// the way. The pure twin of this is `decide` in model/handover.
+//
+// An ingress node may not know yet that an owner has changed, and a router may move a flow to that node. So for a while
+// after a change this node keeps the present owners of a VIP's buckets in `present`. Without any change there, a packet
+// without a list costs one look at `any_present`.
 //
 // What this program must never do: keep state about a flow (only fragments, for a moment); set DF on the outer packet
 // (where the path to the former owner is narrower, the packet would vanish without an answer); touch the inner packet.
@@ -63,14 +69,20 @@ HELPER(struct tcp_request_sock *, skc_to_tcp_request_sock, void *sock);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define NETWORK16(x) __builtin_bswap16(x)
 #define NETWORK32(x) __builtin_bswap32(x)
+#define LITTLE32(x) (x)
+// A 32-bit register that begins with two bytes, and is zero behind them.
+#define REGISTER(x) ((__u32)(x))
 #else
 #define NETWORK16(x) (x)
 #define NETWORK32(x) (x)
+#define LITTLE32(x) __builtin_bswap32(x)
+#define REGISTER(x) ((__u32)(x) << 16)
 #endif
 
 // The tunnel id.
 #define NAME_BITS 11
 #define NAMES 0x7ffu
+#define LIST (NAMES << NAME_BITS | NAMES)
 #define DATAGRAMS (1u << 22)
 #define PASSED_ON (1u << 23)
 
@@ -113,6 +125,34 @@ struct {
     TYPE(value, __u32);
 } vips SECTION(".maps");
 
+// The most buckets that a VIP can have, and the most names for one: the present owner, and two to be asked after it.
+#define BUCKETS 128
+#define OWNERS 3
+
+// Who has the buckets of a VIP; 0: nobody, or nobody else. Hash and names belong together, so they are one value.
+struct present {
+    __u32 buckets;
+    __u32 seed;
+    __u32 addresses_only; // ports are not hashed
+    __u16 names[BUCKETS][OWNERS];
+};
+
+struct {
+    NUMBER(type, BPF_MAP_TYPE_HASH);
+    NUMBER(map_flags, BPF_F_NO_PREALLOC);
+    NUMBER(max_entries, 1 << 8);
+    TYPE(key, struct address);
+    TYPE(value, struct present);
+} present SECTION(".maps");
+
+// Whether `present` has any entry: a look at an array costs next to nothing.
+struct {
+    NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    NUMBER(max_entries, 1);
+    TYPE(key, __u32);
+    TYPE(value, __u32);
+} any_present SECTION(".maps");
+
 // Where the first fragment of a packet went; later ones have no ports. The receiving pod is part of the key: on one node
 // several pods may see the same packet, and each has another answer.
 struct fragment_key {
@@ -147,6 +187,7 @@ enum count {
     DATAGRAM,          // not TCP, and without bit 22 or of a connected socket: taken
     PASSED,            // passed on
     FRAGMENT,          // of these, later fragments
+    COMPLETED,         // of these, with names of `present`
     AHEAD_DROPPED,     // the name is later than the last known, TCP
     AHEAD_TAKEN,       // the same, not TCP
     RETIRED,           // the name is not known any more: skipped
@@ -582,57 +623,179 @@ INLINE int is_later(__u32 name, __u32 last)
     return distance <= NAMES / 2;
 }
 
-INLINE int pass_on(struct __sk_buff *skb, const struct outer *outer, const struct packet *p)
+#define ROTATE(x, by) ((x) << (by) | (x) >> (32 - (by)))
+
+// jhash of include/linux/jhash.h over a constant number of words. nft hashes bytes: there the last words, up to three, are
+// little-endian on every machine.
+INLINE __u32 jhash(const __u32 *key, __u32 words, __u32 seed)
 {
-    __u32 list = outer->key.tunnel_id & (NAMES << NAME_BITS | NAMES);
+    __u32 a, b, c;
+
+    a = b = c = 0xdeadbeef + words * 4 + seed;
+#pragma unroll
+    for (; words > 3; words -= 3, key += 3) {
+        a += key[0];
+        b += key[1];
+        c += key[2];
+        a -= c, a ^= ROTATE(c, 4), c += b;
+        b -= a, b ^= ROTATE(a, 6), a += c;
+        c -= b, c ^= ROTATE(b, 8), b += a;
+        a -= c, a ^= ROTATE(c, 16), c += b;
+        b -= a, b ^= ROTATE(a, 19), a += c;
+        c -= b, c ^= ROTATE(b, 4), b += a;
+    }
+    a += LITTLE32(key[0]);
+    b += words > 1 ? LITTLE32(key[1]) : 0;
+    c += words > 2 ? LITTLE32(key[2]) : 0;
+    c ^= b, c -= ROTATE(b, 14);
+    a ^= c, a -= ROTATE(c, 11);
+    b ^= a, b -= ROTATE(a, 25);
+    c ^= b, c -= ROTATE(b, 16);
+    a ^= c, a -= ROTATE(c, 4);
+    b ^= a, b -= ROTATE(a, 14);
+    c ^= b, c -= ROTATE(b, 24);
+    return c;
+}
+
+// The bucket of a TCP packet, or of an error about one, as nft on the ingress node finds it (model/hash.rs): each port is in
+// a register of its own.
+INLINE __u32 bucket_of(const struct packet *p, const struct present *present)
+{
+    __u32 hash;
+
+    if (p->v6) {
+        __u32 key[10];
+        __builtin_memcpy(key, &p->from, 16);
+        __builtin_memcpy(key + 4, &p->vip, 16);
+        key[8] = REGISTER(p->sport);
+        key[9] = REGISTER(p->dport);
+        hash = present->addresses_only ? jhash(key, 8, present->seed) : jhash(key, 10, present->seed);
+    } else {
+        __u32 key[4] = {p->from.word[3], p->vip.word[3], REGISTER(p->sport), REGISTER(p->dport)};
+        hash = present->addresses_only ? jhash(key, 2, present->seed) : jhash(key, 4, present->seed);
+    }
+    return (__u64)hash * present->buckets >> 32;
+}
+
+// Who is asked about a packet: at most two names, and where the first one is reached.
+struct list {
+    __u32 first, second;
+    struct address to;
+};
+
+INLINE void append(struct list *list, __u32 name, const struct address *to)
+{
+    if (!list->first) {
+        list->first = name;
+        list->to = *to;
+    } else if (!list->second) {
+        list->second = name;
+    }
+}
+
+enum state {
+    REACHED,
+    UNKNOWN,
+    ADDRESSLESS,
+    OWN,
+};
+
+INLINE enum state state_of(const struct outer *outer, const struct packet *p, __u32 name, struct address *to)
+{
+    struct endpoint_key key = {.vip = p->vip, .name = name};
+    struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &key);
+    struct address own;
+
+    if (!endpoint)
+        return UNKNOWN;
+    if (!address_of(outer, endpoint, to))
+        return ADDRESSLESS;
+    local_address(outer, &own);
+    return same(to, &own) ? OWN : REACHED;
+}
+
+// Fills the list up with the present owner of the packet's bucket, and those to be asked after it.
+INLINE void complete(const struct outer *outer, const struct packet *p, const struct present *present, struct list *list)
+{
+    __u32 bucket = bucket_of(p, present);
+    int is_completed = 0;
+
+    if (bucket >= BUCKETS)
+        return;
+#pragma unroll
+    for (int i = 0; i < OWNERS; i++) {
+        __u32 name = present->names[bucket][i];
+        struct address to;
+        if (!name || list->second || name == list->first || state_of(outer, p, name, &to) != REACHED)
+            continue;
+        append(list, name, &to);
+        is_completed = 1;
+    }
+    if (is_completed)
+        count(COMPLETED);
+}
+
+// `owners` are those of the VIP; null if they have not been looked up.
+INLINE int pass_on(struct __sk_buff *skb, const struct outer *outer, const struct packet *p, const struct present *owners)
+{
+    __u32 id = outer->key.tunnel_id;
     __u32 *last = bpf_map_lookup_elem(&vips, &p->vip);
     __u32 known = last ? *last : 0;
-    struct endpoint_key key = {};
-    struct address own, to;
+    int tcp = p->protocol == IPPROTO_TCP;
+    struct list list = {};
 
-    local_address(outer, &own);
-    key.vip = p->vip;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        struct endpoint *endpoint;
-        key.name = list & NAMES;
-        list >>= NAME_BITS;
-        if (!key.name)
+        __u32 name = id >> i * NAME_BITS & NAMES;
+        struct address to = {};
+        enum state state;
+        if (!name)
             continue;
-        endpoint = bpf_map_lookup_elem(&endpoints, &key);
-        if (!endpoint) {
-            // To take TCP would be to reset it; dropped, it is sent again, when this node knows as much as the ingress.
-            if (!known || is_later(key.name, known)) {
-                int tcp = p->protocol == IPPROTO_TCP;
-                count(tcp ? AHEAD_DROPPED : AHEAD_TAKEN);
-                return tcp ? TC_ACT_SHOT : take(outer, p);
-            }
-            count(RETIRED);
-            continue;
-        }
-        if (!address_of(outer, endpoint, &to)) {
-            count(NO_ADDRESS);
-            continue;
-        }
-        if (same(&to, &own)) {
+        state = state_of(outer, p, name, &to);
+        if (state == OWN) {
             count(OWN_NAME);
-            continue;
+        } else if (state == ADDRESSLESS) {
+            count(NO_ADDRESS);
+        } else if (state == UNKNOWN && known && !is_later(name, known)) {
+            count(RETIRED);
+        } else if (state == UNKNOWN && !list.first) {
+            // To take TCP would be to reset it; dropped, it is sent again, when this node knows as much as the ingress.
+            count(tcp ? AHEAD_DROPPED : AHEAD_TAKEN);
+            return tcp ? TC_ACT_SHOT : take(outer, p);
+        } else {
+            append(&list, name, &to);
         }
-        list |= PASSED_ON;
-        if (p->part == FIRST) {
-            struct fragment first = {.name = key.name, .id = list};
-            struct fragment_key fragment = {};
-            fragment_key(outer, p, &fragment);
-            bpf_map_update_elem(&fragments, &fragment, &first, BPF_ANY);
-        }
-        return send(skb, outer, &to, list);
     }
-    count(EXHAUSTED);
-    return take(outer, p);
+    if (tcp && !(id & PASSED_ON) && !list.second) {
+        if (!owners)
+            owners = bpf_map_lookup_elem(&present, &p->vip);
+        if (owners)
+            complete(outer, p, owners, &list);
+    }
+    if (!list.first) {
+        count(id & LIST ? EXHAUSTED : UNLISTED);
+        return take(outer, p);
+    }
+    id = list.second | PASSED_ON;
+    if (p->part == FIRST) {
+        struct fragment first = {.name = list.first, .id = id};
+        struct fragment_key fragment = {};
+        fragment_key(outer, p, &fragment);
+        bpf_map_update_elem(&fragments, &fragment, &first, BPF_ANY);
+    }
+    return send(skb, outer, &list.to, id);
+}
+
+INLINE int is_any_present(void)
+{
+    __u32 key = 0;
+    __u32 *any = bpf_map_lookup_elem(&any_present, &key);
+    return any && *any;
 }
 
 INLINE int decide(struct __sk_buff *skb, int reads_half_open)
 {
+    struct present *owners = 0;
     struct outer outer = {};
     struct packet p = {};
     __u32 id;
@@ -644,7 +807,7 @@ INLINE int decide(struct __sk_buff *skb, int reads_half_open)
     id = outer.key.tunnel_id;
     if (id & PASSED_ON)
         count(RECEIVED);
-    if (!(id & (NAMES << NAME_BITS | NAMES))) {
+    if (!(id & LIST) && (id & PASSED_ON || !is_any_present())) {
         count(UNLISTED);
         return TC_ACT_OK;
     }
@@ -652,11 +815,18 @@ INLINE int decide(struct __sk_buff *skb, int reads_half_open)
         count(MALFORMED);
         return TC_ACT_OK;
     }
+    if (!(id & LIST)) {
+        owners = bpf_map_lookup_elem(&present, &p.vip);
+        if (!owners || (p.part != LATER && p.protocol != IPPROTO_TCP)) {
+            count(UNLISTED);
+            return take(&outer, &p);
+        }
+    }
     if (p.part == LATER)
         return send_fragment(skb, &outer, &p);
     if (takes(skb, &p, id, reads_half_open))
         return take(&outer, &p);
-    return pass_on(skb, &outer, &p);
+    return pass_on(skb, &outer, &p, owners);
 }
 
 SECTION("classifier") int second_chance(struct __sk_buff *skb)

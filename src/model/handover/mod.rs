@@ -34,6 +34,7 @@ mod decide;
 mod endpoint;
 mod follow;
 mod ids;
+mod intent;
 #[cfg(test)]
 mod proof;
 mod report;
@@ -46,5 +47,6 @@ pub use decide::{Finds, Known, Packet, Taken, Verdict, decide};
 pub use endpoint::{Endpoint, EndpointState, Moment};
 pub use follow::{Follow, HOLD, NAMED, NextHop, Offered, POINTED, Served};
 pub use ids::{FlowHash, Generation, HashKey, NodeName, ServiceUid};
+pub use intent::Intent;
 pub use report::{FALLEN, NodeReport, Over, Said, SetUp, Witness};
 pub use rules::{DrainLimits, Inputs, Waiting};

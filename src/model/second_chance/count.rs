@@ -33,6 +33,7 @@ counts! {
     Datagram = "datagram", "Not TCP, and without the bit for datagrams or of a connected socket: taken.";
     Passed = "passed", "Passed on to a former owner.";
     Fragment = "fragment", "Passed on as a later fragment; counted as passed on, too.";
+    Completed = "completed", "Passed on with names that this node has added, the present owner first; counted as passed on, too.";
     AheadDropped = "ahead_dropped", "TCP with a name that this node does not know yet: dropped.";
     AheadTaken = "ahead_taken", "The same for other protocols: taken.";
     Retired = "retired", "Had a name that is no longer in use: next name.";

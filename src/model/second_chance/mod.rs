@@ -4,6 +4,10 @@
 //!  ingress node                     pod of C, the owner                pod of P, the first former owner
 //!  bucket went from P to C  ──id──► no socket knows the packet  ──id──► takes it
 //!       [`TunnelId`]                [`VipNames`]: where is P?
+//!
+//!  ingress node that is late        pod of P                           pod of C
+//!  bucket is still P's      ──id──► no socket knows the packet  ──id──► takes it
+//!                                   [`Present`]: C owns the bucket
 //! ```
 //!
 //! The program is `kernel/bpf/second_chance.bpf.c`; what its tables hold byte for byte is said here, and once there.
@@ -11,12 +15,14 @@
 
 mod count;
 mod name;
+mod present;
 mod tables;
 mod tunnel_id;
 mod version;
 
 pub use count::{Count, Counts};
 pub use name::{Name, NameError};
+pub use present::{OWNERS, PRESENT_VALUE, Present};
 pub use tables::{
     ENDPOINT, ENDPOINT_KEY, LAST, TableWrite, Tables, VIP_KEY, VipNames, changes, endpoint, endpoint_key, last,
     of_endpoint, of_endpoint_key, of_last, of_vip_key, vip_key,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::name::Name;
+use super::present::Present;
 use crate::model::Addresses;
+use crate::model::handover::Intent;
 
 /// Size of the key of `endpoints`: VIP, name.
 pub const ENDPOINT_KEY: usize = 20;
@@ -22,13 +24,24 @@ pub struct VipNames {
     pub last: Name,
     /// Where the endpoints' pods are reached: those that own a bucket, may soon own one, or drain.
     pub endpoints: BTreeMap<Name, Addresses>,
+    /// Who has the buckets whose owners have changed lately; `None` if none has.
+    pub present: Option<Present>,
+}
+
+impl VipNames {
+    /// What the pods of a node have to know about each VIP of a Service; `None` without a map.
+    pub fn of(intent: &Intent) -> Option<VipNames> {
+        let served = &intent.served;
+        let present = Present::new(intent.hash, &served.present);
+        Some(VipNames { last: served.last?, endpoints: served.names.clone(), present })
+    }
 }
 
 /// The content of the tables of one node, VIP by VIP.
 pub type Tables = BTreeMap<IpAddr, VipNames>;
 
 /// One entry that is written or deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableWrite {
     /// Create or replace an entry of `endpoints`.
     Endpoint(Name, Addresses),
@@ -36,6 +49,10 @@ pub enum TableWrite {
     Last(Name),
     /// Delete the entry of `vips`.
     NoLast,
+    /// Create or replace the entry of `present`.
+    Present(Present),
+    /// Delete the entry of `present`.
+    NoPresent,
     /// Delete an entry of `endpoints`.
     NoEndpoint(Name),
 }
@@ -44,6 +61,7 @@ pub enum TableWrite {
 ///
 /// The program reads `last` before it looks a name up. So new names are written before `last`, or one of them would pass
 /// for retired; and old names go after it. Without `last` every unknown name is news, so it goes first when the VIP goes.
+/// The names of `present` are in `endpoints` before it is written, and until it is replaced.
 pub fn changes(old: Option<&VipNames>, new: Option<&VipNames>) -> Vec<TableWrite> {
     let none = BTreeMap::new();
     let (before, after) = (old.map_or(&none, |o| &o.endpoints), new.map_or(&none, |n| &n.endpoints));
@@ -55,6 +73,11 @@ pub fn changes(old: Option<&VipNames>, new: Option<&VipNames>) -> Vec<TableWrite
     match (old.map(|o| o.last), new.map(|n| n.last)) {
         (old, Some(new)) if old != Some(new) => writes.push(TableWrite::Last(new)),
         (Some(_), None) => writes.push(TableWrite::NoLast),
+        _ => {}
+    }
+    match (old.and_then(|o| o.present.as_ref()), new.and_then(|n| n.present.as_ref())) {
+        (old, Some(new)) if old != Some(new) => writes.push(TableWrite::Present(new.clone())),
+        (Some(_), None) => writes.push(TableWrite::NoPresent),
         _ => {}
     }
     writes.extend(before.keys().filter(|name| !after.contains_key(name)).map(|name| TableWrite::NoEndpoint(*name)));
@@ -119,6 +142,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::handover::{FlowHash, Generation, HashKey, Served};
+    use crate::model::{Bucket, BucketCount};
 
     const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
@@ -128,11 +153,24 @@ mod tests {
 
     fn names(last: u32, endpoints: &[(u32, u8)]) -> VipNames {
         let address = |byte: &u8| Addresses::from(Ipv4Addr::new(10, 244, 0, *byte));
-        VipNames { last: name(last), endpoints: endpoints.iter().map(|(n, a)| (name(*n), address(a))).collect() }
+        let endpoints = endpoints.iter().map(|(n, a)| (name(*n), address(a))).collect();
+        VipNames { last: name(last), endpoints, present: None }
     }
 
-    fn carry_out(content: Option<VipNames>, writes: &[TableWrite]) -> (Option<Name>, BTreeMap<Name, Addresses>) {
+    fn hash() -> FlowHash {
+        FlowHash { buckets: BucketCount::DEFAULT, seed: 7, key: HashKey::Ports }
+    }
+
+    /// A present owner of bucket 3.
+    fn present(owner: u32) -> Option<Present> {
+        Present::new(hash(), &BTreeMap::from([(Bucket::new(3).unwrap(), vec![name(owner)])]))
+    }
+
+    type Content = (Option<Name>, Option<Present>, BTreeMap<Name, Addresses>);
+
+    fn carry_out(content: Option<VipNames>, writes: &[TableWrite]) -> Content {
         let mut endpoints = content.as_ref().map(|c| c.endpoints.clone()).unwrap_or_default();
+        let mut present = content.as_ref().and_then(|c| c.present.clone());
         let mut last = content.map(|c| c.last);
         for write in writes {
             match write {
@@ -140,9 +178,11 @@ mod tests {
                 TableWrite::NoEndpoint(name) => assert!(endpoints.remove(name).is_some()),
                 TableWrite::Last(name) => last = Some(*name),
                 TableWrite::NoLast => last = None,
+                TableWrite::Present(new) => present = Some(new.clone()),
+                TableWrite::NoPresent => present = None,
             }
         }
-        (last, endpoints)
+        (last, present, endpoints)
     }
 
     #[test]
@@ -179,8 +219,9 @@ mod tests {
 
     #[test]
     fn a_vip_that_goes_loses_its_last_name_first() {
-        let old = names(2, &[(2, 2)]);
-        assert_eq!(changes(Some(&old), None), [TableWrite::NoLast, TableWrite::NoEndpoint(name(2))]);
+        let old = VipNames { present: present(2), ..names(2, &[(2, 2)]) };
+        let writes = [TableWrite::NoLast, TableWrite::NoPresent, TableWrite::NoEndpoint(name(2))];
+        assert_eq!(changes(Some(&old), None), writes);
         assert_eq!(changes(None, None), []);
         assert_eq!(changes(Some(&old), Some(&old)), []);
     }
@@ -191,11 +232,55 @@ mod tests {
         assert_eq!(writes, [TableWrite::Endpoint(name(2), Ipv4Addr::new(10, 244, 0, 9).into())]);
     }
 
+    #[test]
+    fn present_owners_are_written_after_new_names_and_before_old_ones_go() {
+        let old = VipNames { present: present(1), ..names(2, &[(1, 1), (2, 2)]) };
+        let new = VipNames { present: present(3), ..names(3, &[(2, 2), (3, 3)]) };
+        assert_eq!(
+            changes(Some(&old), Some(&new)),
+            [
+                TableWrite::Endpoint(name(3), Ipv4Addr::new(10, 244, 0, 3).into()),
+                TableWrite::Last(name(3)),
+                TableWrite::Present(present(3).unwrap()),
+                TableWrite::NoEndpoint(name(1)),
+            ]
+        );
+        let later = VipNames { present: None, ..new.clone() };
+        assert_eq!(changes(Some(&new), Some(&later)), [TableWrite::NoPresent]);
+    }
+
+    #[test]
+    fn another_hash_replaces_the_present_owners_together_with_it() {
+        let old = VipNames { present: present(2), ..names(2, &[(2, 2)]) };
+        let hash = FlowHash { key: HashKey::Addresses, ..hash() };
+        let other = Present::new(hash, &BTreeMap::from([(Bucket::new(3).unwrap(), vec![name(2)])]));
+        let new = VipNames { present: other.clone(), ..old.clone() };
+        assert_eq!(changes(Some(&old), Some(&new)), [TableWrite::Present(other.unwrap())]);
+    }
+
+    fn intent(served: Served) -> Intent {
+        let (next_hops, members) = (BTreeMap::new(), BTreeMap::new());
+        Intent { generation: Generation(1), hash: hash(), next_hops, served, members }
+    }
+
+    #[test]
+    fn pods_are_told_what_the_intent_says_about_serving() {
+        let wanted = VipNames { present: present(2), ..names(5, &[(2, 2), (4, 4)]) };
+        let owners = BTreeMap::from([(Bucket::new(3).unwrap(), vec![name(2)])]);
+        let served = Served { names: wanted.endpoints.clone(), last: Some(wanted.last), present: owners };
+        assert_eq!(VipNames::of(&intent(served)), Some(wanted));
+    }
+
+    #[test]
+    fn without_a_map_pods_are_told_nothing() {
+        assert_eq!(VipNames::of(&intent(Served::default())), None);
+    }
+
     fn any_content() -> impl Strategy<Value = Option<VipNames>> {
         let endpoints = proptest::collection::btree_map(1_u32..9, 1_u8..4, 0..5);
-        proptest::option::of((1_u32..9, endpoints).prop_map(|(last, all)| {
+        proptest::option::of((1_u32..9, endpoints, proptest::option::of(1_u32..4)).prop_map(|(last, all, owner)| {
             let all: Vec<_> = all.into_iter().collect();
-            names(last, &all)
+            VipNames { present: owner.and_then(present), ..names(last, &all) }
         }))
     }
 
@@ -203,8 +288,9 @@ mod tests {
         #[test]
         fn the_writes_lead_from_any_content_to_any_other(old in any_content(), new in any_content()) {
             let writes = changes(old.as_ref(), new.as_ref());
-            let (last, endpoints) = carry_out(old, &writes);
+            let (last, present, endpoints) = carry_out(old, &writes);
             prop_assert_eq!(last, new.as_ref().map(|n| n.last));
+            prop_assert_eq!(present, new.as_ref().and_then(|n| n.present.clone()));
             prop_assert_eq!(endpoints, new.map(|n| n.endpoints).unwrap_or_default());
         }
 

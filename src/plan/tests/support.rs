@@ -60,6 +60,7 @@ pub fn endpoint(n: u8, node: &str) -> Endpoint {
         addresses: IpAddr::from([10, 244, third, n]).into(),
         eligible: true,
         terminating: false,
+        state: crate::model::handover::EndpointState::Ready,
     }
 }
 
@@ -75,6 +76,8 @@ pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
         drain_limit: None,
         shared: None,
         staged: None,
+        map: None,
+        intent: None,
     }
 }
 

@@ -36,6 +36,7 @@ fn a_pod_has_everything_that_the_data_path_needs() {
         addresses: ip("10.244.2.1").into(),
         eligible: true,
         terminating: false,
+        state: crate::model::handover::EndpointState::Ready,
     };
     assert_eq!(pods(&resolved), [expected]);
 }

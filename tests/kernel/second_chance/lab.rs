@@ -109,7 +109,7 @@ pub fn ghost(family: Family, port: u16) -> Flow {
 /// What the tables hold when every node knows everything.
 pub fn all_names() -> VipNames {
     let endpoints = [(C, "c"), (P, "p"), (Q, "q")].map(|(number, pod)| (name(number), pod_addresses(pod)));
-    VipNames { last: name(Q), endpoints: BTreeMap::from(endpoints) }
+    VipNames { last: name(Q), endpoints: BTreeMap::from(endpoints), present: None }
 }
 
 /// The namespaces, and the program that is attached in all pods.
@@ -217,6 +217,21 @@ impl Lab {
         replies
     }
 
+    /// Sends each packet when the way of the one before is over. For many packets of one client: only once it is waited for
+    /// what is not expected.
+    pub fn trace_each<T: AsRef<str>>(&self, ways: &[(Vec<u8>, Vec<T>)]) {
+        let client = Seen::read(&ways[0].0).unwrap().from;
+        while self.next_event(client, Duration::ZERO).is_some() {}
+        for (at, (packet, expected)) in ways.iter().enumerate() {
+            self.send(packet);
+            for text in expected {
+                let event = self.next_event(client, PATIENCE).map(|(text, _)| text);
+                assert_eq!(event.as_deref(), Some(text.as_ref()), "packet {at}, {:?}; {}", self.tunnel, self.counts());
+            }
+        }
+        assert!(self.next_event(client, QUIET).is_none(), "{:?}; {}", self.tunnel, self.counts());
+    }
+
     fn next_event(&self, client: IpAddr, wait: Duration) -> Option<(String, Option<Seen>)> {
         let until = Instant::now() + wait;
         loop {
@@ -307,7 +322,7 @@ pub fn checksum(data: &[u8]) -> u64 {
 }
 
 /// A tunnel id in words, read bit by bit.
-fn text(id: u32) -> String {
+pub fn text(id: u32) -> String {
     let names = [id & 0x7ff, id >> 11 & 0x7ff].into_iter().filter(|name| *name != 0).map(|name| name.to_string());
     let names = names.collect::<Vec<_>>().join(",");
     let flags = [(22, " datagrams"), (23, " passed")].into_iter().filter(|(bit, _)| id >> bit & 1 != 0);

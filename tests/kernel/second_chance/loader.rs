@@ -15,6 +15,7 @@ use tunnel_router::plan::filter::{FilterStep, ObservedFilter, filter_step};
 
 use super::lab::{C, DATAGRAMS, Lab, P, Tunnel, all_names, ghost, list, name, vip};
 use super::packet::{ACK, PORT};
+use super::present::{HASH, present};
 use crate::support::{netns, sh};
 
 /// Environment variable of a test that is started by another one, in whose namespace it works.
@@ -41,7 +42,8 @@ fn observe_in(pod: &Netns) -> Option<ObservedFilter> {
 }
 
 fn tables() -> Tables {
-    Tables::from(Family::ALL.map(|family| (vip(family), all_names())))
+    let names = VipNames { present: present(HASH, &[P, C]), ..all_names() };
+    Tables::from([(vip(Family::V4), names), (vip(Family::V6), all_names())])
 }
 
 /// What `tc` says about ingress of the device.
@@ -75,9 +77,10 @@ fn a_restarted_agent_finds_the_program_and_its_tables() {
     assert_eq!((found.id(), found.sizes()), (id, Sizes { vips: 512, endpoints: 2048 }));
     assert_eq!(found.tables(), &tables());
     found.write_vip(vip(Family::V6), None).unwrap();
+    found.write_vip(vip(Family::V4), Some(&all_names())).unwrap();
     drop(found);
     let found = SecondChance::open(&observe_in(&pod).unwrap()).unwrap().unwrap();
-    assert_eq!(found.tables().keys().copied().collect::<Vec<_>>(), [vip(Family::V4)]);
+    assert_eq!(found.tables(), &Tables::from([(vip(Family::V4), all_names())]));
 }
 
 /// Another process attaches a program in the namespace and exits, after it has run a shell command.
@@ -212,7 +215,11 @@ fn a_full_table_is_an_error_of_its_own_and_the_rest_is_kept() {
     let larger = Sizes::holding(&tables());
     assert!(larger.can_hold(&tables()) && larger == Sizes::LEAST);
     // Nothing of what did not fit is left: another VIP has the room.
-    let one = VipNames { last: name(C), endpoints: BTreeMap::from([(name(C), all_names().endpoints[&name(C)])]) };
+    let one = VipNames {
+        last: name(C),
+        endpoints: BTreeMap::from([(name(C), all_names().endpoints[&name(C)])]),
+        present: None,
+    };
     program.write_vip(vip(Family::V6), Some(&one)).unwrap();
 }
 

@@ -4,29 +4,31 @@
 mod lab;
 mod loader;
 mod packet;
+mod present;
 mod rows;
 
 /// One test per row and tunnel.
 macro_rules! rows {
-    ($($row:ident)*) => {
-        rows!(@vxlan Vxlan(V4): $($row)*);
-        rows!(@vxlan_over_ipv6 Vxlan(V6): $($row)*);
-        rows!(@gre Gre(V4): $($row)*);
-        rows!(@gre_over_ipv6 Gre(V6): $($row)*);
+    ($($file:ident: $($row:ident)*;)*) => {
+        rows!(@vxlan Vxlan(V4): $($($file $row)*)*);
+        rows!(@vxlan_over_ipv6 Vxlan(V6): $($($file $row)*)*);
+        rows!(@gre Gre(V4): $($($file $row)*)*);
+        rows!(@gre_over_ipv6 Gre(V6): $($($file $row)*)*);
     };
-    (@$module:ident $tunnel:ident($family:ident): $($row:ident)*) => {
+    (@$module:ident $tunnel:ident($family:ident): $($file:ident $row:ident)*) => {
         mod $module {
             use super::lab::{Lab, Tunnel};
             use tunnel_router::model::Family;
 
             $(#[test] fn $row() {
-                super::rows::$row(&mut Lab::new(Tunnel::$tunnel(Family::$family)));
+                super::$file::$row(&mut Lab::new(Tunnel::$tunnel(Family::$family)));
             })*
         }
     };
 }
 
 rows! {
+    rows:
     a_packet_without_former_owners_is_taken
     a_syn_is_taken
     open_connections_stay_and_new_ones_go_to_the_owner
@@ -48,5 +50,18 @@ rows! {
     later_fragments_follow_the_first
     a_repeated_fragment_id_is_decided_anew
     an_error_about_a_connection_goes_where_the_connection_is
-    a_packet_is_passed_on_from_the_address_that_it_came_to
+    a_packet_is_passed_on_from_the_address_that_it_came_to;
+
+    present:
+    a_packet_sent_to_an_earlier_owner_reaches_the_present_owner
+    without_a_change_of_owners_a_packet_without_a_list_is_taken_unread
+    a_full_list_gets_no_name
+    a_packet_that_was_passed_on_gets_no_name
+    a_retired_name_makes_room_for_the_present_owner
+    datagrams_stay_with_an_earlier_owner
+    an_error_follows_its_connection_to_the_present_owner
+    later_fragments_follow_a_first_one_that_got_a_name
+    with_affinity_only_addresses_find_the_bucket
+    the_program_finds_the_bucket_that_the_ingress_node_finds
+    the_program_decides_as_its_twin;
 }

@@ -121,10 +121,19 @@ impl Flow {
 
     /// The same in two fragments.
     pub fn udp_in_fragments(self, id: u16, data: &[u8]) -> [Vec<u8>; 2] {
-        let datagram = self.datagram(data);
-        let (first, later) = datagram.split_at(16);
-        [(first, 0, true), (later, 16, false)]
-            .map(|(part, offset, more)| ip(self.client, self.vip, UDP, Some(Part { id, offset, more }), part))
+        self.in_fragments(UDP, id, &self.datagram(data))
+    }
+
+    /// An acknowledgement in two fragments.
+    pub fn ack_in_fragments(self, id: u16, data: &[u8]) -> [Vec<u8>; 2] {
+        self.in_fragments(TCP, id, &self.segment(ACK, 5000, 6000, data))
+    }
+
+    /// The header of TCP is in the first fragment.
+    fn in_fragments(self, protocol: u8, id: u16, payload: &[u8]) -> [Vec<u8>; 2] {
+        let (first, later) = payload.split_at(24);
+        [(first, 0, true), (later, 24, false)]
+            .map(|(part, offset, more)| ip(self.client, self.vip, protocol, Some(Part { id, offset, more }), part))
     }
 
     fn datagram(self, data: &[u8]) -> Vec<u8> {

@@ -12,17 +12,17 @@ use super::lab::{
 use super::packet::{ACK, ESP, FIN_ACK, Flow, PORT, PSH, RST};
 use crate::support::sh;
 
-fn each_family(lab: &mut Lab, mut row: impl FnMut(&mut Lab, Family)) {
+pub fn each_family(lab: &mut Lab, mut row: impl FnMut(&mut Lab, Family)) {
     Family::ALL.into_iter().for_each(|family| row(lab, family));
 }
 
 /// An acknowledgement of a connection that nobody has.
-fn stray(family: Family) -> Vec<u8> {
+pub fn stray(family: Family) -> Vec<u8> {
     ghost(family, 4000).tcp(ACK, 5000, 6000, b"")
 }
 
 /// Writes what the node knows about the VIPs.
-fn knows(lab: &mut Lab, names: &VipNames) {
+pub fn knows(lab: &mut Lab, names: &VipNames) {
     Family::ALL.into_iter().for_each(|family| lab.program.write_vip(vip(family), Some(names)).unwrap());
 }
 

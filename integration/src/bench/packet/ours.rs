@@ -86,6 +86,8 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         drain_limit: None,
         shared: None,
         staged: None,
+        map: None,
+        intent: None,
     };
     let node = Node { name: NODE.to_owned(), addresses: vec![site.node_address()], ingress: true, cordoned: false };
     Cluster {
@@ -104,5 +106,6 @@ fn endpoint(site: &Site, n: u8) -> Endpoint {
         addresses: Addresses::from(site.endpoint(n)),
         eligible: true,
         terminating: false,
+        state: tunnel_router::model::handover::EndpointState::Ready,
     }
 }
