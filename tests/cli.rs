@@ -51,7 +51,6 @@ fn without_flags_everything_has_the_documented_default() {
     assert_eq!(config.mode, Mode::Gre);
     assert_eq!((config.mpls.pop(), config.mpls.base()), (100, 65536));
     assert_eq!(config.vxlan_port, 4790);
-    assert_eq!(config.hash_seed, tunnel_router::model::config::DEFAULT_HASH_SEED);
     assert_eq!(config.kernel.buckets.get(), 64);
     assert_eq!(config.kernel.mark.mask(), 0xff);
     assert_eq!((config.kernel.table_base, config.kernel.rule_priority), (10_000, 101));
@@ -65,7 +64,7 @@ fn without_flags_everything_has_the_documented_default() {
 fn every_flag_reaches_the_configuration() {
     let words = "--node-name n1 --kubeconfig /k --annotation example.org/vip --ingress-nodes node=tunnel --resync 5m \
         --vip-cidrs 192.0.2.0/24,2001:db8::/64 --mode vxlan --mpls-label 200 --mpls-label-base 131072 --vxlan-port 4791 \
-        --hash-seed 7 --buckets 128 --mark-field 0x1ff00000 --table-base 20000 --rule-priority 150 --link-prefix vip_ \
+        --buckets 128 --mark-field 0x1ff00000 --table-base 20000 --rule-priority 150 --link-prefix vip_ \
         --proc-root /host/proc --dry-run --log-format json --log-level warn,tunnel_router=trace";
     let config = agent(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
     assert_eq!(config.node_name, "n1");
@@ -77,7 +76,6 @@ fn every_flag_reaches_the_configuration() {
     assert_eq!(config.mpls.pop(), 200);
     assert_eq!(config.mpls.of_pod(Ipv4Addr::new(10, 0, 0, 1).into()), 131_073);
     assert_eq!(config.vxlan_port, 4791);
-    assert_eq!(config.hash_seed, 7);
     assert_eq!(config.kernel.buckets.get(), 128);
     assert_eq!(config.kernel.mark.mask(), 0x1ff0_0000);
     assert_eq!((config.kernel.table_base, config.kernel.rule_priority), (20_000, 150));
@@ -126,16 +124,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("mpls-label-base", "50", "labels 50 to 65585 of remote pods contain 100, the label that pods pop (--mpls-label)"),
     ("vxlan-port", "0", "must be a UDP port from 1 to 65535"),
     ("vxlan-port", "65536", "must be a UDP port from 1 to 65535"),
-    ("hash-seed", "random", "must be a number from 0 to 4294967295, decimal or 0x hexadecimal"),
     ("buckets", "100", "100 buckets: must be a power of two from 16 to 128 (16, 32, 64 or 128)"),
     ("buckets", "many", "must be a number from 0 to 4294967295, decimal or 0x hexadecimal"),
-    ("mark-field", "0", "mark field 0x0 has no bits: use one run of 6 to 32 adjacent bits, such as 0xff"),
+    ("mark-field", "0", "mark field 0x0 has no bits: use one run of 5 to 32 adjacent bits, such as 0xff"),
     ("mark-field", "0xf0f", "mark field 0xf0f has a hole: its bits must be adjacent, such as 0xff or 0xff000000"),
-    (
-        "mark-field",
-        "0x7f",
-        "mark field 0x7f has 7 bits: 64 buckets need 8 (bucket number, and 2 for PRESENT and PREVIOUS)",
-    ),
+    ("mark-field", "0x3f", "mark field 0x3f has 6 bits: 64 buckets need 7 (bucket number, and 1 for PRESENT)"),
     ("table-base", "200", "tables 200 to 328 contain 253: must avoid 0 and 253 to 255 (default, main, local)"),
     ("table-base", "4294967295", "129 tables from 4294967295 on do not fit below 4294967296"),
     (
@@ -186,9 +179,9 @@ fn a_wrong_number_of_buckets_brings_no_complaint_about_what_depends_on_it() {
 #[test]
 fn buckets_that_the_mark_field_cannot_hold_are_a_complaint_about_the_field() {
     assert_eq!(
-        complaints(&["--buckets=128"]),
-        ["--mark-field (TUNNEL_ROUTER_MARK_FIELD) is \"0xff\": mark field 0xff has 8 bits: 128 buckets need 9 \
-          (bucket number, and 2 for PRESENT and PREVIOUS)"]
+        complaints(&["--buckets=128", "--mark-field=0x7f"]),
+        ["--mark-field (TUNNEL_ROUTER_MARK_FIELD) is \"0x7f\": mark field 0x7f has 7 bits: 128 buckets need 8 \
+          (bucket number, and 1 for PRESENT)"]
     );
 }
 

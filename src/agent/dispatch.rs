@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
-use crate::model::{Addresses, Cluster, Endpoint, EndpointId, Family, Flows, Node, Onward, ServiceRef, Vip};
+use crate::model::{Addresses, Cluster, Family, Node, ServiceRef};
 use crate::netns::{Netns, PodQuery};
 use crate::plan::Settings;
-use crate::plan::pod::{PodDrain, PodInput};
+use crate::plan::pod::PodInput;
 use crate::reconcile::target::{NODE, Shared, run};
 use crate::reconcile::{Goal, Order, Site};
 use crate::state::{LocalPod, Resolved};
@@ -63,7 +63,8 @@ fn is_out_of_reach(pod: &LocalPod) -> bool {
     pod.terminated || pod.foreign_network
 }
 
-/// Goals of all pods of this node that serve a VIP, by pod UID; `underlay` is what [`underlay`] says.
+/// Goals of all pods of this node that serve a VIP, by pod UID: of those that slices list, and of those that a map names.
+/// `underlay` is what [`underlay`] says. No program is attached yet.
 pub fn pod_goals(
     resolved: &Resolved,
     settings: &Settings,
@@ -73,20 +74,16 @@ pub fn pod_goals(
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
     for vip in cluster.vips.values().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
-        let mut local = vip.endpoints.iter().filter(|e| e.node == settings.node_name).peekable();
-        if local.peek().is_none() {
-            continue;
-        }
-        let (onward, admitted) = (vip.onward(settings.flows()), vip.admitted(settings.flows()));
-        for endpoint in local {
-            let pod = resolved.local_pods.get(&endpoint.pod_uid);
-            let Some(query) = query(&endpoint.pod_uid, pod, Some(endpoint.addresses)) else { continue };
-            if pod.is_some_and(is_out_of_reach) {
-                continue;
-            }
+        for (uid, listed) in vip.pods_of(&settings.node_name) {
+            let pod = resolved.local_pods.get(uid);
+            let Some(query) = query(uid, pod, Some(listed)) else { continue };
+            let name = vip.endpoints.iter().find(|e| e.pod_uid == uid).map(|e| format!("{}/{}", e.namespace, e.pod));
+            // Who is in no slice any more is there as long as its pod is.
+            let name = name.or_else(|| pod.map(|pod| format!("{}/{}", pod.namespace, pod.name)));
+            let Some(name) = name.filter(|_| !pod.is_some_and(is_out_of_reach)) else { continue };
             let addresses = query.addresses;
-            let goal = goals.entry(endpoint.pod_uid.clone()).or_insert_with(|| PodGoal {
-                name: format!("{}/{}", endpoint.namespace, endpoint.pod),
+            let goal = goals.entry(uid.to_owned()).or_insert_with(|| PodGoal {
+                name,
                 services: BTreeSet::new(),
                 query,
                 input: PodInput {
@@ -95,33 +92,18 @@ pub fn pod_goals(
                     outer: outer_families(addresses, cluster),
                     nodes: nodes.clone(),
                     underlay_mtu: underlay_mtu(addresses, cluster, underlay),
-                    drain: PodDrain::default(),
+                    peers: BTreeSet::new(),
+                    program: None,
                 },
             });
-            pass_on(vip, endpoint, &onward, settings.flows(), &mut goal.input.drain);
-            let from = admitted.iter().filter(|(_, to)| to.as_str() == endpoint.pod_uid).map(|(from, _)| from);
-            goal.input.drain.peers.extend(from.filter_map(|uid| addresses_of(vip, uid)).flat_map(Addresses::iter));
+            let members = vip.intent.iter().flat_map(|intent| &intent.members);
+            let others = members.filter(|(id, _)| id.as_str() != uid);
+            goal.input.peers.extend(others.flat_map(|(_, member)| member.addresses.iter()));
             goal.services.insert(vip.service.clone());
             goal.input.vips.insert(vip.address, vip.mode);
         }
     }
     goals
-}
-
-/// What a pod passes on of a VIP's packets; `onward` is all that pods pass on of them.
-fn pass_on(vip: &Vip, endpoint: &Endpoint, onward: &Onward, default: Flows, drain: &mut PodDrain) {
-    for ((bucket, from), to) in onward {
-        if from.as_str() == endpoint.pod_uid
-            && let Some(next) = addresses_of(vip, to)
-        {
-            drain.onward.insert((vip.address, *bucket), next);
-            drain.hashed.insert(vip.address, (vip.flows(default), vip.client_ip_affinity));
-        }
-    }
-}
-
-fn addresses_of(vip: &Vip, uid: &EndpointId) -> Option<Addresses> {
-    vip.endpoints.iter().find(|endpoint| endpoint.pod_uid == uid.as_str()).map(|endpoint| endpoint.addresses)
 }
 
 /// The families in which ingress nodes send to a pod; all of its own while there is no ingress node.
@@ -161,13 +143,19 @@ impl Dispatcher {
         Dispatcher { shared, node_netns, targets: HashMap::new(), swept: false }
     }
 
-    /// Hands out the goals of a new state of the cluster, and returns those of the pods.
-    pub fn dispatch(&mut self, resolved: &Resolved) -> BTreeMap<String, PodGoal> {
+    /// The goals of the pods in a new state of the cluster, by target.
+    pub fn pod_goals(&self, resolved: &Resolved) -> BTreeMap<String, PodGoal> {
+        let underlay = underlay(&self.node_netns, &resolved.cluster);
+        let goals = pod_goals(resolved, &self.shared.settings, &underlay);
+        goals.into_iter().map(|(uid, goal)| (pod_target(&uid), goal)).collect()
+    }
+
+    /// Hands out the goals of a new state of the cluster.
+    pub fn dispatch(&mut self, resolved: &Resolved, pods: &BTreeMap<String, PodGoal>) {
         let goal = Goal::Node(Arc::new(resolved.cluster.clone()));
         self.set(NODE.to_owned(), Order { goal, site: Site::Node(self.node_netns.clone()) });
-        let underlay = underlay(&self.node_netns, &resolved.cluster);
-        let pods = pod_goals(resolved, &self.shared.settings, &underlay);
-        let wanted: BTreeMap<String, Order> = pods.iter().map(|(uid, pod)| (pod_target(uid), order_of(pod))).collect();
+        let wanted: BTreeMap<String, Order> =
+            pods.iter().map(|(target, pod)| (target.clone(), order_of(pod))).collect();
         self.let_go(&wanted);
         for (name, order) in wanted {
             self.set(name, order);
@@ -176,17 +164,11 @@ impl Dispatcher {
             self.swept = true;
             self.sweep(resolved);
         }
-        pods
     }
 
     /// A target has ended: its next goal starts a new one.
     pub fn ended(&mut self, target: &str) {
         self.targets.remove(target);
-    }
-
-    /// How flows become buckets where no stored map says it.
-    pub fn flows(&self) -> Flows {
-        self.shared.settings.flows()
     }
 
     /// Number of namespaces that have a goal.
@@ -269,6 +251,7 @@ pub(super) fn send_part<T, P: PartialEq>(to: &watch::Sender<T>, part: impl FnOnc
 mod tests {
     use super::*;
     use crate::model::config::MplsLabels;
+    use crate::model::handover::EndpointState;
     use crate::model::names::LinkPrefix;
     use crate::model::{BucketCount, Endpoint, MarkField, Mode, Vip};
 
@@ -295,9 +278,7 @@ mod tests {
             pod: format!("echo-{n}"),
             node: (*node).to_owned(),
             addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
-            eligible: false,
-            terminating: false,
-            state: crate::model::handover::EndpointState::Ready,
+            state: EndpointState::NotReady,
         };
         Vip {
             address: address.parse().unwrap(),
@@ -308,8 +289,6 @@ mod tests {
             endpoints: nodes.iter().enumerate().map(endpoint).collect(),
             local_only: false,
             drain_limit: None,
-            shared: None,
-            staged: None,
             map: None,
             intent: None,
         }

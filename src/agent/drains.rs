@@ -12,55 +12,48 @@ use tracing::{debug, info};
 use super::dispatch::{pod_target, send_part};
 use crate::inspect::connections::by_bucket;
 use crate::kernel::{self, Connection, KernelError};
-use crate::model::{Bucket, Cluster, EndpointId, Flows};
+use crate::model::handover::{FlowHash, Generation, NodeReport, Over, ServiceUid};
+use crate::model::{Bucket, Cluster, EndpointId};
 use crate::netns::Netns;
 use crate::reconcile::Places;
-use crate::state::report::{Drained, NodeReport};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// For how long there must be no connection: an ingress node that has not heard of the change yet may still open one.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(15);
 
-/// The buckets of one VIP that one pod of this node lost.
+/// The buckets of one Service that one pod of this node lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draining {
-    /// UID of the Service.
-    pub service: String,
+    /// The Service.
+    pub service: ServiceUid,
     /// The pod.
     pub pod: EndpointId,
     /// How flows become buckets.
-    pub flows: Flows,
-    /// Whether by addresses only.
-    pub affinity: bool,
+    pub hash: FlowHash,
     /// The Service's VIPs.
     pub vips: BTreeSet<IpAddr>,
     /// The buckets, and the decisions by which it lost them.
-    pub buckets: BTreeMap<Bucket, u64>,
+    pub buckets: BTreeMap<Bucket, Generation>,
 }
 
-/// What drains from pods of a node, by what is stored: drains that only this node knows of have nobody to be reported to. Where
-/// ingress nodes may still give the pod new connections, there is no end yet that could be looked for.
+/// What drains from pods of a node, by what is stored: of stand-ins nobody has to be told.
 pub fn draining(cluster: &Cluster, node: &str) -> Vec<Draining> {
     let mut found: BTreeMap<(&str, &EndpointId), Draining> = BTreeMap::new();
     for vip in cluster.vips.values() {
-        let Some(map) = &vip.shared else { continue };
-        let local: BTreeSet<&str> =
-            vip.endpoints.iter().filter(|e| e.node == node).map(|e| e.pod_uid.as_str()).collect();
-        let drains = map.previous.iter().flat_map(|(bucket, drains)| drains.iter().map(move |drain| (*bucket, drain)));
-        let unsettled = vip.staged.as_ref().map(|staged| &staged.unsettled);
-        let drains = drains.filter(|(bucket, _)| !unsettled.is_some_and(|unsettled| unsettled.contains(bucket)));
-        for (bucket, drain) in drains.filter(|(_, drain)| local.contains(drain.endpoint.as_str())) {
-            let entry = found.entry((&vip.service.uid, &drain.endpoint)).or_insert_with(|| Draining {
-                service: vip.service.uid.clone(),
-                pod: drain.endpoint.clone(),
-                flows: map.flows,
-                affinity: vip.client_ip_affinity,
+        let Some(map) = &vip.map else { continue };
+        let is_here = |id: &EndpointId| map.members.get(id).is_some_and(|member| member.node.as_str() == node);
+        let former = map.iter().flat_map(|(bucket, holding)| holding.former.iter().map(move |one| (bucket, one)));
+        for (bucket, former) in former.filter(|(_, former)| is_here(&former.endpoint)) {
+            let entry = found.entry((&vip.service.uid, &former.endpoint)).or_insert_with(|| Draining {
+                service: vip.service.uid.as_str().into(),
+                pod: former.endpoint.clone(),
+                hash: map.hash,
                 vips: BTreeSet::new(),
                 buckets: BTreeMap::new(),
             });
             entry.vips.insert(vip.address);
-            entry.buckets.insert(bucket, drain.generation);
+            entry.buckets.insert(bucket, former.generation);
         }
     }
     found.into_values().collect()
@@ -92,15 +85,15 @@ pub async fn watch_drains(
         let places = places.clone();
         let open = tokio::task::spawn_blocking(move || open_connections(&pods, &places)).await.unwrap_or_default();
         let look = |one: Draining| {
-            let counts = by_bucket(open.get(&one.pod)?, &one.vips, one.flows, one.affinity);
+            let counts = by_bucket(open.get(&one.pod)?, &one.vips, one.hash);
             Some((counts, one))
         };
         let seen: Vec<_> = all.into_iter().filter_map(look).collect();
         let now_over = quiet.look(&seen, Instant::now());
-        if !now_over.is_subset(&report.borrow().drained) {
+        if !now_over.is_subset(&report.borrow().over) {
             info!(buckets = now_over.len(), "drains are over, and reported until the controller knows");
         }
-        send_part(&report, |report| &mut report.drained, now_over);
+        send_part(&report, |report| &mut report.over, now_over);
         let idle = draining.borrow().is_empty();
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -112,27 +105,27 @@ pub async fn watch_drains(
 
 /// Since when there has been no connection.
 #[derive(Debug, Default)]
-struct Quiet(BTreeMap<Drained, Instant>);
+struct Quiet(BTreeMap<Over, Instant>);
 
 impl Quiet {
     /// Takes what was seen at `now`, and says which drains are over.
-    fn look(&mut self, seen: &[(BTreeMap<Bucket, usize>, Draining)], now: Instant) -> BTreeSet<Drained> {
+    fn look(&mut self, seen: &[(BTreeMap<Bucket, usize>, Draining)], now: Instant) -> BTreeSet<Over> {
         let mut still = BTreeMap::new();
         for (counts, one) in seen {
             for (bucket, generation) in one.buckets.iter().filter(|(bucket, _)| !counts.contains_key(bucket)) {
-                let drained = Drained {
+                let over = Over {
                     service: one.service.clone(),
                     pod: one.pod.clone(),
                     generation: *generation,
                     bucket: *bucket,
                 };
-                let since = self.0.get(&drained).copied().unwrap_or(now);
-                still.insert(drained, since);
+                let since = self.0.get(&over).copied().unwrap_or(now);
+                still.insert(over, since);
             }
         }
         self.0 = still;
         let over = self.0.iter().filter(|(_, since)| now.duration_since(**since) >= QUIET);
-        over.map(|(drained, _)| drained.clone()).collect()
+        over.map(|(over, _)| over.clone()).collect()
     }
 }
 
@@ -140,14 +133,14 @@ impl Quiet {
 mod tests {
     use super::*;
     use crate::model::BucketCount;
+    use crate::model::handover::HashKey;
 
     fn draining(buckets: &[(u32, u64)]) -> Draining {
-        let bucket = |(bucket, generation): &(u32, u64)| (Bucket::new(*bucket).unwrap(), *generation);
+        let bucket = |(bucket, generation): &(u32, u64)| (Bucket::new(*bucket).unwrap(), Generation(*generation));
         Draining {
             service: "s".into(),
             pod: "p".into(),
-            flows: Flows { buckets: BucketCount::new(16).unwrap(), seed: 7 },
-            affinity: false,
+            hash: FlowHash { buckets: BucketCount::new(16).unwrap(), seed: 7, key: HashKey::Ports },
             vips: ["192.0.2.10".parse().unwrap()].into(),
             buckets: buckets.iter().map(bucket).collect(),
         }
@@ -160,11 +153,11 @@ mod tests {
         let drains = draining(&[(3, 2), (4, 2)]);
         let mut look = |counts: &BTreeMap<Bucket, usize>, drains: &Draining, seconds| {
             let over = quiet.look(&[(counts.clone(), drains.clone())], start + Duration::from_secs(seconds));
-            over.iter().map(|drained| (drained.bucket.number(), drained.generation)).collect::<Vec<_>>()
+            over.iter().map(|over| (over.bucket.number(), over.generation.0)).collect::<Vec<_>>()
         };
         assert_eq!(look(&one, &drains, 0), []);
-        assert_eq!(look(&one, &drains, 9), []);
-        assert_eq!(look(&one, &drains, 10), [(4, 2)]);
+        assert_eq!(look(&one, &drains, 14), []);
+        assert_eq!(look(&one, &drains, 15), [(4, 2)]);
         assert_eq!(look(&none, &drains, 20), [(4, 2)]);
         assert_eq!(look(&none, &draining(&[(3, 5), (4, 2)]), 36), [(4, 2)], "another decision counts anew");
         assert_eq!(look(&none, &draining(&[(3, 5)]), 51), [(3, 5)]);

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::dispatch::{pod_goals, underlay};
+use super::follows::{Follows, moment};
 use super::run::scope;
 use super::start::{plan_settings, state_settings};
+use crate::kernel;
+use crate::kernel::bpf::own_version;
 use crate::kube::{client, watch};
 use crate::model::config::Config;
 use crate::netns::{Netns, ProcFinder};
-use crate::reconcile::{Goal, Memory, reconcile};
+use crate::plan::Settings;
+use crate::plan::pod::PodInput;
+use crate::reconcile::{Execution, Goal, Memory, reconcile};
 use crate::state::{Index, Resolved, resolve};
 
 /// Waits for the first complete snapshot, prints the plan of every namespace and touches nothing.
@@ -30,7 +35,8 @@ pub async fn dry_run(config: Config, shutdown: CancellationToken) -> anyhow::Res
             break snapshot;
         }
     };
-    let resolved = resolve(&snapshot, &state_settings(&config)?);
+    let mut resolved = resolve(&snapshot, &state_settings(&config)?);
+    Follows::default().follow(&mut resolved.cluster, moment());
     tokio::task::spawn_blocking(move || print(&config, &resolved)).await?
 }
 
@@ -39,13 +45,17 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
     for problem in &resolved.cluster.problems {
         println!("# {} {}: {}", problem.reason.as_str(), problem.service, problem.note);
     }
-    let show =
-        |title: &str, netns: &Netns, goal: &Goal| match reconcile(netns, goal, &settings, &mut Memory::default(), true)
-        {
-            Ok(outcome) if outcome.plan.is_empty() => println!("# {title}: nothing to do"),
-            Ok(outcome) => print!("# {title}: {} steps\n{}", outcome.plan.steps.len(), outcome.plan),
-            Err(error) => println!("# {title}: {error}"),
-        };
+    let show = |title: &str, netns: &Netns, goal: &Goal| match reconcile(
+        netns,
+        goal,
+        &settings,
+        &mut Memory::default(),
+        Execution::DryRun,
+    ) {
+        Ok(outcome) if outcome.plan.is_empty() => println!("# {title}: nothing to do"),
+        Ok(outcome) => print!("# {title}: {} steps\n{}", outcome.plan.steps.len(), outcome.plan),
+        Err(error) => println!("# {title}: {error}"),
+    };
     show(&format!("node {}", config.node_name), &Netns::current()?, &Goal::Node(Arc::new(resolved.cluster.clone())));
     let underlay = underlay(&Netns::current()?, &resolved.cluster);
     let finder = ProcFinder::new(config.kernel.proc_root.clone());
@@ -53,9 +63,20 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
     for pod in pod_goals(resolved, &settings, &underlay).into_values() {
         let title = format!("pod {} ({})", pod.name, pod.input.addresses);
         match finder.find_among(&processes, &pod.query) {
-            Ok(netns) => show(&title, &netns, &Goal::Pod(pod.input)),
+            Ok(netns) => {
+                // What is attached stays; else the plan says how to attach it.
+                let program = attached(&netns, &settings).or(Some(0));
+                show(&title, &netns, &Goal::Pod(PodInput { program, ..pod.input }));
+            }
             Err(error) => println!("# {title}: {error}"),
         }
     }
     Ok(())
+}
+
+/// The program of our version that is attached in a pod.
+pub fn attached(netns: &Netns, settings: &Settings) -> Option<u32> {
+    let observed = netns.run(|| kernel::observe(std::iter::empty(), settings.link_prefix.as_str())).ok()?.ok()?;
+    let mut ours = observed.filters.into_values().filter(|filter| filter.version == Some(own_version()));
+    ours.next().map(|filter| filter.program)
 }

@@ -11,9 +11,10 @@ use tracing::info;
 
 use super::dispatch::{Dispatcher, send, send_part};
 use super::drains::{Draining, draining, open_connections, watch_drains};
+use super::follows::{Follows, moment};
 use super::leaving::Leaving;
-use super::progress::progress;
-use super::staged::Stages;
+use super::report::ended;
+use super::second_chance::SecondChances;
 use super::start::{preflight, state_settings};
 use super::status::Status;
 use super::waiting::Waiting;
@@ -21,13 +22,13 @@ use crate::inspect::connections::count;
 use crate::inspect::{Known, socket};
 use crate::kube::{Reporter, Scope, client, keep_report, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
+use crate::model::Problem;
 use crate::model::config::Config;
-use crate::model::{Cluster, Problem};
+use crate::model::handover::NodeReport;
 use crate::netns::{Netns, PodSearch, ProcFinder};
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
-use crate::state::report::NodeReport;
-use crate::state::{Index, Reported, Resolved, Settings, resolve};
+use crate::state::{Index, Resolved, Settings, resolve};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -53,8 +54,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         let server = Server { metrics, places, unready, ping: pings.clone(), reader: Reader::default() };
         tokio::spawn(server.run(address, shutdown.clone()));
     }
+    let second_chances = SecondChances::default();
     let shared = Shared {
         settings,
+        programs: second_chances.programs(),
         resync: config.resync,
         permits: Arc::new(Semaphore::new(PARALLEL)),
         search: Arc::new(PodSearch::new(ProcFinder::new(config.kernel.proc_root.clone()))),
@@ -71,7 +74,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         metrics,
         unready,
         waiting: Waiting::default(),
-        staged: Stages::default(),
+        follows: Follows::default(),
+        second_chances,
         leaving: Leaving::default(),
         places: places.clone(),
         config: config.clone(),
@@ -101,14 +105,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                 }
             }
             Some(report) = reported.recv() => agent.reported(report),
-            // Who asks may have gone away.
-            Some(answer) = pinged.recv() => drop(answer.send(())),
+            Some(answer) = pinged.recv() => {
+                agent.second_chances.counts().iter().for_each(|(_, counts)| agent.metrics.second_chances(counts));
+                // Who asks may have gone away.
+                let _ = answer.send(());
+            }
             Some(question) = questioned.recv() => agent.answer(question),
             () = at(due) => {
                 due = None;
                 agent.resolve();
             }
-            () = at([agent.staged.due(), agent.leaving.due()].into_iter().flatten().min()) => agent.resolve(),
+            () = at([agent.follows.due(), agent.leaving.due(), agent.second_chances.due()].into_iter().flatten().min()) => agent.resolve(),
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();
@@ -141,7 +148,8 @@ struct Agent {
     metrics: Arc<Metrics>,
     unready: watched::Sender<Vec<String>>,
     waiting: Waiting,
-    staged: Stages,
+    follows: Follows,
+    second_chances: SecondChances,
     leaving: Leaving,
     places: Places,
     config: Config,
@@ -156,19 +164,26 @@ impl Agent {
     fn resolve(&mut self) {
         let Some(snapshot) = self.index.snapshot() else { return };
         let mut resolved = resolve(&snapshot, &self.settings);
+        self.follows.follow(&mut resolved.cluster, moment());
         let now = tokio::time::Instant::now();
-        // How far others are changes when buckets follow, and nothing else.
-        let reported = std::mem::take(&mut resolved.reported);
-        if self.last.is_none() {
-            self.take_up_report(&reported);
-        }
-        self.staged.stage(&mut resolved.cluster, &reported, self.dispatcher.flows(), now);
         // Otherwise routers follow nothing that this node announces.
         if self.config.kernel.announce_table.is_some() {
             self.leaving.go_on(&mut resolved.cluster, &self.settings.node_name, now);
         }
-        if self.last.as_ref() != Some(&resolved) {
+        let is_new = self.last.as_ref() != Some(&resolved);
+        if is_new || self.second_chances.due().is_some_and(|due| due <= now) {
             self.dispatch(&resolved);
+        }
+        let first = self.last.is_none();
+        self.report.send_if_modified(|report| {
+            let before = report.clone();
+            report.pods = self.status.set_up();
+            report.ended = ended(&resolved, &self.settings.node_name);
+            report.holds = self.index.superseded();
+            // The first one tells that nothing is to be told.
+            first || *report != before
+        });
+        if is_new {
             self.last = Some(resolved);
         }
     }
@@ -176,14 +191,18 @@ impl Agent {
     fn dispatch(&mut self, resolved: &Resolved) {
         let cluster = &resolved.cluster;
         let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
-        let pods = self.dispatcher.dispatch(resolved);
+        let node = &self.settings.node_name;
+        let mut pods = self.dispatcher.pod_goals(resolved);
+        let program = self.second_chances.serve(cluster, node, &pods, &self.config.kernel);
+        pods.values_mut().for_each(|pod| pod.input.program = program);
+        self.dispatcher.dispatch(resolved, &pods);
         self.status.dispatched(&cluster.problems, services, pods);
-        send(&self.draining, draining(cluster, &self.settings.node_name));
-        self.tell_progress(cluster);
-        self.waiting.dispatched(cluster, tokio::time::Instant::now());
+        send(&self.draining, draining(cluster, node));
+        let set_up = self.status.set_up();
+        self.waiting.dispatched(cluster, |uid| set_up.contains_key(uid), tokio::time::Instant::now());
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
-        self.metrics.dispatched(old, cluster, self.dispatcher.flows(), &names, &waiting);
+        self.metrics.dispatched(old, cluster, &names, &waiting);
         self.tell_problems();
     }
 
@@ -191,6 +210,7 @@ impl Agent {
     fn problems(&self) -> BTreeSet<Problem> {
         let mut problems = self.status.problems();
         problems.extend(self.waiting.problems());
+        problems.extend(self.second_chances.problems());
         problems
     }
 
@@ -198,20 +218,6 @@ impl Agent {
         let problems = self.problems();
         self.metrics.problems(&problems);
         self.reporter.report(problems);
-    }
-
-    /// What an agent before this one has made is still there.
-    fn take_up_report(&self, reported: &Reported) {
-        let node = &self.settings.node_name;
-        let of_node = reported.iter().filter_map(|(service, nodes)| Some((service.clone(), *nodes.get(node)?)));
-        self.report.send_modify(|report| report.progress = of_node.collect());
-    }
-
-    fn tell_progress(&self, cluster: &Cluster) {
-        let before = self.report.borrow().progress.clone();
-        let (node, node_done) = (&self.settings.node_name, self.status.node_done());
-        let now = progress(cluster, node, &before, |uid| self.status.is_done(uid), node_done);
-        send_part(&self.report, |report| &mut report.progress, now);
     }
 
     fn tell_whether_ready(&mut self) {
@@ -223,11 +229,11 @@ impl Agent {
         let known = Known {
             node: self.config.node_name.clone(),
             cluster: self.last.as_ref().map(|last| last.cluster.clone()).unwrap_or_default(),
-            flows: self.dispatcher.flows(),
             labels: self.config.mpls,
             unready: self.status.unready(&self.index.missing()),
             pending: self.status.pending(),
             problems: self.problems(),
+            second_chances: self.second_chances.counts(),
         };
         let places = self.places.clone();
         tokio::task::spawn_blocking(move || {
@@ -245,14 +251,12 @@ impl Agent {
         self.metrics.reported(&report);
         self.status.reported(&self.settings.node_name, report);
         self.status.announce();
-        if let Some(last) = &self.last {
-            self.tell_progress(&last.cluster);
-        }
+        send_part(&self.report, |report| &mut report.pods, self.status.set_up());
         if ended {
             self.dispatcher.ended(&target);
             // The pod may have got a VIP again in the meantime.
-            if let Some(last) = self.last.clone() {
-                self.dispatcher.dispatch(&last);
+            if let Some(last) = &self.last {
+                self.dispatcher.dispatch(last, self.status.pods());
             }
         }
         self.tell_problems();

@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::kernel;
 use crate::model::Mode;
-use crate::model::config::Config;
+use crate::model::config::{Config, DEFAULT_HASH_SEED};
 use crate::netns::Netns;
 use crate::plan::Settings;
 use crate::plan::conflict::conflicts;
@@ -23,7 +23,7 @@ pub fn plan_settings(config: &Config) -> Settings {
         table_base: config.kernel.table_base,
         announce_table: config.kernel.announce_table,
         link_prefix: config.kernel.link_prefix.clone(),
-        hash_seed: config.hash_seed,
+        hash_seed: DEFAULT_HASH_SEED,
         mark: config.kernel.mark,
         rule_priority: config.kernel.rule_priority,
         labels: config.mpls,

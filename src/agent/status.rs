@@ -1,13 +1,12 @@
 //! What users have to know: the problems of the cluster, of this node and of its pods, brought together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use tracing::info;
 
 use super::dispatch::{PodGoal, pod_target};
-use crate::model::{Cluster, Problem, Reason, ServiceRef};
-use crate::plan::pod::PodInput;
+use crate::model::handover::SetUp;
+use crate::model::{EndpointId, Problem, Reason, ServiceRef};
 use crate::reconcile::Goal;
 use crate::reconcile::target::{NODE, Report, State};
 
@@ -25,10 +24,8 @@ pub struct Status {
     pods: BTreeMap<String, PodGoal>,
     /// Problems by target name; replaced by the target's reports.
     targets: BTreeMap<String, Vec<Problem>>,
-    /// What the last round of each pod was asked for, if it succeeded; replaced by the pod's reports.
-    done: BTreeMap<String, PodInput>,
-    /// The same of the node itself, replaced by its reports.
-    node_done: Option<Arc<Cluster>>,
+    /// How each pod is set up, by target name; updated by the pod's reports.
+    set_up: BTreeMap<String, SetUp>,
     /// Steps of the first successful round of each target.
     first: BTreeMap<String, usize>,
     /// Something was dispatched.
@@ -42,7 +39,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// A new state of the cluster was dispatched.
+    /// A new state of the cluster was dispatched; pods by target.
     pub fn dispatched(
         &mut self,
         problems: &[Problem],
@@ -52,31 +49,42 @@ impl Status {
         self.dispatched = true;
         self.cluster = problems.to_vec();
         self.services = services;
-        self.pods = pods.into_iter().map(|(uid, goal)| (pod_target(&uid), goal)).collect();
+        self.pods = pods;
+    }
+
+    /// The goals of the pods, by target.
+    pub fn pods(&self) -> &BTreeMap<String, PodGoal> {
+        &self.pods
     }
 
     /// A target has reported.
     pub fn reported(&mut self, node: &str, report: Report) {
-        self.done.remove(&report.target);
-        self.node_done.take_if(|_| report.target == NODE);
         let problems = match report.state {
-            State::InSync { writes, problems, goal } => {
-                match goal {
-                    Goal::Pod(input) => drop(self.done.insert(report.target.clone(), input)),
-                    Goal::Node(cluster) => self.node_done = Some(cluster),
-                    Goal::Nothing => {}
+            State::InSync { writes, mut problems, notes, goal, program } => {
+                for note in notes {
+                    problems.extend(self.failure(node, &report.target, note.reason, &note.text));
+                }
+                if let Goal::Pod(input) = goal {
+                    let set_up = SetUp { addresses: input.addresses, program, fallen: false };
+                    self.set_up.insert(report.target.clone(), set_up);
                 }
                 self.first.entry(report.target.clone()).or_insert(writes);
                 self.failing.remove(&report.target);
                 problems
             }
-            State::Pending { failures, .. } if failures < TRIES => return,
+            State::Pending { failures: 1, .. } => return,
+            State::Pending { failures, .. } if failures < TRIES => {
+                self.fell(&report.target);
+                return;
+            }
             State::Pending { error, .. } => {
+                self.fell(&report.target);
                 let problems = self.failure(node, &report.target, Reason::EndpointFailed, &error);
                 self.failing.insert(report.target.clone(), error);
                 problems
             }
             State::Refused { error } => {
+                self.fell(&report.target);
                 let problems = self.failure(node, &report.target, Reason::EndpointRefused, &error);
                 self.failing.insert(report.target.clone(), error);
                 problems
@@ -85,6 +93,7 @@ impl Status {
                 self.first.remove(&report.target);
                 self.failing.remove(&report.target);
                 self.targets.remove(&report.target);
+                self.set_up.remove(&report.target);
                 return;
             }
         };
@@ -144,15 +153,17 @@ impl Status {
         failing.chain(waiting.map(|target| format!("{}: is being set up", self.name(&target)))).collect()
     }
 
-    /// Whether a pod is as is asked for now.
-    pub fn is_done(&self, uid: &str) -> bool {
-        let target = pod_target(uid);
-        self.pods.get(&target).is_some_and(|goal| self.done.get(&target) == Some(&goal.input))
+    /// How the pods are set up that have been, by UID.
+    pub fn set_up(&self) -> BTreeMap<EndpointId, SetUp> {
+        let uid = |target: &str| target.strip_prefix(pod_target("").as_str()).map(EndpointId::from);
+        self.set_up.iter().filter_map(|(target, set_up)| Some((uid(target)?, *set_up))).collect()
     }
 
-    /// What the last round of the node itself was asked for, if it succeeded.
-    pub fn node_done(&self) -> Option<&Cluster> {
-        self.node_done.as_deref()
+    /// What stood cannot be made again.
+    fn fell(&mut self, target: &str) {
+        if let Some(set_up) = self.set_up.get_mut(target) {
+            set_up.fallen = true;
+        }
     }
 
     /// A target as people know it.
@@ -167,14 +178,22 @@ impl Status {
         };
         if let Some(pod) = self.pods.get(target) {
             let note = match reason {
+                Reason::NoSecondChance => format!(
+                    "pod {} on node {node} cannot give packets a second chance: {error}; it is tried again",
+                    pod.name
+                ),
+                Reason::UnknownListing => format!("pod {} on node {node}: {error}", pod.name),
                 Reason::EndpointRefused => format!("pod {} on node {node} is not served: {error}", pod.name),
                 _ => format!("pod {} on node {node} cannot be set up: {error}; it is tried again", pod.name),
             };
             return pod.services.iter().map(|s| problem(s, reason, note.clone())).collect();
         }
         if target == NODE {
-            let note = format!("node {node} cannot be set up: {error}; it is tried again");
-            return self.services.iter().map(|s| problem(s, Reason::NodeFailed, note.clone())).collect();
+            let (reason, note) = match reason {
+                Reason::UnknownListing => (reason, format!("node {node}: {error}")),
+                _ => (Reason::NodeFailed, format!("node {node} cannot be set up: {error}; it is tried again")),
+            };
+            return self.services.iter().map(|s| problem(s, reason, note.clone())).collect();
         }
         Vec::new()
     }
@@ -186,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::netns::PodQuery;
-    use crate::plan::pod::PodDrain;
+    use crate::plan::pod::PodInput;
 
     fn service(name: &str) -> ServiceRef {
         ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
@@ -199,7 +218,8 @@ mod tests {
             outer: BTreeSet::new(),
             nodes: BTreeSet::new(),
             underlay_mtu: None,
-            drain: PodDrain::default(),
+            peers: BTreeSet::new(),
+            program: None,
         }
     }
 
@@ -211,7 +231,7 @@ mod tests {
         let services = BTreeSet::from([service("echo"), service("dns")]);
         let goal = goal(services.clone(), input());
         let mut status = Status::default();
-        status.dispatched(&[], services, BTreeMap::from([("uid-1".to_owned(), goal)]));
+        status.dispatched(&[], services, BTreeMap::from([(pod_target("uid-1"), goal)]));
         status
     }
 
@@ -224,7 +244,13 @@ mod tests {
     }
 
     fn in_sync(target: &str) -> Report {
-        let state = State::InSync { writes: 3, problems: Vec::new(), goal: Goal::Pod(input()) };
+        let state = State::InSync {
+            writes: 3,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            goal: Goal::Pod(input()),
+            program: true,
+        };
         Report { target: target.into(), took: Duration::ZERO, state }
     }
 
@@ -255,17 +281,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_done_when_its_last_round_did_what_is_asked_for_now() {
+    fn a_pod_stands_from_its_first_good_round_until_it_cannot_be_made_again() {
         let mut status = status();
-        assert!(!status.is_done("uid-1"));
-        status.reported("n1", in_sync("pod uid-1"));
-        assert!(status.is_done("uid-1"));
-        status.reported("n1", pending("pod uid-1", 1));
-        assert!(!status.is_done("uid-1"), "its last round has failed");
-        status.reported("n1", in_sync("pod uid-1"));
-        let goal = goal(BTreeSet::new(), PodInput { underlay_mtu: Some(1400), ..input() });
-        status.dispatched(&[], BTreeSet::new(), BTreeMap::from([("uid-1".to_owned(), goal)]));
-        assert!(!status.is_done("uid-1"), "something else is asked for");
+        let mut after = |report| {
+            status.reported("n1", report);
+            status.set_up().get("uid-1").map(|set_up| set_up.fallen)
+        };
+        assert_eq!(after(pending("pod uid-1", 2)), None, "it never stood");
+        assert_eq!(after(in_sync("pod uid-1")), Some(false));
+        assert_eq!(after(pending("pod uid-1", 1)), Some(false), "the next round is tried at once");
+        assert_eq!(after(pending("pod uid-1", 2)), Some(true));
+        assert_eq!(after(in_sync("pod uid-1")), Some(false));
+        let gone = Report { target: "pod uid-1".into(), took: Duration::ZERO, state: State::Gone };
+        assert_eq!(after(gone), None);
     }
 
     #[test]

@@ -20,10 +20,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A new state of the cluster.
-    pub(super) fn dispatched(&mut self, cluster: &Cluster, now: Instant) {
+    /// A new state of the cluster; `stands` says of which pods, by UID, this node has reported that they are set up.
+    pub(super) fn dispatched(&mut self, cluster: &Cluster, stands: impl Fn(&str) -> bool, now: Instant) {
         let since = |service: &ServiceRef| self.services.get(service).map_or(now, |(_, since)| *since);
-        let waiting = cluster.vips.values().map(|vip| (&vip.service, vip.waiting())).filter(|(_, count)| *count > 0);
+        let waiting =
+            cluster.vips.values().map(|vip| (&vip.service, vip.waiting(&stands))).filter(|(_, count)| *count > 0);
         let services = waiting.map(|(service, count)| (service.clone(), (count, since(service)))).collect();
         self.services = services;
         self.late.retain(|service, count| match self.services.get(service) {
@@ -64,36 +65,16 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BucketCount, Endpoint, Flows, Mode, SharedMap, Vip};
+    use crate::model::Mode;
+    use crate::plan::tests::support;
 
-    fn cluster(in_map: &[&str], there: &[&str]) -> Cluster {
-        let endpoints = |uids: &[&str]| -> Vec<Endpoint> {
-            let endpoint = |uid: &&str| Endpoint {
-                pod_uid: (*uid).to_owned(),
-                namespace: "default".into(),
-                pod: (*uid).to_owned(),
-                node: "n1".into(),
-                addresses: std::net::Ipv4Addr::new(10, 244, 1, 2).into(),
-                eligible: true,
-                terminating: false,
-                state: crate::model::handover::EndpointState::Ready,
-            };
-            uids.iter().map(endpoint).collect()
-        };
-        let flows = Flows { buckets: BucketCount::new(16).unwrap(), seed: 1 };
-        let vip = Vip {
-            address: std::net::Ipv4Addr::new(192, 0, 2, 10).into(),
-            service: ServiceRef { namespace: "default".into(), name: "echo".into(), uid: "u".into() },
-            mode: Mode::Gre,
-            client_ip_affinity: false,
-            tracked: false,
-            endpoints: endpoints(there),
-            local_only: false,
-            drain_limit: None,
-            shared: Some(SharedMap::new(flows, &endpoints(in_map)).into()),
-            staged: None,
-            map: None,
-            intent: None,
+    /// A Service with a map of these pods, or none, and these pods that are there.
+    fn cluster(in_map: Option<&[u8]>, there: &[u8]) -> Cluster {
+        let endpoints = |all: &[u8]| all.iter().map(|n| support::endpoint(*n, "n1")).collect::<Vec<_>>();
+        let vip = support::bare_vip("192.0.2.10", Mode::Gre, endpoints(there));
+        let vip = match in_map {
+            Some(all) => support::with_map(vip, &endpoints(all)),
+            None => vip,
         };
         Cluster { vips: [(vip.address, vip)].into(), ..Cluster::default() }
     }
@@ -102,11 +83,12 @@ mod tests {
     fn a_pod_that_waits_for_long_is_told_of_until_it_has_its_share() {
         let (start, mut waiting) = (Instant::now(), Waiting::default());
         let after = |seconds| start + Duration::from_secs(seconds);
-        waiting.dispatched(&cluster(&["a"], &["a"]), start);
+        let all = |_: &str| true;
+        waiting.dispatched(&cluster(Some(&[1]), &[1]), all, start);
         assert_eq!(waiting.due(), None);
-        waiting.dispatched(&cluster(&["a"], &["a", "b"]), start);
+        waiting.dispatched(&cluster(Some(&[1]), &[1, 2]), all, start);
         assert_eq!(waiting.due(), Some(after(30)));
-        waiting.dispatched(&cluster(&["a"], &["a", "b", "c"]), after(10));
+        waiting.dispatched(&cluster(Some(&[1]), &[1, 2, 3]), all, after(10));
         assert_eq!(waiting.due(), Some(after(30)), "more that wait do not put it off");
         waiting.ripen(after(29));
         assert_eq!(waiting.problems().count(), 0);
@@ -114,16 +96,16 @@ mod tests {
         let problem = waiting.problems().next().unwrap();
         assert!(problem.reason == Reason::NoController && problem.note.starts_with("2 ready pods"), "{}", problem.note);
         assert_eq!(waiting.due(), None);
-        waiting.dispatched(&cluster(&["a", "b", "c"], &["a", "b", "c"]), after(40));
+        waiting.dispatched(&cluster(Some(&[1, 2, 3]), &[1, 2, 3]), all, after(40));
         assert_eq!(waiting.problems().count(), 0);
     }
 
     #[test]
-    fn who_is_one_too_many_or_serves_because_nobody_else_is_left_does_not_wait() {
-        let letters: Vec<String> = (0..20).map(|n| format!("pod-{n}")).collect();
-        let all: Vec<&str> = letters.iter().map(String::as_str).collect();
-        let count = |cluster: Cluster| cluster.vips.values().map(Vip::waiting).sum::<usize>();
-        assert_eq!(count(cluster(&all[..16], &all)), 0, "16 buckets");
-        assert_eq!(count(cluster(&["a"], &["b"])), 0);
+    fn without_a_map_everybody_waits_and_with_one_only_who_stands() {
+        let count = |cluster: Cluster, stands| cluster.vips.values().map(|vip| vip.waiting(|_| stands)).sum::<usize>();
+        assert_eq!(count(cluster(None, &[1, 2]), false), 2);
+        assert_eq!(count(cluster(Some(&[1]), &[1, 2]), false), 0, "the controller tells of it");
+        assert_eq!(count(cluster(Some(&[1]), &[1, 2]), true), 1);
+        assert_eq!(count(cluster(None, &[]), true), 0);
     }
 }

@@ -21,9 +21,6 @@ pub struct AgentArgs {
     /// How packets travel.
     #[command(flatten)]
     pub encapsulation: EncapsulationArgs,
-    /// How flows become buckets.
-    #[command(flatten)]
-    pub hash: HashArgs,
     /// What is the agent's in the kernel.
     #[command(flatten)]
     pub kernel: KernelArgs,
@@ -113,7 +110,7 @@ pub struct ControllerArgs {
     pub hash: HashArgs,
     /// Number of buckets of the Services that have no bucket map yet: 16, 32, 64 or 128
     ///
-    /// A map keeps the number that it was made with. 128 need a --mark-field of 9 bits on every node.
+    /// A map keeps the number that it was made with. 128 need a --mark-field of 8 bits on every node.
     #[arg(
         long,
         value_name = "COUNT",
@@ -200,7 +197,7 @@ pub struct KubernetesArgs {
 pub struct EncapsulationArgs {
     /// Encapsulation for Services that do not name one: gre, mpls or vxlan
     ///
-    /// gre (24 bytes per packet) reaches pods of any node. mpls (4 bytes) reaches nodes on the same link. vxlan (VXLAN-GPE
+    /// gre (28 bytes per packet) reaches pods of any node. mpls (4 bytes) reaches nodes on the same link. vxlan (VXLAN-GPE
     /// over UDP, 36 bytes) reaches pods of any node, also where IP protocol 47 is dropped or the kernel has no GRE.
     #[arg(long, value_name = "MODE", env = "TUNNEL_ROUTER_MODE", default_value = "gre")]
     pub mode: String,
@@ -225,10 +222,9 @@ pub struct EncapsulationArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Flow hashing")]
 pub struct HashArgs {
-    /// Seed of the flow hash, 32 bits, decimal or 0x hexadecimal; the same on all nodes
+    /// Seed of the flow hash of new maps, 32 bits, decimal or 0x hexadecimal
     ///
-    /// Never random: all nodes must send a flow to the same pod, also after a restart. A stored bucket map keeps the seed
-    /// that it was made with; where there is none, another seed moves almost every flow.
+    /// A stored bucket map keeps the seed that it was made with, and all nodes follow it.
     #[arg(long, value_name = "SEED", env = "TUNNEL_ROUTER_HASH_SEED", default_value = "0x6b737431")]
     pub hash_seed: String,
 }
@@ -237,17 +233,16 @@ pub struct HashArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Kernel objects")]
 pub struct KernelArgs {
-    /// Number of buckets that flows are hashed into: 16, 32, 64 or 128; the same on all nodes
+    /// Number of buckets that there is always room for: 16, 32, 64 or 128
     ///
-    /// Loads of two pods differ by at most one bucket, and a Service with more pods than buckets leaves some of them without
-    /// traffic. A stored bucket map keeps the number that it was made with; where there is none, another number moves almost
-    /// every flow. 128 need a --mark-field of 9 bits.
+    /// A stored bucket map says into how many buckets its Service's flows are hashed; maps with more of them are followed as far
+    /// as mark field, tables and rules have room. 128 need a --mark-field of 8 bits.
     #[arg(long, value_name = "COUNT", env = "TUNNEL_ROUTER_BUCKETS", default_value = "64")]
     pub buckets: String,
 
     /// Bits of the fwmark that are the agent's, as a mask, decimal or 0x hexadecimal
     ///
-    /// One run of adjacent bits: log2 of --buckets, and two more. Used by others: AWS VPC CNI 0x80, Cilium 0xf00, portmap
+    /// One run of adjacent bits: log2 of --buckets, and one more. Used by others: AWS VPC CNI 0x80, Cilium 0xf00, portmap
     /// 0x2000, kube-proxy 0xc000, Calico 0xffff0000, Tailscale 0xff0000. Packets of VIPs carry no other mark.
     #[arg(long, value_name = "MASK", env = "TUNNEL_ROUTER_MARK_FIELD", default_value = "0xff")]
     pub mark_field: String,

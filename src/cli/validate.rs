@@ -21,7 +21,7 @@ use crate::model::config::{
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
 use crate::model::protocol::parse_end;
-use crate::model::{BucketCount, Family, Flows, MarkField, Mode, Protocol, TracedFlow, parse_duration};
+use crate::model::{BucketCount, Family, MarkField, Mode, Protocol, TracedFlow, parse_duration};
 
 /// What the process knows about its host, for defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,7 +92,6 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
     let mode = check.value("mode", &encapsulation.mode, str::parse::<Mode>);
     let mpls = mpls_labels(&mut check, encapsulation);
     let vxlan_port = check.value("vxlan-port", &encapsulation.vxlan_port, port);
-    let hash_seed = check.value("hash-seed", &args.hash.hash_seed, |text| number(text).ok_or(NUMBER));
     let kernel = kernel_objects(&mut check, &args.kernel);
     let metrics_address = check.value("metrics-address", &args.observability.metrics_address, listen_address);
     let log = log_config(&mut check, &args.log);
@@ -108,7 +107,6 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
             mode: mode?,
             mpls: mpls?,
             vxlan_port: vxlan_port?,
-            hash_seed: hash_seed?,
             kernel: kernel?,
             dry_run: args.kernel.dry_run,
             metrics_address: metrics_address?,
@@ -207,8 +205,7 @@ pub fn controller_config(args: &ControllerArgs, host: &Host) -> Result<Controlle
     let vip_cidrs = vip_cidrs(&mut check, &args.api);
     let seed = check.value("hash-seed", &args.hash.hash_seed, |text| number(text).ok_or(NUMBER));
     let buckets = check.number("buckets", &args.buckets, BucketCount::new);
-    let drain_datagrams =
-        check.value("drain-udp", &args.drain_udp, |text| parse_duration(text).ok_or(DURATION_OR_NONE));
+    let drain_non_tcp = check.value("drain-udp", &args.drain_udp, |text| parse_duration(text).ok_or(DURATION_OR_NONE));
     let metrics_address = check.value("metrics-address", &args.observability.metrics_address, listen_address);
     let log = log_config(&mut check, &args.log);
     // Two processes of one host are two controllers.
@@ -220,8 +217,9 @@ pub fn controller_config(args: &ControllerArgs, host: &Host) -> Result<Controlle
             annotation: annotation?,
             vip_cidrs: vip_cidrs?,
             identity,
-            flows: Flows { buckets: buckets?, seed: seed? },
-            drain_datagrams: drain_datagrams?,
+            buckets: buckets?,
+            hash_seed: seed?,
+            drain_non_tcp: drain_non_tcp?,
             metrics_address: metrics_address?,
             log: log?,
         })

@@ -1,37 +1,49 @@
 //! `tunnel-router controller`: decides, for all nodes, which endpoint owns which bucket, and stores it.
 //!
-//! Of several controllers one leads. It computes the next map of each Service from the stored one and the endpoints, and
-//! writes it if it differs, each map at most once per second. What it writes rests on what it has read (resourceVersion): a
-//! controller that has lost its leadership without knowing it yet, or has old news, is refused by the API server.
+//! Of several controllers one leads. From the newest map of a Service, its endpoints and what nodes report it computes the next
+//! map, and writes it if it differs:
+//!
+//! ```text
+//! watches ─► Index ─► resolve ─► Decider ─► Writes ─► ConfigMaps
+//!                                  │  ▲                  │
+//!                         Events ◄─┘  └──── Outcome ◄────┘
+//! ```
+//!
+//! What it writes rests on what it has read (resourceVersion): a controller that has lost its leadership without knowing it yet,
+//! or has old news, is refused by the API server. It never overwrites or deletes what a later version of the program has written,
+//! and nothing is taken away because something is absent: a report, a map, a Node object for less than a minute.
 
+mod absent;
 mod decide;
+mod decision;
+#[cfg(test)]
+mod tests;
+mod told;
+mod writes;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::sync::{Semaphore, mpsc, watch as watched};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::kube::{Election, MapWriter, RequestError, Scope, client, watch};
+use crate::kube::{Election, MapWriter, Reporter, RequestError, Scope, client, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
+use crate::model::Mode;
 use crate::model::config::ControllerConfig;
-use crate::model::{Flows, Mode};
 use crate::reconcile::Places;
-use crate::state::{Change, Index, Settings, Watched, resolve};
-use decide::{Decision, decide};
+use crate::state::{Index, Settings, resolve};
+use decide::{Decider, Now, Rules};
+use decision::Decision;
 
 /// Name of the Lease.
 pub const LEASE: &str = "tunnel-router-controller";
 /// Changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Between two writes of one map.
-const PER_MAP: Duration = Duration::from_secs(1);
 /// Writes that are under way at once.
 const PARALLEL: usize = 8;
 
@@ -52,14 +64,13 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
         tokio::spawn(server.run(address, shutdown.clone()));
     }
     let mut changes = watch(client.clone(), Scope { node: None, namespace: &config.namespace }, shutdown.clone());
+    let rules = Rules { buckets: config.buckets, seed: config.hash_seed, drain_non_tcp: config.drain_non_tcp };
     let mut controller = Controller {
         index: Index::of_controller(config.annotation.as_str()),
         settings: settings(&config),
-        flows: config.flows,
-        drain_datagrams: config.drain_datagrams,
+        decider: Decider::new(rules),
+        reporter: Reporter::new(client.clone(), &config.identity, shutdown.clone()),
         writer: MapWriter::new(client, &config.namespace),
-        written: BTreeMap::new(),
-        under_way: BTreeSet::new(),
         writes: JoinSet::new(),
         permits: Arc::new(Semaphore::new(PARALLEL)),
     };
@@ -90,12 +101,12 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
             Some(answer) = pinged.recv() => drop(answer.send(())),
             Some(finished) = controller.writes.join_next() => {
                 let (decision, result) = finished.context("a write has panicked")?;
-                let again = controller.finished(&decision, result);
-                due = [due, again].into_iter().flatten().min();
+                let again = controller.finished(decision, result);
+                due = [due, Some(again)].into_iter().flatten().min();
             }
             () = at(due) => {
                 let lead = *leads.borrow();
-                due = if lead { controller.decide() } else { None };
+                due = controller.look(lead);
             }
         }
     }
@@ -129,83 +140,61 @@ fn settings(config: &ControllerConfig) -> Settings {
 struct Controller {
     index: Index,
     settings: Settings,
-    flows: Flows,
-    drain_datagrams: Duration,
+    decider: Decider,
+    reporter: Reporter,
     writer: MapWriter,
-    /// When each map was last tried to be written, by UID of the Service.
-    written: BTreeMap<String, Instant>,
-    /// Services whose map is being written, by UID.
-    under_way: BTreeSet<String>,
-    writes: JoinSet<(Decision, Result<Option<ConfigMap>, RequestError>)>,
+    writes: JoinSet<(Decision, Result<(), RequestError>)>,
     permits: Arc<Semaphore>,
 }
 
 impl Controller {
-    /// Starts the writes that are due, and says when to look again, if not for a change.
-    fn decide(&mut self) -> Option<Instant> {
+    /// Takes in what is known now. Who leads begins the writes that are due and says when to look again, if not for a change.
+    fn look(&mut self, leads: bool) -> Option<Instant> {
+        let now = Now::read();
+        self.decider.observe(&self.index, now.moment.instant);
+        if !leads {
+            self.reporter.report([]);
+            return None;
+        }
         let snapshot = self.index.snapshot()?;
         let resolved = resolve(&snapshot, &self.settings);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (decisions, due) = decide(&resolved.cluster, &self.index, self.flows, self.drain_datagrams, now.as_secs());
-        let uids: BTreeSet<&str> = decisions.iter().map(Decision::uid).collect();
-        self.written.retain(|uid, at| uids.contains(uid.as_str()) || at.elapsed() < PER_MAP);
-        // Whole seconds are compared: a fraction earlier is too early.
-        let wait = due.map(|due| Duration::from_secs(due.saturating_sub(now.as_secs())).max(PER_MAP));
-        let mut next: Option<Instant> = wait.map(|wait| Instant::now() + wait);
-        for decision in decisions {
-            if self.under_way.contains(decision.uid()) {
-                continue;
-            }
-            let earliest = self.written.get(decision.uid()).map(|at| *at + PER_MAP);
-            if let Some(earliest) = earliest.filter(|at| *at > Instant::now()) {
-                next = [next, Some(earliest)].into_iter().flatten().min();
-                continue;
-            }
-            self.written.insert(decision.uid().to_owned(), Instant::now());
-            self.under_way.insert(decision.uid().to_owned());
-            let (writer, permits) = (self.writer.clone(), self.permits.clone());
-            self.writes.spawn(async move {
-                // The semaphore is never closed.
-                let _permit = permits.acquire_owned().await;
-                let result = match &decision {
-                    Decision::Write { service, map, version } => {
-                        writer.write(service, map, version.as_deref()).await.map(Some)
-                    }
-                    Decision::Delete { key, version, .. } => writer.delete(&key.name, version).await.map(|()| None),
-                };
-                (decision, result)
-            });
+        let decided = self.decider.decide(&self.index, &resolved.cluster, now);
+        self.reporter.report(decided.problems);
+        for decision in decided.begin {
+            self.begin(decision);
         }
-        next
+        decided.due.map(Instant::from_std)
     }
 
-    /// Takes the outcome of a write, and says when to look again.
-    fn finished(&mut self, decision: &Decision, result: Result<Option<ConfigMap>, RequestError>) -> Option<Instant> {
-        self.under_way.remove(decision.uid());
-        // Not to wait for the watch: the next decision rests on this one. Unless the watch was faster: then it knows better,
-        // for what it brought may be newer still.
-        let unseen =
-            self.index.stored_maps().get(decision.uid()).map(|stored| stored.version.as_str()) == decision.version();
-        match (result, decision) {
-            (Ok(Some(stored)), Decision::Write { service, map, .. }) => {
-                let (generation, previous) = (map.generation, map.previous.len());
-                info!(%service, generation, previous, "bucket map stored");
-                if unseen {
-                    self.index.apply(Change::Map(Watched::Apply(Box::new(stored))));
+    fn begin(&mut self, decision: Decision) {
+        let (writer, permits) = (self.writer.clone(), self.permits.clone());
+        self.writes.spawn(async move {
+            // The semaphore is never closed.
+            let _permit = permits.acquire_owned().await;
+            let result = match &decision {
+                Decision::Write(write) => {
+                    writer.write(&write.service, &write.map, write.version.as_deref()).await.map(drop)
                 }
+                Decision::Delete { key, version } => writer.delete(&key.name, version).await,
+            };
+            (decision, result)
+        });
+    }
+
+    /// Takes the outcome of a write, and says when to look again, if not for a change.
+    fn finished(&mut self, decision: Decision, result: Result<(), RequestError>) -> Instant {
+        match (&result, &decision) {
+            (Ok(()), Decision::Write(write)) => {
+                let (service, generation) = (&write.service, write.map.generation.0);
+                info!(%service, generation, moved = write.moved, former = write.former(), "bucket map stored");
             }
-            (Ok(_), Decision::Delete { key, .. }) => {
+            (Ok(()), Decision::Delete { key, .. }) => {
                 info!(object = %key, "bucket map or report that is not needed any more deleted");
-                if unseen {
-                    self.index.apply(Change::Map(Watched::Delete(key.clone())));
-                }
-                self.index.forget_map(decision.uid());
             }
-            (Ok(None), Decision::Write { .. }) => {}
             // A conflict is resolved by the news that is on its way, anything else by trying again.
-            (Err(error), _) => warn!(map = %decision, %error, "cannot store a decision, trying again"),
+            (Err(error), _) => warn!(%decision, %error, "cannot store a decision, trying again"),
         }
-        // What has changed while it was under way is due when a second is over; that also paces what fails.
-        Some(Instant::now() + PER_MAP)
+        let next = self.decider.finished(decision, result.is_ok(), std::time::Instant::now());
+        Instant::from_std(next).max(Instant::now() + SETTLE)
     }
 }

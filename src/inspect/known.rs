@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::report::{DrainStatus, EndpointStatus, NodeStatus, ProblemStatus, Source, VipStatus};
+use super::report::{DrainStatus, EndpointStatus, NodeStatus, ProblemStatus, SecondChanceStatus, Source, VipStatus};
 use crate::model::config::MplsLabels;
-use crate::model::{Bucket, Cluster, Drain, Endpoint, EndpointId, Flows, Mode, Problem, SharedMap, Vip};
+use crate::model::handover::{EndpointState, HashKey, Name, NextHop, TunnelId};
+use crate::model::second_chance::{Count, Counts};
+use crate::model::{Addresses, Bucket, Cluster, Endpoint, EndpointId, Mode, Problem, Vip};
 
 /// A moment of the agent's knowledge.
 #[derive(Debug, Clone)]
@@ -13,8 +15,6 @@ pub struct Known {
     pub node: String,
     /// What the cluster asks for, and how far this node has followed it.
     pub cluster: Cluster,
-    /// How flows become buckets where no stored map says it.
-    pub flows: Flows,
     /// Labels of mode mpls.
     pub labels: MplsLabels,
     /// Why the agent is not ready, a line each.
@@ -23,13 +23,14 @@ pub struct Known {
     pub pending: Vec<String>,
     /// What users have been told.
     pub problems: BTreeSet<Problem>,
+    /// The program in the pods of this node, and what it has counted.
+    pub second_chances: Option<(u32, Counts)>,
 }
 
 impl Known {
     /// The pods of this node that have a VIP.
     pub fn local_pods(&self) -> BTreeSet<EndpointId> {
-        let endpoints = self.cluster.vips.values().flat_map(|vip| &vip.endpoints);
-        endpoints.filter(|e| e.node == self.node).map(|e| e.pod_uid.as_str().into()).collect()
+        self.cluster.vips.values().flat_map(|vip| vip.pods_of(&self.node).into_keys()).map(EndpointId::from).collect()
     }
 
     /// The same to be shown. What only kernels know (connections, `announced`, `withdrawn`) is left as it is by default.
@@ -52,52 +53,88 @@ impl Known {
             vips: self.cluster.vips.values().map(|vip| self.vip(vip)).collect(),
             pending: self.pending.clone(),
             problems: self.problems.iter().map(problem).collect(),
+            second_chances: self.second_chances.as_ref().map(|(program, counts)| SecondChanceStatus {
+                program: *program,
+                packets: Count::ALL.map(|kind| (kind.as_str().to_owned(), counts.of(kind))).into(),
+            }),
             ..NodeStatus::default()
         }
     }
 
     fn vip(&self, vip: &Vip) -> VipStatus {
-        let map = vip.map_in_use(self.flows);
-        let drain = |drain: &Drain| DrainStatus {
-            endpoint: drain.endpoint.to_string(),
-            since: Some(drain.since).filter(|_| drain.is_stored()),
-            datagrams: drain.datagrams,
-            connections: None,
-        };
-        let drains = map.previous.iter().map(|(bucket, drains)| (bucket.number(), drains.iter().map(drain).collect()));
-        let first = |(bucket, drains): (&Bucket, &Vec<Drain>)| {
-            Some((bucket.number(), vip.asked_first(*bucket, drains)?.to_string()))
-        };
-        let mut endpoints: Vec<EndpointStatus> =
-            vip.endpoints.iter().map(|endpoint| self.endpoint(vip, endpoint, &map)).collect();
+        let next_hops = vip.intent.iter().flat_map(|intent| &intent.next_hops);
+        let named = next_hops.clone().filter(|(_, hop)| hop.id != TunnelId::OWNER_ALONE);
+        let mut endpoints: Vec<EndpointStatus> = vip.endpoints.iter().map(|e| self.listed(vip, e)).collect();
+        let members = vip.intent.iter().flat_map(|intent| &intent.members);
+        let unlisted = members.filter(|(id, _)| vip.endpoints.iter().all(|e| e.pod_uid != id.as_str()));
+        endpoints.extend(unlisted.map(|(id, member)| EndpointStatus {
+            node: Some(member.node.to_string()),
+            state: Some("gone".to_owned()),
+            ..self.endpoint(vip, id.as_str(), member.addresses)
+        }));
         endpoints.sort_by(|a, b| a.pod.cmp(&b.pod));
         VipStatus {
             address: vip.address,
             service: Some(vip.service.to_string()),
             mode: Some(vip.mode.to_string()),
-            buckets: map.flows.buckets.get(),
-            seed: map.flows.seed,
-            client_ip_affinity: vip.client_ip_affinity,
-            generation: vip.shared.as_ref().map(|shared| shared.generation),
+            buckets: vip.hash().map_or(0, |hash| hash.buckets.get()),
+            seed: vip.hash().map_or(0, |hash| hash.seed),
+            client_ip_affinity: vip.hash().is_some_and(|hash| hash.key == HashKey::Addresses),
+            generation: vip.intent.as_ref().map(|intent| intent.generation.0),
             announced: false,
             endpoints,
-            draining: drains.collect(),
-            asked_first: map.previous.iter().filter_map(first).collect(),
+            refuses_new: next_hops.clone().any(|(_, hop)| hop.refuses_syn),
+            draining: named.clone().map(|(bucket, hop)| (bucket.number(), drains(vip, *bucket, hop))).collect(),
+            tunnel_ids: named.map(|(bucket, hop)| (bucket.number(), hop.id.bits())).collect(),
         }
     }
 
-    fn endpoint(&self, vip: &Vip, endpoint: &Endpoint, map: &SharedMap) -> EndpointStatus {
-        let id = endpoint.pod_uid.as_str();
-        let owns = |bucket: &Bucket| map.owners.owner(*bucket).is_some_and(|owner| owner.as_str() == id);
+    fn listed(&self, vip: &Vip, endpoint: &Endpoint) -> EndpointStatus {
+        let state = match endpoint.state {
+            EndpointState::Ready => "ready",
+            EndpointState::Terminating { .. } => "terminating",
+            EndpointState::NotReady => "not ready",
+        };
         EndpointStatus {
-            id: id.to_owned(),
             pod: Some(format!("{}/{}", endpoint.namespace, endpoint.pod)),
             node: Some(endpoint.node.clone()),
-            addresses: endpoint.addresses.iter().collect(),
-            label: (vip.mode == Mode::Mpls).then(|| self.labels.of_pod(endpoint.addresses)),
-            ready: Some(endpoint.eligible),
-            buckets: map.flows.buckets.iter().filter(owns).map(Bucket::number).collect(),
-            connections: None,
+            state: Some(state.to_owned()),
+            ..self.endpoint(vip, &endpoint.pod_uid, endpoint.addresses)
         }
     }
+
+    fn endpoint(&self, vip: &Vip, id: &str, addresses: Addresses) -> EndpointStatus {
+        let member = vip.intent.as_ref().and_then(|intent| intent.members.get(id));
+        let next_hops = vip.intent.iter().flat_map(|intent| &intent.next_hops);
+        EndpointStatus {
+            id: id.to_owned(),
+            addresses: addresses.iter().collect(),
+            label: (vip.mode == Mode::Mpls).then(|| self.labels.of_pod(addresses)),
+            name: member.map(|member| member.name.get()),
+            set_up: member.is_some_and(|member| member.set_up),
+            program: member.is_some_and(|member| member.program),
+            buckets: next_hops.filter(|(_, hop)| hop.owner.as_str() == id).map(|(bucket, _)| bucket.number()).collect(),
+            ..EndpointStatus::default()
+        }
+    }
+}
+
+/// Who is asked for a bucket's packets besides the owner.
+fn drains(vip: &Vip, bucket: Bucket, hop: &NextHop) -> Vec<DrainStatus> {
+    let members = vip.intent.iter().flat_map(|intent| &intent.members);
+    let named = |name| members.clone().find(|(_, member)| member.name == name).map(|(id, _)| id);
+    let holding = vip.map.as_ref().and_then(|map| map.holding(bucket));
+    let drain = |(place, name): (usize, Name)| {
+        let id = named(name);
+        let former =
+            holding.into_iter().flat_map(|holding| &holding.former).find(|former| Some(&former.endpoint) == id);
+        DrainStatus {
+            endpoint: id.map_or_else(|| format!("name {name}"), ToString::to_string),
+            since: former.map(|former| former.since),
+            why: former.map(|former| former.why.to_string()),
+            datagrams: place == 0 && hop.id.datagrams(),
+            connections: None,
+        }
+    };
+    hop.id.list().enumerate().map(drain).collect()
 }

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::BucketCount;
-use crate::model::Flows;
+use crate::model::handover::{FlowHash, HashKey, TunnelId};
+use crate::model::{Bucket, BucketCount};
 
 /// Who says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,18 @@ pub struct NodeStatus {
     pub problems: Vec<ProblemStatus>,
     /// Where the kernel does something else than the agent means it to, a line each.
     pub differences: Vec<String>,
+    /// What the program in the pods of this node has counted; `None` where none is loaded.
+    #[serde(default)]
+    pub second_chances: Option<SecondChanceStatus>,
+}
+
+/// The program that passes packets on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondChanceStatus {
+    /// The kernel's id of the program.
+    pub program: u32,
+    /// Packets by what became of them, since it was loaded.
+    pub packets: BTreeMap<String, u64>,
 }
 
 /// Something that a user has been told about a Service.
@@ -84,11 +96,14 @@ pub struct VipStatus {
     pub announced: bool,
     /// The endpoints.
     pub endpoints: Vec<EndpointStatus>,
-    /// Who had a bucket before, and may have connections of it, the first owner first.
-    pub draining: BTreeMap<u32, Vec<DrainStatus>>,
-    /// Who of them is asked first for open connections, where that is not the owner: its node may not be prepared.
+    /// New connections are refused: nobody may own a bucket, and the last owners keep what they have.
     #[serde(default)]
-    pub asked_first: BTreeMap<u32, String>,
+    pub refuses_new: bool,
+    /// Who may have connections of a bucket besides its owner, in the order in which they are asked.
+    pub draining: BTreeMap<u32, Vec<DrainStatus>>,
+    /// The id that packets of a bucket carry in the tunnel, where it is not 0: it names those who are asked.
+    #[serde(default)]
+    pub tunnel_ids: BTreeMap<u32, u32>,
 }
 
 /// One endpoint of a VIP.
@@ -105,22 +120,34 @@ pub struct EndpointStatus {
     pub addresses: Vec<IpAddr>,
     /// The label by which nodes reach it in mode mpls.
     pub label: Option<u32>,
-    /// Whether it gets new connections; `None` where the kernel cannot tell.
-    pub ready: Option<bool>,
+    /// `ready`, `not ready`, or `terminating`; `None` where the kernel cannot tell.
+    pub state: Option<String>,
+    /// Its name in tunnel ids, if the map names it.
+    #[serde(default)]
+    pub name: Option<u16>,
+    /// Its node has said that its tunnel stands: it may own buckets while it is ready.
+    #[serde(default)]
+    pub set_up: bool,
+    /// It can pass packets on to who had its buckets before.
+    #[serde(default)]
+    pub program: bool,
     /// Its buckets.
     pub buckets: BTreeSet<u32>,
     /// Open TCP connections to the VIP; `None` of pods on other nodes.
     pub connections: Option<usize>,
 }
 
-/// A bucket that drains from an endpoint.
+/// An endpoint that may have connections of a bucket which is another one's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainStatus {
     /// [`EndpointStatus::id`] of the endpoint.
     pub endpoint: String,
-    /// Since when, in seconds since 1970 (UTC); `None` where the kernel cannot tell, or nothing is stored about it.
+    /// Since when, in seconds since 1970 (UTC); `None` where the kernel cannot tell, or of a stand-in.
     pub since: Option<u64>,
+    /// Why it lost the bucket.
+    #[serde(default)]
+    pub why: Option<String>,
     /// What is no TCP goes there, too.
     pub datagrams: bool,
     /// Its open TCP connections of this bucket; `None` of pods on other nodes.
@@ -129,8 +156,14 @@ pub struct DrainStatus {
 
 impl VipStatus {
     /// How its flows become buckets.
-    pub fn flows(&self) -> Option<Flows> {
-        Some(Flows { buckets: BucketCount::new(self.buckets).ok()?, seed: self.seed })
+    pub fn hash(&self) -> Option<FlowHash> {
+        let key = if self.client_ip_affinity { HashKey::Addresses } else { HashKey::Ports };
+        Some(FlowHash { buckets: BucketCount::new(self.buckets).ok()?, seed: self.seed, key })
+    }
+
+    /// The tunnel id of a bucket's packets.
+    pub fn tunnel_id(&self, bucket: Bucket) -> TunnelId {
+        TunnelId::from_bits(self.tunnel_ids.get(&bucket.number()).copied().unwrap_or_default())
     }
 
     /// Who has a bucket.

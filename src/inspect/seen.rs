@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::report::{DrainStatus, EndpointStatus, NodeStatus, Source, VipStatus};
-use crate::model::{Bucket, Family, Flows, MarkField, Mode};
+use crate::model::handover::{FlowHash, HashKey, Name, TunnelId};
+use crate::model::{Bucket, BucketCount, Family, MarkField, Mode};
 use crate::plan::nft::{ObservedTable, node, seen};
 use crate::plan::observed::ObservedRoute;
 use crate::plan::rule::walk;
@@ -57,23 +58,18 @@ impl<'a> Seen<'a> {
     }
 
     /// How the flows of a VIP become buckets.
-    pub fn flows(&self, vip: IpAddr) -> Option<Flows> {
+    pub fn flows(&self, vip: IpAddr) -> Option<FlowHash> {
         seen::flows(self.table()?, vip)
     }
 
-    /// Whether packets of a VIP with this mark that open no connection are diverted to who had the bucket before.
-    pub fn diverts(&self, vip: IpAddr, mark: u32, tcp: bool) -> bool {
-        self.table().is_some_and(|table| seen::diverts(table, vip, mark, tcp))
-    }
-
     /// The field of the mark that the rules compare, if it can hold these buckets.
-    pub fn mark_field(&self, family: Family, flows: Flows) -> Option<MarkField> {
+    pub fn mark_field(&self, family: Family, buckets: BucketCount) -> Option<MarkField> {
         let leaf = |rule: &RuleSpec| match (rule.action, rule.mark) {
             (RuleAction::Lookup(_), Some((value, mask))) if value != 0 => Some(mask),
             _ => None,
         };
         let mask = self.rules.get(&family)?.iter().find_map(leaf)?;
-        MarkField::new(mask, flows.buckets).ok()
+        MarkField::new(mask, buckets).ok()
     }
 
     /// The table in which a marked packet to the VIP finds its route.
@@ -142,40 +138,30 @@ impl<'a> Seen<'a> {
             mode: None,
             buckets: flows.map_or(0, |flows| flows.buckets.get()),
             seed: flows.map_or(0, |flows| flows.seed),
-            client_ip_affinity: self.table().is_some_and(|table| seen::has_affinity(table, address)),
+            client_ip_affinity: flows.is_some_and(|flows| flows.key == HashKey::Addresses),
             generation: None,
             announced: self.announces(address),
             endpoints: Vec::new(),
+            refuses_new: false,
             draining: BTreeMap::new(),
-            asked_first: BTreeMap::new(),
+            tunnel_ids: BTreeMap::new(),
         };
-        let field = flows.and_then(|flows| self.mark_field(Family::of(address), flows));
+        let field = flows.and_then(|flows| self.mark_field(Family::of(address), flows.buckets));
         let (Some(flows), Some(field)) = (flows, field) else { return vip };
         let mut endpoints: BTreeMap<String, EndpointStatus> = BTreeMap::new();
         let mut modes = BTreeSet::new();
-        let mut of_mark = |mark| {
-            let Way::Via { nexthop: Some(nexthop), .. } = self.way(self.table_of(address, mark)?, address)? else {
-                return None;
-            };
-            modes.extend(self.mode(nexthop));
-            let endpoint = endpoint(nexthop);
-            let id = endpoint.id.clone();
-            endpoints.entry(id.clone()).or_insert(endpoint);
-            Some(id)
-        };
         let mut owners: Vec<(Bucket, String)> = Vec::new();
         for bucket in flows.buckets.iter() {
-            owners.extend(of_mark(field.mark(bucket)).map(|id| (bucket, id)));
-            let (mark, previous) = (field.mark(bucket), field.mark_previous(bucket));
-            let [connections, datagrams] = [true, false].map(|tcp| self.diverts(address, mark, tcp));
-            if (connections || datagrams)
-                && let Some(endpoint) = of_mark(previous)
-            {
-                if connections {
-                    vip.asked_first.insert(bucket.number(), endpoint.clone());
-                }
-                let drain = DrainStatus { endpoint, since: None, datagrams, connections: None };
-                vip.draining.insert(bucket.number(), vec![drain]);
+            let way = self.table_of(address, field.mark(bucket)).and_then(|table| self.way(table, address));
+            let Some(Way::Via { nexthop: Some(nexthop), .. }) = way else { continue };
+            modes.extend(self.mode(nexthop));
+            let endpoint = endpoint(nexthop);
+            owners.push((bucket, endpoint.id.clone()));
+            endpoints.entry(endpoint.id.clone()).or_insert(endpoint);
+            let id = nexthop.tunnel_id();
+            if id != TunnelId::OWNER_ALONE {
+                vip.tunnel_ids.insert(bucket.number(), id.bits());
+                vip.draining.insert(bucket.number(), drains(id));
             }
         }
         for (bucket, id) in owners {
@@ -187,6 +173,18 @@ impl<'a> Seen<'a> {
         vip.endpoints = endpoints.into_values().collect();
         vip
     }
+}
+
+/// Who is asked, as far as the kernel says it.
+fn drains(id: TunnelId) -> Vec<DrainStatus> {
+    let drain = |(place, name): (usize, Name)| DrainStatus {
+        endpoint: format!("name {name}"),
+        since: None,
+        why: None,
+        datagrams: place == 0 && id.datagrams(),
+        connections: None,
+    };
+    id.list().enumerate().map(drain).collect()
 }
 
 /// An endpoint of which no more is known than how it is reached.

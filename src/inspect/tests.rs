@@ -7,13 +7,13 @@ use super::report::ProblemStatus;
 use super::trace::{Ask, Trace, TraceError, differences, trace};
 use super::{Known, NodeStatus, Seen, text};
 use crate::kernel::{KernelError, MarkedRoute};
-use crate::model::{Cluster, Endpoint, Mode, Protocol, TracedFlow};
+use crate::model::{Cluster, Mode, Protocol, TracedFlow};
 use crate::plan::diff::diff;
 use crate::plan::nft::ObservedHash;
 use crate::plan::node::desired_node;
 use crate::plan::observed::ObservedRoute;
 use crate::plan::tests::fake::FakeKernel;
-use crate::plan::tests::support::{cluster, draining_vip, endpoint, ip, routes, settings, unprepared, vip};
+use crate::plan::tests::support::{cluster, draining_vip, endpoint, ip, on_nodes, routes, settings, unready, vip};
 use crate::plan::{Observed, RouteKey};
 
 const VIP: &str = "192.0.2.10";
@@ -39,7 +39,7 @@ fn known(cluster: &Cluster) -> NodeStatus {
     let known = Known {
         node: "n1".to_owned(),
         cluster: cluster.clone(),
-        flows: settings.flows(),
+        second_chances: None,
         labels: settings.labels,
         unready: Vec::new(),
         pending: Vec::new(),
@@ -140,36 +140,23 @@ fn outer(trace: &Trace) -> String {
     endpoint.split(['(', ')']).nth(1).unwrap().to_owned()
 }
 
-#[test]
-fn drains_are_seen_by_both_and_traced_in_their_order() {
-    let unready = Endpoint { eligible: false, ..endpoint(2, "n1") };
-    let vip = draining_vip(VIP, Mode::Gre, vec![unready, endpoint(3, "n2")], &[endpoint(2, "n1"), endpoint(3, "n2")]);
-    let cluster = cluster(vec![unprepared(vip)]);
-    let observed = kernel(&cluster);
-    let (meant, found) = (known(&cluster), Seen::new(&observed).status());
-    let buckets = |status: &NodeStatus| status.vips[0].draining.keys().copied().collect::<Vec<_>>();
-    assert_eq!(buckets(&meant).len(), 8);
-    assert_eq!(buckets(&meant), buckets(&found));
-    let all: Vec<Trace> = (4000..4100).map(|port| traced(&cluster, &observed, port)).collect();
-    assert!(all.iter().all(|trace| trace.disagreements.is_empty()));
-    let draining: Vec<&Trace> = all.iter().filter(|trace| trace.drains_from.is_some()).collect();
-    assert!(!draining.is_empty() && draining.len() < all.len());
-    for trace in draining {
-        let first = trace.drains_from.as_ref().unwrap();
-        assert_eq!(first.endpoint.as_deref(), Some("default/echo-2 (10.244.1.2)"));
-        assert_eq!(trace.owner.endpoint.as_deref(), Some("default/echo-3 (10.244.2.3)"));
-        assert_ne!(first.table, trace.owner.table);
-        assert_eq!(trace.then, ["default/echo-3 (10.244.2.3)"]);
-    }
+/// All buckets of a pod that is not ready have gone to the other one.
+fn one_drains() -> Cluster {
+    let [first, second] = on_nodes().try_into().unwrap();
+    cluster(vec![draining_vip(VIP, Mode::Gre, vec![unready(first), second], &on_nodes())])
 }
 
 #[test]
-fn an_owner_that_is_prepared_is_asked_first() {
-    let unready = Endpoint { eligible: false, ..endpoint(2, "n1") };
-    let vip = draining_vip(VIP, Mode::Gre, vec![unready, endpoint(3, "n2")], &[endpoint(2, "n1"), endpoint(3, "n2")]);
-    let cluster = cluster(vec![vip]);
+fn drains_are_seen_by_both_and_traced_in_their_order() {
+    let cluster = one_drains();
     let observed = kernel(&cluster);
     let (status, seen) = (known(&cluster), Seen::new(&observed));
+    let found = seen.status();
+    let buckets = |status: &NodeStatus| status.vips[0].draining.keys().copied().collect::<Vec<_>>();
+    assert_eq!(buckets(&status).len(), 8);
+    assert_eq!(buckets(&status), buckets(&found));
+    assert_eq!(status.vips[0].tunnel_ids, found.vips[0].tunnel_ids);
+    assert_eq!(differences(&status, &seen), Vec::<String>::new());
     let of = |protocol| {
         let all = (4000..4100).map(|port| TracedFlow { protocol, ..flow(port) });
         let all = all.map(|flow| trace(&flow, &status, &seen, &Honest(&observed)).unwrap()).collect::<Vec<_>>();
@@ -177,15 +164,57 @@ fn an_owner_that_is_prepared_is_asked_first() {
         all
     };
     let (tcp, udp) = (of(Protocol::Tcp), of(Protocol::Udp));
-    assert!(tcp.iter().all(|trace| trace.drains_from.is_none()) && udp.iter().all(|trace| trace.then.is_empty()));
-    for (tcp, udp) in tcp.iter().zip(udp) {
-        assert_eq!(tcp.owner.endpoint.as_deref(), Some("default/echo-3 (10.244.2.3)"));
-        assert_eq!(tcp.then.is_empty(), udp.drains_from.is_none(), "datagrams go to who is asked next");
-    }
-    let some = tcp.iter().find(|trace| !trace.then.is_empty()).unwrap();
+    assert!(tcp.iter().all(|trace| trace.owner.endpoint.as_deref() == Some("default/echo-3 (10.244.2.3)")));
+    assert!(udp.iter().all(|trace| trace.then.is_empty()), "a pod that is not ready keeps no datagrams");
+    let draining: Vec<&Trace> = tcp.iter().filter(|trace| !trace.then.is_empty()).collect();
+    assert!(!draining.is_empty() && draining.len() < tcp.len());
+    assert!(draining.iter().all(|trace| trace.then == ["default/echo-2 (10.244.1.2)"]));
+    let text = text::trace(draining[0]);
     assert!(
-        text::trace(some).contains("then           default/echo-2 (10.244.1.2), for connections that are not its own")
+        text.contains("then           default/echo-2 (10.244.1.2), for connections that are not its own"),
+        "{text}"
     );
+}
+
+#[test]
+fn an_id_that_is_not_as_meant_is_named() {
+    let cluster = one_drains();
+    let observed = kernel(&cluster);
+    let mut status = known(&cluster);
+    let bucket = *status.vips[0].tunnel_ids.keys().next().unwrap();
+    status.vips[0].tunnel_ids.insert(bucket, 5);
+    let found = differences(&status, &Seen::new(&observed));
+    assert!(found.len() == 1 && found[0].contains("with id 5"), "{found:?}");
+}
+
+#[test]
+fn people_read_tables() {
+    let mut status = known(&one_drains());
+    status.vips[0].endpoints[0].connections = Some(3);
+    status.vips[0].draining.values_mut().next().unwrap()[0].connections = Some(2);
+    status.problems.push(ProblemStatus { service: "default/x".into(), reason: "InvalidVIP".into(), note: "no".into() });
+    let generation = status.vips[0].generation.unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        text::status(&status),
+        format!(
+            "\
+node n1: ingress, agent {version}, ready
+
+VIP         SERVICE                 MODE  BUCKETS  DRAINING  MAP  ANNOUNCED
+192.0.2.10  default/svc-192.0.2.10  gre   16       8         #{generation}   no
+
+VIP         ENDPOINT        NODE  ADDRESS     STATE      BUCKETS    DRAINING  CONNECTIONS
+192.0.2.10  default/echo-2  n1    10.244.1.2  not ready  0 (0%)     8         3 (2 draining)
+192.0.2.10  default/echo-3  n2    10.244.2.3  ready      16 (100%)  0         -
+
+problems:
+  default/x InvalidVIP: no
+"
+        )
+    );
+    let none = NodeStatus { vips: Vec::new(), ..NodeStatus::default() };
+    assert_eq!(text::status(&none), "node of unknown name: no ingress, as the kernel has it\n\nno VIPs\n");
 }
 
 #[test]
@@ -209,36 +238,4 @@ fn what_cannot_be_traced_is_said_with_the_remedy() {
         trace(&flow(1), &NodeStatus { vips: Vec::new(), ..status }, &seen, &Honest(&observed)),
         Err(TraceError::NoVip(_, none)) if none == "none"
     ));
-}
-
-#[test]
-fn people_read_tables() {
-    let unready = Endpoint { eligible: false, ..endpoint(2, "n1") };
-    let vip = draining_vip(VIP, Mode::Gre, vec![unready, endpoint(3, "n2")], &[endpoint(2, "n1"), endpoint(3, "n2")]);
-    let cluster = cluster(vec![vip]);
-    let mut status = known(&cluster);
-    status.vips[0].endpoints[0].connections = Some(3);
-    status.vips[0].draining.values_mut().next().unwrap()[0].connections = Some(2);
-    status.problems.push(ProblemStatus { service: "default/x".into(), reason: "InvalidVIP".into(), note: "no".into() });
-    let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(
-        text::status(&status),
-        format!(
-            "\
-node n1: ingress, agent {version}, ready
-
-VIP         SERVICE                 MODE  BUCKETS  DRAINING  MAP        ANNOUNCED
-192.0.2.10  default/svc-192.0.2.10  gre   16       8         stored #2  no
-
-VIP         ENDPOINT        NODE  ADDRESS     STATE      BUCKETS    DRAINING  CONNECTIONS
-192.0.2.10  default/echo-2  n1    10.244.1.2  not ready  0 (0%)     8         3 (2 draining)
-192.0.2.10  default/echo-3  n2    10.244.2.3  ready      16 (100%)  0         -
-
-problems:
-  default/x InvalidVIP: no
-"
-        )
-    );
-    let none = NodeStatus { vips: Vec::new(), ..NodeStatus::default() };
-    assert_eq!(text::status(&none), "node of unknown name: no ingress, as the kernel has it\n\nno VIPs\n");
 }

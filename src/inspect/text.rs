@@ -45,7 +45,7 @@ fn vip(vip: &VipStatus) -> Vec<String> {
         or_dash(vip.mode.as_ref()),
         vip.buckets.to_string(),
         vip.draining.len().to_string(),
-        vip.generation.map_or("-".to_owned(), |generation| format!("stored #{generation}")),
+        vip.generation.map_or("-".to_owned(), |generation| format!("#{generation}")),
         if vip.announced { "yes" } else { "no" }.to_owned(),
     ]
 }
@@ -65,17 +65,33 @@ fn endpoint_row(vip: &VipStatus, endpoint: &EndpointStatus) -> Vec<String> {
         endpoint.pod.clone().unwrap_or_else(|| endpoint.id.clone()),
         or_dash(endpoint.node.as_ref()),
         if addresses.is_empty() { "-".to_owned() } else { addresses.join(",") },
-        endpoint.ready.map_or("-", |ready| if ready { "ready" } else { "not ready" }).to_owned(),
+        state(endpoint),
         format!("{shares} ({percent}%)"),
         drains.len().to_string(),
         or_dash(connections.as_ref()),
     ]
 }
 
+/// The endpoint's state, and what it lacks to own buckets or to give them away without loss.
+fn state(endpoint: &EndpointStatus) -> String {
+    let Some(state) = &endpoint.state else { return "-".to_owned() };
+    let lacks = match (endpoint.set_up, endpoint.program) {
+        (true, true) => "",
+        (true, false) => ", no second chances",
+        (false, _) => ", not set up",
+    };
+    format!("{state}{lacks}")
+}
+
 fn lists(status: &NodeStatus) -> String {
     let problems = status.problems.iter().map(|p| format!("{} {}: {}", p.service, p.reason, p.note));
     let problems: Vec<String> = problems.collect::<BTreeSet<_>>().into_iter().collect();
     let mut out = String::new();
+    if let Some(second_chances) = &status.second_chances {
+        let counted = second_chances.packets.iter().filter(|(_, packets)| **packets > 0);
+        let counted: Vec<String> = counted.map(|(kind, packets)| format!("{kind} {packets}")).collect();
+        out.push_str(&format!("\nsecond chances (program {}): {}\n", second_chances.program, or_none(&counted)));
+    }
     for (title, lines) in [
         ("not ready", &status.unready),
         ("pending", &status.pending),
@@ -88,6 +104,10 @@ fn lists(status: &NodeStatus) -> String {
         }
     }
     out
+}
+
+fn or_none(all: &[String]) -> String {
+    if all.is_empty() { "no packets".to_owned() } else { all.join(", ") }
 }
 
 fn or_dash(text: Option<&String>) -> String {
@@ -112,24 +132,17 @@ pub fn trace(trace: &Trace) -> String {
     let mut lines = vec![("flow", trace.flow.clone())];
     lines.extend(trace.service.clone().map(|service| ("service", service)));
     lines.push(("bucket", format!("{} ({})", trace.bucket, trace.hash)));
-    if let Some(first) = &trace.drains_from {
-        lines.push(("drains", "packets that open no connection go here first:".to_owned()));
-        lines.extend(hop(first));
-        lines.extend(then(trace));
-        lines.push(("owner", "the others go here:".to_owned()));
-    }
     lines.extend(hop(&trace.owner));
-    lines.extend(then(trace).filter(|_| trace.drains_from.is_none()));
+    lines.extend(
+        trace.refused.then(|| ("refused", "connections that are not open yet: no endpoint is ready".to_owned())),
+    );
+    let then = trace.then.join(", then ");
+    lines.extend((!then.is_empty()).then(|| ("then", format!("{then}, for connections that are not its own"))));
     if trace.disagreements.is_empty() {
         lines.push(("kernel", "agrees".to_owned()));
     }
     lines.extend(trace.disagreements.iter().map(|line| ("DISAGREES", line.clone())));
     lines.iter().map(|(what, text)| format!("{what:<14} {text}\n")).collect()
-}
-
-fn then(trace: &Trace) -> Option<(&'static str, String)> {
-    let next = trace.then.join(", then ");
-    (!next.is_empty()).then(|| ("then", format!("{next}, for connections that are not its own")))
 }
 
 fn hop(hop: &Hop) -> Vec<(&'static str, String)> {

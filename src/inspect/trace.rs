@@ -5,6 +5,7 @@
 //! disagrees is named.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -12,7 +13,9 @@ use serde::Serialize;
 use super::report::{DrainStatus, EndpointStatus, NodeStatus, VipStatus};
 use super::seen::{Seen, Way};
 use crate::kernel::{KernelError, MarkedRoute};
-use crate::model::{Bucket, Family, Flow, Flows, Mode, Protocol, TracedFlow, hash};
+use crate::model::handover::{FlowHash, TunnelId};
+use crate::model::hash::bucket as bucket_of;
+use crate::model::{Bucket, Family, Flow, Mode, Protocol, TracedFlow};
 use crate::plan::Nexthop;
 
 /// What has to be asked of the kernel while tracing.
@@ -44,11 +47,11 @@ pub struct Trace {
     pub hash: String,
     /// The bucket that it comes to.
     pub bucket: u32,
-    /// Where its packets go; those at least that open a connection.
+    /// Where its packets go.
     pub owner: Hop,
-    /// Where the others go first while the bucket drains, if that is not the owner.
-    pub drains_from: Option<Hop>,
-    /// Who is asked after that for connections that a pod does not have: each passes on what it does not know.
+    /// New connections are refused there.
+    pub refused: bool,
+    /// Who is asked after that, one after the other: each passes on what is not its own.
     pub then: Vec<String>,
     /// Who disagrees with whom, a line each; empty: all agree.
     pub disagreements: Vec<String>,
@@ -111,40 +114,32 @@ pub fn trace(traced: &TracedFlow, status: &NodeStatus, seen: &Seen<'_>, kernel: 
         let remedy = if others.is_empty() { String::new() } else { format!("; these do: {others}") };
         return Err(TraceError::NoIngress(remedy));
     }
-    let flows = vip.flows().ok_or(TraceError::NoHash(vip.address))?;
+    let hash = vip.hash().ok_or(TraceError::NoHash(vip.address))?;
     let ports = traced.ports.filter(|_| traced.protocol.has_ports() && !vip.client_ip_affinity);
     if ports.is_none() && traced.protocol.has_ports() && !vip.client_ip_affinity {
         return Err(TraceError::NoPorts { protocol: traced.protocol, vip: vip.address, src: traced.src });
     }
     let flow = Flow { src: traced.src, dst: traced.dst, ports };
-    let bucket = hash::bucket(&flow, flows.buckets, flows.seed);
+    let bucket = bucket_of(&flow, hash.buckets, hash.seed);
     let inputs = if ports.is_some() { "addresses and ports" } else { "addresses" };
-    let mut tracer = Tracer { vip, flows, seen, kernel, disagreements: Vec::new() };
-    if let Some(difference) = hash_difference(vip.address, flows, seen) {
+    let mut tracer = Tracer { vip, hash, seen, kernel, disagreements: Vec::new() };
+    if let Some(difference) = hash_difference(vip.address, hash, seen) {
         tracer.disagree(&difference);
     }
-    let owner = tracer.hop(bucket, vip.owner(bucket.number()), false);
+    let owner = tracer.hop(bucket, vip.owner(bucket.number()));
     let drains = vip.draining.get(&bucket.number()).map_or(&[][..], Vec::as_slice);
-    let drains_from = tracer.drain(bucket, drains, traced.protocol);
     let name = |drain: &DrainStatus| vip.endpoint(&drain.endpoint).map_or(drain.endpoint.clone(), EndpointStatus::name);
-    let mut then: Vec<String> = match traced.protocol {
-        Protocol::Tcp => drains.iter().rev().map(name).collect(),
-        // It cannot be told which of it belongs to whom.
-        _ => Vec::new(),
-    };
-    if let Some(first) = drains_from.as_ref().filter(|_| !then.is_empty()) {
-        then.retain(|one| Some(one) != first.endpoint.as_ref());
-        then.extend(owner.endpoint.clone());
-    }
+    // Of anything but TCP it cannot be told which belongs to whom.
+    let asked = drains.iter().filter(|drain| traced.protocol == Protocol::Tcp || drain.datagrams);
     Ok(Trace {
         flow: traced.to_string(),
         service: vip.service.clone(),
         mode: vip.mode.clone(),
-        hash: format!("jhash of {inputs} mod {} seed {:#x}", flows.buckets, flows.seed),
+        hash: format!("jhash of {inputs} mod {} seed {:#x}", hash.buckets, hash.seed),
         bucket: bucket.number(),
         owner,
-        drains_from,
-        then,
+        refused: vip.refuses_new,
+        then: asked.map(name).collect(),
         disagreements: tracer.disagreements,
     })
 }
@@ -159,17 +154,18 @@ fn find(address: IpAddr, status: &NodeStatus) -> Result<&VipStatus, TraceError> 
 /// The differences between what `status` says of every VIP and what was read back, a line each.
 pub fn differences(status: &NodeStatus, seen: &Seen<'_>) -> Vec<String> {
     let of = |vip: &VipStatus| {
-        let Some(flows) = vip.flows() else { return Vec::new() };
+        let Some(hash) = vip.hash() else { return Vec::new() };
         let mut alike: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-        for bucket in flows.buckets.iter() {
-            let Some(mark) = mark(vip.address, seen, flows, bucket, false) else { continue };
+        for bucket in hash.buckets.iter() {
+            let Some(mark) = mark(vip.address, seen, hash, bucket) else { continue };
             let table = seen.table_of(vip.address, mark);
-            if let Some(difference) = owner_difference(vip.address, seen, vip.owner(bucket.number()), table) {
+            let meant = Meant { owner: vip.owner(bucket.number()), id: vip.tunnel_id(bucket) };
+            if let Some(difference) = owner_difference(vip.address, seen, &meant, table) {
                 alike.entry(difference).or_default().push(bucket.to_string());
             }
         }
         let lines = alike.iter().map(|((meant, found), buckets)| unlike(&buckets.join(", "), meant, found));
-        hash_difference(vip.address, flows, seen)
+        hash_difference(vip.address, hash, seen)
             .into_iter()
             .chain(lines)
             .map(|line| about(vip.address, &line))
@@ -186,7 +182,7 @@ fn unlike(buckets: &str, meant: &str, found: &str) -> String {
     format!("bucket {buckets} belongs to {meant}, and the route in the kernel {found}")
 }
 
-fn hash_difference(vip: IpAddr, meant: Flows, seen: &Seen<'_>) -> Option<String> {
+fn hash_difference(vip: IpAddr, meant: FlowHash, seen: &Seen<'_>) -> Option<String> {
     if !seen.takes_in(vip) {
         return Some("the kernel does not take its packets in: it is not in the set of VIPs".to_owned());
     }
@@ -200,33 +196,43 @@ fn hash_difference(vip: IpAddr, meant: Flows, seen: &Seen<'_>) -> Option<String>
     }
 }
 
-fn mark(vip: IpAddr, seen: &Seen<'_>, flows: Flows, bucket: Bucket, previous: bool) -> Option<u32> {
-    let field = seen.mark_field(Family::of(vip), flows)?;
-    Some(if previous { field.mark_previous(bucket) } else { field.mark(bucket) })
+fn mark(vip: IpAddr, seen: &Seen<'_>, hash: FlowHash, bucket: Bucket) -> Option<u32> {
+    Some(seen.mark_field(Family::of(vip), hash.buckets)?.mark(bucket))
+}
+
+/// Where a bucket's packets are to go.
+struct Meant<'a> {
+    owner: Option<&'a EndpointStatus>,
+    id: TunnelId,
+}
+
+impl fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.owner.map_or("nobody".to_owned(), EndpointStatus::name))?;
+        if self.id == TunnelId::OWNER_ALONE { Ok(()) } else { write!(f, " with id {}", self.id.bits()) }
+    }
 }
 
 /// Whom the routes lead to if it is not the endpoint that is meant: the two of them, in words.
-fn owner_difference(
-    vip: IpAddr,
-    seen: &Seen<'_>,
-    meant: Option<&EndpointStatus>,
-    table: Option<u32>,
-) -> Option<(String, String)> {
+fn owner_difference(vip: IpAddr, seen: &Seen<'_>, meant: &Meant<'_>, table: Option<u32>) -> Option<(String, String)> {
+    let fits = |nexthop: &Nexthop| {
+        nexthop.tunnel_id() == meant.id && meant.owner.is_some_and(|owner| leads_to(nexthop, owner))
+    };
     let found = match table.and_then(|table| seen.way(table, vip)) {
-        Some(Way::Via { nexthop: Some(nexthop), .. }) if meant.is_some_and(|m| leads_to(nexthop, m)) => return None,
-        Some(Way::Unreachable) if meant.is_none() => return None,
+        Some(Way::Via { nexthop: Some(nexthop), .. }) if fits(nexthop) => return None,
+        Some(Way::Unreachable) if meant.owner.is_none() => return None,
         Some(Way::Via { nexthop: Some(nexthop), .. }) => format!("leads to {nexthop}"),
         Some(Way::Via { id, nexthop: None, .. }) => format!("leads to nexthop {id}, which is not there or not ours"),
         Some(Way::Unreachable) => "says unreachable".to_owned(),
         Some(Way::Foreign) => "is not as we write it".to_owned(),
         None => "is missing".to_owned(),
     };
-    Some((meant.map_or("nobody".to_owned(), EndpointStatus::name), found))
+    Some((meant.to_string(), found))
 }
 
 struct Tracer<'a> {
     vip: &'a VipStatus,
-    flows: Flows,
+    hash: FlowHash,
     seen: &'a Seen<'a>,
     kernel: &'a dyn Ask,
     disagreements: Vec<String>,
@@ -237,22 +243,19 @@ impl Tracer<'_> {
         self.disagreements.push(about(self.vip.address, what));
     }
 
-    fn mark(&self, bucket: Bucket, previous: bool) -> Option<u32> {
-        mark(self.vip.address, self.seen, self.flows, bucket, previous)
-    }
-
-    /// The way of packets of a bucket to its owner, or to who had it before.
-    fn hop(&mut self, bucket: Bucket, meant: Option<&EndpointStatus>, previous: bool) -> Hop {
+    /// The way of packets of a bucket to its owner.
+    fn hop(&mut self, bucket: Bucket, owner: Option<&EndpointStatus>) -> Hop {
         let address = self.vip.address;
-        let mut hop = Hop { endpoint: meant.map(EndpointStatus::name), ..Hop::default() };
-        hop.node = meant.and_then(|endpoint| endpoint.node.clone());
-        let Some(mark) = self.mark(bucket, previous) else {
+        let mut hop = Hop { endpoint: owner.map(EndpointStatus::name), ..Hop::default() };
+        hop.node = owner.and_then(|endpoint| endpoint.node.clone());
+        let meant = Meant { owner, id: self.vip.tunnel_id(bucket) };
+        let Some(mark) = mark(address, self.seen, self.hash, bucket) else {
             self.disagree("no ip rule in the kernel compares a mark of ours");
             return hop;
         };
         let table = self.seen.table_of(address, mark);
         (hop.mark, hop.table) = (Some(mark), table);
-        if let Some((meant, found)) = owner_difference(address, self.seen, meant, table) {
+        if let Some((meant, found)) = owner_difference(address, self.seen, &meant, table) {
             self.disagree(&unlike(&bucket.to_string(), &meant, &found));
         }
         let way = table.and_then(|table| self.seen.way(table, address));
@@ -286,30 +289,6 @@ impl Tracer<'_> {
         }
     }
 
-    fn drain(&mut self, bucket: Bucket, drains: &[DrainStatus], protocol: Protocol) -> Option<Hop> {
-        let tcp = protocol == Protocol::Tcp;
-        let mark = self.mark(bucket, false)?;
-        let diverted = self.seen.diverts(self.vip.address, mark, tcp);
-        let asked_first = self.vip.asked_first.get(&bucket.number());
-        let first = match (tcp, asked_first) {
-            (true, first) => drains.iter().find(|drain| Some(&drain.endpoint) == first),
-            (false, Some(first)) => drains.iter().find(|drain| drain.datagrams && drain.endpoint == *first),
-            (false, None) => drains.iter().find(|drain| drain.datagrams),
-        };
-        match (first, diverted) {
-            (None, false) => None,
-            (Some(first), true) => Some(self.hop(bucket, self.vip.endpoint(&first.endpoint), true)),
-            (Some(_), false) => {
-                self.disagree(&format!("bucket {bucket} is to drain, and the kernel diverts none of its packets"));
-                None
-            }
-            (None, true) => {
-                self.disagree(&format!("bucket {bucket} is not to drain, and the kernel diverts packets of it"));
-                None
-            }
-        }
-    }
-
     fn explain_mtu(&mut self, hop: &mut Hop, nexthop: &Nexthop, metric: Option<u32>) {
         let family = Family::of(self.vip.address);
         let (to, overhead, what) = match nexthop {
@@ -325,8 +304,8 @@ impl Tracer<'_> {
             Err(error) => return self.disagree(&format!("the way to {to}: {error}")),
         };
         let inside = link.saturating_sub(overhead).max(family.min_mtu());
-        // Of an MPLS route the kernel takes the labels away itself.
-        let expected = if matches!(nexthop, Nexthop::Mpls { .. }) { link } else { inside };
+        // Of an MPLS route the kernel takes the labels away itself, and what draining buckets travel in counts, too.
+        let expected = if matches!(nexthop, Nexthop::Mpls { .. }) { metric.unwrap_or(link).min(link) } else { inside };
         if metric != Some(expected) {
             let metric = metric.map_or("none".to_owned(), |mtu| mtu.to_string());
             self.disagree(&format!("the route's MTU is {metric}, and the way to {to} asks for {expected}"));

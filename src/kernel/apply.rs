@@ -15,10 +15,11 @@ use nix::errno::Errno;
 
 use crate::plan::{Plan, RuleSpec, Source, Step};
 
+use super::bpf::Programs;
 use super::error::KernelError;
 use super::netlink::Netlink;
 use super::wire::Request;
-use super::{address, label, link, neighbour, nexthop, nft, remedy, route, rule, sysctl};
+use super::{address, bpf, label, link, neighbour, nexthop, nft, remedy, route, rule, sysctl};
 
 /// The step that failed.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ impl fmt::Display for ApplyError {
         match &*self.step {
             // The script is long, and nft quotes the line that it dislikes.
             Step::Nft(script) => write!(f, "nft -f - ({} lines): {}", script.lines().count(), self.source)?,
+            // Printed, these are two commands that nobody has run.
+            Step::AttachFilter { dev, .. } => write!(f, "attach the BPF program to {dev}: {}", self.source)?,
             step => write!(f, "{step}: {}", self.source)?,
         }
         self.remedy().map_or(Ok(()), |remedy| write!(f, " ({remedy})"))
@@ -49,6 +52,11 @@ impl std::error::Error for ApplyError {
 }
 
 impl ApplyError {
+    /// Whether it is the program for second chances that could not be attached: the rest of the plan does not need it.
+    pub fn is_attachment(&self) -> bool {
+        matches!(*self.step, Step::AttachFilter { .. })
+    }
+
     /// What the user can do about it, if that is known: the module to load, the privilege to give.
     pub fn remedy(&self) -> Option<&'static str> {
         remedy::remedy(&self.step, &self.source)
@@ -61,12 +69,22 @@ impl ApplyError {
 /// [`ApplyError`] names the first step that failed. Later steps of other kinds were not tried; later steps of the same kind
 /// may have been carried out.
 pub fn apply(plan: &Plan) -> Result<usize, ApplyError> {
+    apply_with(plan, &Programs::default())
+}
+
+/// Applies a plan that may attach programs, which must be among these.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_with(plan: &Plan, programs: &Programs) -> Result<usize, ApplyError> {
     let mut done = 0;
     // Opened when first needed: a plan of nothing but sysctls needs none.
     let mut netlink = None;
     for run in plan.steps.chunk_by(|a, b| kind(a) == kind(b)) {
         let outcome = match run {
-            [Step::Nft(_) | Step::SetSysctl(..), ..] => one_by_one(run),
+            [Step::Nft(_) | Step::SetSysctl(..) | Step::AttachFilter { .. } | Step::DetachFilter(_), ..] => {
+                one_by_one(run, programs)
+            }
             _ => batch(run, &mut netlink),
         };
         outcome.map_err(|(index, source)| ApplyError {
@@ -86,15 +104,22 @@ fn kind(step: &Step) -> Discriminant<Step> {
 /// The index of a step in its run, and what went wrong with it.
 type Failure = (usize, KernelError);
 
-fn one_by_one(run: &[Step]) -> Result<(), Failure> {
+fn one_by_one(run: &[Step], programs: &Programs) -> Result<(), Failure> {
     run.iter().enumerate().try_for_each(|(index, step)| {
         let outcome = match step {
             Step::SetSysctl(key, value) => sysctl::write(key, *value),
             Step::Nft(script) => nft::run(script),
+            Step::AttachFilter { dev, program } => attach(dev, *program, programs),
+            Step::DetachFilter(dev) => bpf::take(dev),
             _ => Ok(()),
         };
         outcome.map_err(|source| (index, source))
     })
+}
+
+fn attach(dev: &str, id: u32, programs: &Programs) -> Result<(), KernelError> {
+    let program = programs.get(id).ok_or(KernelError::NoProgram(id))?;
+    bpf::put(dev, &program)
 }
 
 fn batch(run: &[Step], socket: &mut Option<Netlink>) -> Result<(), Failure> {
@@ -144,7 +169,7 @@ fn request(step: &Step, devices: &mut Devices) -> Result<Request, KernelError> {
         Step::DelLabel(label) => label::del(*label),
         Step::AddRule(spec) => rule::add(spec, true),
         Step::DelRule(spec) => rule::del(spec),
-        Step::SetSysctl(..) | Step::Nft(_) => {
+        Step::SetSysctl(..) | Step::Nft(_) | Step::AttachFilter { .. } | Step::DetachFilter(_) => {
             return Err(KernelError::Malformed("not a netlink step".to_owned()));
         }
     })

@@ -65,6 +65,9 @@ pub enum KernelError {
     /// `nft` ran and refused.
     #[error("nft: {0}")]
     Nft(String),
+    /// The program for second chances is not loaded, or no longer.
+    #[error("the BPF program {0} is not loaded here")]
+    NoProgram(u32),
     /// There is no route to an address, or one that rejects it.
     #[error("no route to {to}: {errno}")]
     NoRoute {

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 
+use crate::model::second_chance::{Name, TunnelId};
 use crate::model::{Family, Mode};
 use crate::netns::Netns;
 use crate::plan::icmp::{quoted_element, quoted_map_type, source_from_vip};
@@ -64,7 +65,8 @@ impl Probe {
         what: "nexthop objects with encapsulation",
         modules: &["ip_tunnel"],
         steps: || {
-            let nexthop = Nexthop::EncapIp { family: Family::V4, dev: LO.to_owned(), src: SOME, dst: SOME };
+            let id = TunnelId::former(Name::FIRST);
+            let nexthop = Nexthop::EncapIp { family: Family::V4, dev: LO.to_owned(), src: SOME, dst: SOME, id };
             vec![Step::LinkUp(LO.to_owned()), Step::ReplaceNexthop(1, nexthop)]
         },
     };
@@ -80,12 +82,7 @@ impl Probe {
             Mode::Gre => Probe {
                 what: "mode gre",
                 modules: &["ip_gre"],
-                steps: || {
-                    vec![
-                        Step::AddLink(PROBE.to_owned(), LinkKind::GreExternal(Family::V4)),
-                        Step::AddLink("kst-probe-pod".to_owned(), LinkKind::GreLocal(SOME)),
-                    ]
-                },
+                steps: || vec![Step::AddLink(PROBE.to_owned(), LinkKind::GreExternal(Family::V4))],
             },
             Mode::Vxlan => Probe {
                 what: "mode vxlan",
@@ -154,6 +151,7 @@ fn nft_probe() -> String {
     format!(
         "table inet kube_service_tunnel {{
     set vips {{ type ipv4_addr; counter; elements = {{ 192.0.2.1 }}; }}
+    set refusing {{ type ipv4_addr . mark; }}
     set vips6 {{ type ipv6_addr; counter; elements = {{ 2001:db8::1 }}; }}
     map error_source {{ {of_quoted}; elements = {{ {vip} }}; }}
     map saved_rp_filter {{ type ifname : mark; elements = {{ \"lo\" : 1 }}; }}
@@ -164,7 +162,10 @@ fn nft_probe() -> String {
         meta l4proto 17 socket wildcard 1 accept
         ct state invalid drop
     }}
-    chain forward {{ type filter hook forward priority filter; ip daddr @vips reject; }}
+    chain forward {{ type filter hook forward priority filter;
+        tcp flags & (syn | ack) == syn ip daddr . meta mark @refusing counter reject with tcp reset
+        ip daddr @vips reject
+    }}
     chain nat {{ type nat hook prerouting priority dstnat; ip daddr @vips dnat ip to 192.0.2.2; }}
     chain out {{ type route hook output priority raw; {own_error}; }}
     chain post {{ type filter hook postrouting priority mangle; tcp flags syn tcp option maxseg size set 1300; }}

@@ -34,7 +34,7 @@ mod surroundings;
 mod sysctl;
 mod wire;
 
-pub use apply::{ApplyError, apply};
+pub use apply::{ApplyError, apply, apply_with};
 pub use error::KernelError;
 pub use features::{Missing, missing};
 pub use monitor::{Change, Monitor};

@@ -26,11 +26,11 @@ use super::error::KernelError;
 use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
 use super::netlink::{Netlink, failed};
 use super::wire::{attribute, messages, rtm, text, u8_at, u32_at};
-use super::{address, link, nexthop, nft, route, rule};
+use super::{address, bpf, link, nexthop, nft, route, rule};
 
-/// `RTNLGRP_*`: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, MPLS_ROUTE, NEXTHOP
+/// `RTNLGRP_*`: LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, MPLS_ROUTE, NEXTHOP
 /// (include/uapi/linux/rtnetlink.h).
-const ROUTE_GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 27, 32];
+const ROUTE_GROUPS: [u32; 10] = [1, 4, 5, 7, 8, 9, 11, 19, 27, 32];
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
 const NFT_GROUPS: [u32; 1] = [7];
 /// Bytes. When it overflows everything is taken for changed, so that size only saves work.
@@ -43,6 +43,8 @@ const AT_ONCE: usize = 64;
 pub enum Change {
     /// A link appeared, vanished, went up or down, or has another name or MTU. Anybody's: routes of ours may lead there.
     Link,
+    /// What judges the packets that come in by a link of ours.
+    Filter,
     /// An address of ours, or on a link of ours.
     Address,
     /// A route of ours, IP or MPLS.
@@ -179,6 +181,9 @@ impl Filter {
         match kind {
             rtm::NEWLINK | rtm::DELLINK => self.link(kind, payload).then_some(Change::Link),
             rtm::NEWADDR | rtm::DELADDR => self.address(payload).then_some(Change::Address),
+            rtm::NEWQDISC | rtm::DELQDISC | rtm::NEWTFILTER | rtm::DELTFILTER => {
+                self.filter(payload).then_some(Change::Filter)
+            }
             rtm::NEWROUTE | rtm::DELROUTE => route::is_ours(payload).then_some(Change::Route),
             rtm::NEWRULE | rtm::DELRULE => rule::is_ours(payload).then_some(Change::Rule),
             rtm::NEWNEXTHOP | rtm::DELNEXTHOP => nexthop::is_ours(payload).then_some(Change::Nexthop),
@@ -198,11 +203,16 @@ impl Filter {
         self.links.insert(index, state.clone()).as_ref() != Some(&state)
     }
 
+    fn filter(&self, payload: &[u8]) -> bool {
+        bpf::announced_index(payload).is_some_and(|index| self.name(index).starts_with(&self.prefix))
+    }
+
     fn address(&self, payload: &[u8]) -> bool {
-        address::decode(payload).is_some_and(|found| {
-            let name = self.links.get(&found.index).map_or("", |link| link.name.as_str());
-            found.is_ours(name, &self.prefix)
-        })
+        address::decode(payload).is_some_and(|found| found.is_ours(self.name(found.index), &self.prefix))
+    }
+
+    fn name(&self, index: u32) -> &str {
+        self.links.get(&index).map_or("", |link| link.name.as_str())
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE, NLM_F_REPLACE, Nla};
-use netlink_packet_route::route::{RouteIpTunnel, RouteMplsIpTunnel};
+use netlink_packet_route::route::RouteMplsIpTunnel;
 
 use crate::model::Family;
+use crate::model::second_chance::TunnelId;
 use crate::plan::net::OUTER_TTL;
 use crate::plan::observed::ObservedNexthop;
 use crate::plan::{Nexthop, PROTOCOL, Source};
@@ -37,6 +38,9 @@ const TUNNEL_ID: u16 = 1;
 const TUNNEL_DST: u16 = 2;
 const TUNNEL_SRC: u16 = 3;
 const TUNNEL_TTL: u16 = 4;
+const TUNNEL_FLAGS: u16 = 6;
+/// `TUNNEL_KEY` (include/uapi/linux/if_tunnel.h), in network byte order: without it GRE sends no key. VXLAN ignores it.
+const KEY: [u8; 2] = [0, 4];
 /// In `nh_flags`.
 const RTNH_F_ONLINK: u32 = 4;
 
@@ -44,7 +48,7 @@ const RTNH_F_ONLINK: u32 = 4;
 pub(super) fn replace(id: u32, spec: &Nexthop, index: u32) -> Request {
     let mut attributes = vec![number(NHA_ID, id), number(NHA_OIF, index)];
     let (encap_type, encap) = match spec {
-        Nexthop::EncapIp { src, dst, .. } => encap_ip(*src, *dst),
+        Nexthop::EncapIp { src, dst, id, .. } => encap_ip(*src, *dst, *id),
         Nexthop::Mpls { label, .. } => (ENCAP_MPLS, emit(&[RouteMplsIpTunnel::Destination(stack(*label))])),
     };
     let gateway = gateway(spec);
@@ -75,19 +79,18 @@ pub(super) fn replace_group(id: u32, members: &BTreeSet<u32>) -> Request {
 }
 
 /// `encap ip` or `encap ip6`, by the family of the outer addresses: type and content.
-fn encap_ip(src: IpAddr, dst: IpAddr) -> (u16, Vec<u8>) {
-    match (src, dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            let (src, dst) = (RouteIpTunnel::Source(src), RouteIpTunnel::Destination(dst));
-            (ENCAP_IP, emit(&[RouteIpTunnel::Id(0), src, dst, RouteIpTunnel::Ttl(OUTER_TTL)]))
-        }
-        _ => {
-            let address = |kind, address| DefaultNla::new(kind, octets(address));
-            let id = DefaultNla::new(TUNNEL_ID, vec![0; 8]);
-            let hop_limit = DefaultNla::new(TUNNEL_TTL, vec![OUTER_TTL]);
-            (ENCAP_IP6, emit(&[id, address(TUNNEL_SRC, src), address(TUNNEL_DST, dst), hop_limit]))
-        }
+fn encap_ip(src: IpAddr, dst: IpAddr, id: TunnelId) -> (u16, Vec<u8>) {
+    let mut attributes = vec![
+        DefaultNla::new(TUNNEL_ID, u64::from(id.bits()).to_be_bytes().to_vec()),
+        DefaultNla::new(TUNNEL_SRC, octets(src)),
+        DefaultNla::new(TUNNEL_DST, octets(dst)),
+        DefaultNla::new(TUNNEL_TTL, vec![OUTER_TTL]),
+    ];
+    if id != TunnelId::OWNER_ALONE {
+        attributes.push(DefaultNla::new(TUNNEL_FLAGS, KEY.to_vec()));
     }
+    let kind = if dst.is_ipv4() { ENCAP_IP } else { ENCAP_IP6 };
+    (kind, emit(&attributes))
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -202,17 +205,26 @@ fn unmapped(gateway: IpAddr) -> IpAddr {
 }
 
 fn decode_encap_ip(family: Family, encap: &[u8], dev: String) -> Option<Nexthop> {
-    let (mut src, mut dst) = (None, None);
+    let (mut src, mut dst, mut id, mut key) = (None, None, TunnelId::OWNER_ALONE, false);
     for (kind, value) in attributes(encap, 0) {
         match kind {
             TUNNEL_DST => dst = Some(ip(value)?),
             TUNNEL_SRC => src = Some(ip(value)?),
             TUNNEL_TTL if value != [OUTER_TTL] => return None,
             TUNNEL_TTL => {}
-            // ID, TOS, FLAGS and whatever is to come: zero, or not ours.
+            TUNNEL_ID => id = tunnel_id(value)?,
+            TUNNEL_FLAGS if value == KEY => key = true,
+            // TOS, other flags and whatever is to come: zero, or not ours.
             TUNNEL_ID.. if value.iter().any(|b| *b != 0) => return None,
             _ => {}
         }
     }
-    Some(Nexthop::EncapIp { family, dev, src: src?, dst: dst? })
+    // What carries names carries a key, and nothing else does.
+    (key == (id != TunnelId::OWNER_ALONE)).then_some(Nexthop::EncapIp { family, dev, src: src?, dst: dst?, id })
+}
+
+/// A tunnel id that travels as it is; `None` for one that would lose bits.
+fn tunnel_id(value: &[u8]) -> Option<TunnelId> {
+    let number = u32::try_from(u64::from_be_bytes(value.try_into().ok()?)).ok()?;
+    Some(TunnelId::from_bits(number)).filter(|id| id.bits() == number)
 }

@@ -7,7 +7,7 @@ use crate::plan::{Observed, Sysctl};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
-use super::{address, label, link, neighbour, nexthop, nft, route, rule, sysctl};
+use super::{address, bpf, label, link, neighbour, nexthop, nft, route, rule, sysctl};
 
 /// Name of the nft map that remembers the old values of the sysctls of one kind, without the kind.
 const SAVED: &str = "saved_";
@@ -30,6 +30,7 @@ pub fn observe<'a>(
     let mut netlink = Netlink::route()?;
     let links = link::dump(&mut netlink).map_err(reading("links"))?;
     let names = link::names(&links);
+    let filters = bpf::dump(&mut netlink, &links, link_prefix).map_err(reading("filters"))?;
     let addresses = address::dump(&mut netlink, &names, link_prefix).map_err(reading("addresses"))?;
     let nexthops = nexthop::dump(&mut netlink, &names).map_err(reading("nexthops"))?;
     let (routes, foreign_routes) = route::dump(&mut netlink).map_err(reading("routes"))?;
@@ -44,6 +45,7 @@ pub fn observe<'a>(
     let sysctls = read_sysctls(wanted_sysctls.cloned().chain(remembered(nft.as_ref())))?;
     Ok(Observed {
         links,
+        filters,
         addresses,
         nexthops,
         routes,

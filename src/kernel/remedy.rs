@@ -87,6 +87,7 @@ fn missing_feature(step: &Step, error: &KernelError, errno: Errno) -> Option<&'s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::second_chance::TunnelId;
     use crate::plan::{LabelRoute, RuleAction, RuleSpec, Source};
 
     fn refused(errno: Errno) -> KernelError {
@@ -108,7 +109,10 @@ mod tests {
                 "modprobe mpls_iptunnel",
             ),
             (
-                Step::ReplaceNexthop(1, Nexthop::EncapIp { family: Family::V4, src: a, dst: a, dev: dev() }),
+                Step::ReplaceNexthop(
+                    1,
+                    Nexthop::EncapIp { family: Family::V4, src: a, dst: a, dev: dev(), id: TunnelId::OWNER_ALONE },
+                ),
                 refused(Errno::EOPNOTSUPP),
                 "Linux 5.3",
             ),

@@ -21,6 +21,11 @@ pub(super) mod rtm {
     pub const NEWNEIGH: u16 = 28;
     pub const NEWRULE: u16 = 32;
     pub const DELRULE: u16 = 33;
+    pub const NEWQDISC: u16 = 36;
+    pub const DELQDISC: u16 = 37;
+    pub const NEWTFILTER: u16 = 44;
+    pub const DELTFILTER: u16 = 45;
+    pub const GETTFILTER: u16 = 46;
     pub const NEWNEXTHOP: u16 = 104;
     pub const DELNEXTHOP: u16 = 105;
     pub const GETNEXTHOP: u16 = 106;

@@ -1,4 +1,4 @@
-//! Writing bucket maps: only by whoever has seen the version that is there.
+//! Writing bucket maps, and deleting what is not needed any more: only by whoever has seen the version that is there.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use ::kube::{Api, Client};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::own::{RequestError, answer, config_map};
-use crate::model::{ServiceRef, SharedMap};
-use crate::state::stored::{MAP_KEY, MAP_LABEL, encode, map_name};
+use crate::model::ServiceRef;
+use crate::model::handover::Assignment;
+use crate::state::assignment::{MAP_KEY, MAP_LABEL, decode, encode, map_name};
 
 /// For one request.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -29,11 +30,12 @@ impl MapWriter {
     /// is stored now. An object of that name without our label is not shown by the watch; it is taken over.
     ///
     /// # Errors
-    /// [`RequestError::Conflict`] if there is another version by now.
+    /// [`RequestError::Conflict`] if there is another version by now, [`RequestError::Later`] if a later version of the program
+    /// wrote it.
     pub async fn write(
         &self,
         service: &ServiceRef,
-        map: &SharedMap,
+        map: &Assignment,
         version: Option<&str>,
     ) -> Result<ConfigMap, RequestError> {
         let name = map_name(&service.uid);
@@ -50,12 +52,18 @@ impl MapWriter {
         if there.metadata.labels.as_ref().and_then(|l| l.get(label)).is_some_and(|v| v == value) {
             return Err(RequestError::Conflict);
         }
+        let text = there.data.as_ref().and_then(|data| data.get(MAP_KEY)).map(String::as_str);
+        let may_be_replaced =
+            decode(text, &service.uid).map_or_else(|fault| fault.may_be_replaced(), |stored| stored.may_be_replaced());
+        if !may_be_replaced {
+            return Err(RequestError::Later);
+        }
         let version = there.metadata.resource_version;
         let stored = object(service, map, version.as_deref());
         answer(ANSWER, self.api.replace(&name, &PostParams::default(), &stored)).await
     }
 
-    /// Deletes a map if it still has this version; one that is gone is no error.
+    /// Deletes a map or a report if it still has this version; one that is gone is no error.
     ///
     /// # Errors
     /// As [`MapWriter::write`].
@@ -69,6 +77,6 @@ impl MapWriter {
     }
 }
 
-fn object(service: &ServiceRef, map: &SharedMap, version: Option<&str>) -> ConfigMap {
+fn object(service: &ServiceRef, map: &Assignment, version: Option<&str>) -> ConfigMap {
     config_map(&map_name(&service.uid), MAP_LABEL, (MAP_KEY, encode(service, map)), version)
 }

@@ -2,11 +2,12 @@
 //! users what was refused.
 //!
 //! Nothing here decides anything about VIPs, and nothing here may hold up the data path: while the API is away the last
-//! state stays, and Events wait. Agents write Events and one report each; the controller writes bucket maps and its Lease.
+//! state stays, and Events wait. Agents write Events and one report each; the controller writes Events, bucket maps and its Lease.
 //!
-//! The RBAC that it needs: `list` and `watch` on `services`, `nodes`, `pods` and `endpointslices.discovery.k8s.io`; `create`, `get`
-//! and `patch` on `events.events.k8s.io`; and in its own namespace `get`, `list`, `watch`, `create`, `update` and `delete` on
-//! `configmaps`, and for the controller `create`, `get` and `update` on `leases.coordination.k8s.io`.
+//! The RBAC that it needs: `list` and `watch` on `services`, `nodes` and `endpointslices.discovery.k8s.io`, for agents also on
+//! `pods`; `create`, `get` and `patch` on `events.events.k8s.io`; and in its own namespace on `configmaps` for agents `list`,
+//! `watch`, `create` and `update`, for the controller `get` and `delete` as well, and `create`, `get` and `update` on
+//! `leases.coordination.k8s.io`.
 
 mod backoff;
 mod client;

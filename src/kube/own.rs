@@ -15,6 +15,9 @@ pub enum RequestError {
     /// Somebody else has written it since: look again, then decide anew.
     #[error("somebody else has written it meanwhile")]
     Conflict,
+    /// A later version of the program wrote it.
+    #[error("a later version of tunnel-router wrote it, and it is left as it is")]
+    Later,
     /// The server does not answer.
     #[error("no answer within {0:?}")]
     NoAnswer(Duration),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::kube::api::{DeleteParams, PostParams};
+use ::kube::api::PostParams;
 use ::kube::{Api, Client};
 use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::sync::watch;
@@ -12,17 +12,21 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::outage::Outage;
 use super::own::{RequestError, answer, config_map};
-use crate::state::report::{NodeReport, REPORT_KEY, REPORT_LABEL, encode, report_name};
+use crate::model::handover::{NodeName, NodeReport};
+use crate::state::node_report::{REPORT_KEY, REPORT_LABEL, encode, report_name};
 
 /// For one request.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between two writes.
 const PACE: Duration = Duration::from_secs(1);
-/// Between two attempts, at most: others wait for what it says.
+/// Between two writes of which the second says nothing new but that drains are over: nobody waits for that.
+const DRAINS: Duration = Duration::from_secs(5);
+/// Between two attempts, at most: the controller waits for what it says.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps the report of a node as `wanted` says, from the first time that it changes until `shutdown`; one that says nothing is
-/// deleted. Until then what an agent before this one has reported is as true as it was.
+/// Keeps the report of a node as `wanted` says, from the first time that it changes until `shutdown`. Until then what an agent
+/// before this one has reported is as true as it was. A report that says nothing is written like any other, and none is ever
+/// deleted: that would take nothing away.
 pub async fn keep_report(
     client: Client,
     namespace: String,
@@ -37,46 +41,78 @@ pub async fn keep_report(
 
 async fn keep(api: &Api<ConfigMap>, node: &str, mut wanted: watch::Receiver<NodeReport>) {
     let mut backoff = Backoff::new(PACE, PATIENCE);
-    let mut outage = Outage::new("report what this node is prepared for and which drains are over");
+    let mut outage = Outage::new("report what this node has set up and which drains are over");
     if wanted.changed().await.is_err() {
         return;
     }
-    // An agent before this one may have left a report: the first one is written whatever it says.
-    let mut written: Option<NodeReport> = None;
-    let mut next = Instant::now();
+    // What an agent before this one has left is not known: the first one is written whatever it says.
+    let mut last: Option<(NodeReport, Instant)> = None;
     loop {
         let report = wanted.borrow_and_update().clone();
-        if written.as_ref() != Some(&report) {
-            if let Err(error) = write(api, node, &report).await {
-                outage.failed(&error);
-                sleep(backoff.failed()).await;
-                continue;
+        let wait = last.as_ref().map(|(written, at)| pace(written, &report).map(|pace| *at + pace));
+        match wait {
+            Some(Some(at)) if at > Instant::now() => tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                () = sleep_until(at) => {}
+            },
+            Some(None) => {
+                if wanted.changed().await.is_err() {
+                    return;
+                }
             }
-            outage.over();
-            backoff.succeeded();
-            (written, next) = (Some(report), Instant::now() + PACE);
+            _ => match write(api, node, &report).await {
+                Ok(()) => {
+                    outage.over();
+                    backoff.succeeded();
+                    last = Some((report, Instant::now()));
+                }
+                Err(error) => {
+                    outage.failed(&error);
+                    sleep(backoff.failed()).await;
+                }
+            },
         }
-        if wanted.changed().await.is_err() {
-            return;
-        }
-        sleep_until(next).await;
+    }
+}
+
+/// How long after one report another one is written; `None`: not at all, it says the same.
+fn pace(written: &NodeReport, wanted: &NodeReport) -> Option<Duration> {
+    let NodeReport { pods, over, ended, holds } = wanted;
+    match (*pods == written.pods && *ended == written.ended && *holds == written.holds, *over == written.over) {
+        (true, true) => None,
+        (true, false) => Some(DRAINS),
+        (false, _) => Some(PACE),
     }
 }
 
 /// The node is the only writer of its report: whatever is there is replaced.
 async fn write(api: &Api<ConfigMap>, node: &str, report: &NodeReport) -> Result<(), RequestError> {
     let name = report_name(node);
-    if report.is_empty() {
-        return match answer(ANSWER, api.delete(&name, &DeleteParams::default())).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => other.map(drop),
-        };
-    }
-    let object = config_map(&name, REPORT_LABEL, (REPORT_KEY, encode(node, report)), None);
+    let object = config_map(&name, REPORT_LABEL, (REPORT_KEY, encode(&NodeName::from(node), report)), None);
     match answer(ANSWER, api.replace(&name, &PostParams::default(), &object)).await {
         Err(error) if error.is_not_found() => {
             answer(ANSWER, api.create(&PostParams::default(), &object)).await.map(drop)
         }
         other => other.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Bucket;
+    use crate::model::handover::{Generation, Over};
+
+    #[test]
+    fn only_drains_that_are_over_may_wait_for_five_seconds() {
+        let none = NodeReport::default();
+        let bucket = Bucket::new(1).unwrap();
+        let over = Over { service: "s".into(), pod: "p".into(), generation: Generation(1), bucket };
+        let over = NodeReport { over: [over].into(), ..none.clone() };
+        let ended = NodeReport { ended: ["p".into()].into(), ..over.clone() };
+        let holds = NodeReport { holds: [("s".into(), Generation(2))].into(), ..none.clone() };
+        assert_eq!(pace(&none, &none), None);
+        assert_eq!([pace(&none, &over), pace(&over, &none)], [Some(DRAINS); 2]);
+        assert_eq!([pace(&over, &ended), pace(&none, &ended), pace(&none, &holds)], [Some(PACE); 3]);
     }
 }

@@ -50,6 +50,12 @@ pub struct PodVipLabels {
     pub pod: String,
 }
 
+/// What became of a packet in a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FateLabels {
+    pub fate: &'static str,
+}
+
 /// What users have been told.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProblemLabels {

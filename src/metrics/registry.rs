@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,8 +13,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::accounting::Counts;
-use super::labels::{BuildLabels, EndpointLabels, PodVipLabels, ProblemLabels, RoundLabels, TargetLabels, VipLabels};
-use crate::model::{Cluster, Flows, Problem, ServiceRef, Vip};
+use super::labels::{
+    BuildLabels, EndpointLabels, FateLabels, PodVipLabels, ProblemLabels, RoundLabels, TargetLabels, VipLabels,
+};
+use crate::model::handover::{EndpointState, NextHop};
+use crate::model::{Bucket, Cluster, Problem, ServiceRef, Vip, second_chance};
 use crate::plan::nft::Counter as Counted;
 use crate::reconcile::target::{NODE, Report, State};
 
@@ -70,6 +73,7 @@ pub struct Metrics {
     ingress: Traffic<VipLabels>,
     pod_received: Traffic<PodVipLabels>,
     pod_sent: Traffic<PodVipLabels>,
+    second_chances: Family<FateLabels, Counter>,
     names: Mutex<Names>,
 }
 
@@ -87,6 +91,7 @@ impl Default for Metrics {
             ingress: Traffic::default(),
             pod_received: Traffic::default(),
             pod_sent: Traffic::default(),
+            second_chances: Family::default(),
             names: Mutex::default(),
         };
         metrics.register();
@@ -116,6 +121,8 @@ impl Metrics {
         r.register("pod_vip_received_bytes", "Their bytes, IP headers included", self.pod_received.bytes.clone());
         r.register("pod_vip_sent_packets", "Packets that a pod sent from a VIP", self.pod_sent.packets.clone());
         r.register("pod_vip_sent_bytes", "Their bytes, IP headers included", self.pod_sent.bytes.clone());
+        let packets = "Packets of buckets that drain, by what the program in the pods of this node did with them";
+        r.register("second_chance_packets", packets, self.second_chances.clone());
     }
 
     /// A new state of the cluster was dispatched: the pods of this node that serve a VIP are `pods`, `namespace/name` by
@@ -124,7 +131,6 @@ impl Metrics {
         &self,
         old: Option<&Cluster>,
         new: &Cluster,
-        flows: Flows,
         pods: &BTreeMap<String, String>,
         waiting: &BTreeSet<String>,
     ) {
@@ -135,7 +141,7 @@ impl Metrics {
             self.count_endpoints(vip);
             let labels = VipLabels::new(vip.address, &vip.service);
             let before = old.and_then(|old| old.vips.get(&vip.address)).filter(|old| old.service == vip.service);
-            let moves = before.map_or(0, |before| moved(before, vip, flows));
+            let moves = before.map_or(0, |before| moved(before, vip));
             self.moved.get_or_create(&labels).inc_by(moves);
         }
         for vip in old.into_iter().flat_map(|old| old.vips.values()) {
@@ -160,7 +166,7 @@ impl Metrics {
     fn count_endpoints(&self, vip: &Vip) {
         let VipLabels { vip: address, namespace, service } = VipLabels::new(vip.address, &vip.service);
         for (eligible, label) in [(true, "true"), (false, "false")] {
-            let count = vip.endpoints.iter().filter(|e| e.eligible == eligible).count();
+            let count = vip.endpoints.iter().filter(|e| (e.state == EndpointState::Ready) == eligible).count();
             let labels = EndpointLabels {
                 vip: address.clone(),
                 namespace: namespace.clone(),
@@ -168,6 +174,14 @@ impl Metrics {
                 eligible: label,
             };
             self.endpoints.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What the program in the pods has counted since it was loaded.
+    pub fn second_chances(&self, counts: &second_chance::Counts) {
+        self.second_chances.clear();
+        for kind in second_chance::Count::ALL {
+            self.second_chances.get_or_create(&FateLabels { fate: kind.as_str() }).inc_by(counts.of(kind));
         }
     }
 
@@ -256,13 +270,14 @@ fn pod_labels(vip: IpAddr, (namespace, pod): &(String, String)) -> PodVipLabels 
 }
 
 /// Buckets that had an owner and have another now, or none.
-fn moved(before: &Vip, after: &Vip, flows: Flows) -> u64 {
-    if before.endpoints == after.endpoints {
+fn moved(before: &Vip, after: &Vip) -> u64 {
+    let (Some(before), Some(after)) = (&before.intent, &after.intent) else { return 0 };
+    if Arc::ptr_eq(before, after) {
         return 0;
     }
-    let (before, after) = (before.map_in_use(flows).owners, after.map_in_use(flows).owners);
-    let pairs = before.owners().iter().zip(after.owners());
-    pairs.map(|(before, after)| u64::from(before.is_some() && before != after)).sum()
+    let stays =
+        |(bucket, hop): (&Bucket, &NextHop)| after.next_hops.get(bucket).is_some_and(|now| now.owner == hop.owner);
+    before.next_hops.iter().map(|hop| u64::from(!stays(hop))).sum()
 }
 
 /// The text format 0.0.4, which everything that scrapes understands: it describes a counter by the name of its samples, and

@@ -1,40 +1,19 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Addresses, BucketCount, Endpoint, Mode, Reason};
+use crate::model::{Mode, Reason};
+use crate::plan::tests::support;
 use crate::reconcile::Goal;
-
-const FLOWS: Flows = Flows { buckets: BucketCount::DEFAULT, seed: 1 };
 
 fn service(name: &str) -> ServiceRef {
     ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
 }
 
 fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
-    let endpoint = |n: &u8| Endpoint {
-        pod_uid: format!("uid-{n}"),
-        namespace: "default".into(),
-        pod: format!("echo-{n}"),
-        node: "n1".into(),
-        addresses: Addresses::from(IpAddr::from([10, 244, 1, *n])),
-        eligible: true,
-        terminating: false,
-        state: crate::model::handover::EndpointState::Ready,
-    };
-    let vip = Vip {
-        address: IpAddr::from([192, 0, 2, 10]),
-        service: service(service_name),
-        mode: Mode::Gre,
-        client_ip_affinity: false,
-        tracked: false,
-        endpoints: pods.iter().map(endpoint).collect(),
-        local_only: false,
-        drain_limit: None,
-        shared: None,
-        staged: None,
-        map: None,
-        intent: None,
-    };
+    let endpoints = |pods: &[u8]| pods.iter().map(|n| support::endpoint(*n, "n1")).collect::<Vec<_>>();
+    // Whoever comes later takes buckets from those before it.
+    let vip = support::draining_vip("192.0.2.10", Mode::Gre, endpoints(pods), &endpoints(&pods[..1]));
+    let vip = Vip { service: service(service_name), ..vip };
     Cluster { vips: BTreeMap::from([(vip.address, vip)]), ..Cluster::default() }
 }
 
@@ -43,11 +22,15 @@ fn names() -> BTreeMap<String, String> {
 }
 
 fn dispatched(metrics: &Metrics, old: Option<&Cluster>, new: &Cluster) {
-    metrics.dispatched(old, new, FLOWS, &names(), &BTreeSet::from([NODE.to_owned()]));
+    metrics.dispatched(old, new, &names(), &BTreeSet::from([NODE.to_owned()]));
 }
 
 fn report(target: &str, state: State) -> Report {
     Report { target: target.to_owned(), took: Duration::from_millis(7), state }
+}
+
+fn in_sync(writes: usize) -> State {
+    State::InSync { writes, problems: Vec::new(), notes: Vec::new(), program: false, goal: Goal::Nothing }
 }
 
 fn counts() -> BTreeMap<String, Counts> {
@@ -73,7 +56,7 @@ fn samples(metrics: &Metrics) -> BTreeMap<String, f64> {
 fn the_page_is_what_prometheus_reads() {
     let metrics = Metrics::default();
     dispatched(&metrics, None, &cluster("echo", &[1, 2]));
-    metrics.reported(&report(NODE, State::InSync { writes: 9, problems: Vec::new(), goal: Goal::Nothing }));
+    metrics.reported(&report(NODE, in_sync(9)));
     metrics.problems(&BTreeSet::from([Problem {
         service: service("echo"),
         reason: Reason::EndpointFailed,
@@ -94,9 +77,9 @@ fn buckets_that_change_hands_are_counted_and_those_of_another_owner_are_not() {
     dispatched(&metrics, None, &one);
     assert_eq!(moved(&metrics, "echo"), Some(0.0));
     dispatched(&metrics, Some(&one), &two);
-    assert_eq!(moved(&metrics, "echo"), Some(32.0), "half of 64");
+    assert_eq!(moved(&metrics, "echo"), Some(8.0), "half of 16");
     dispatched(&metrics, Some(&two), &one);
-    assert_eq!(moved(&metrics, "echo"), Some(64.0));
+    assert_eq!(moved(&metrics, "echo"), Some(16.0));
     let other = cluster("other", &[1]);
     dispatched(&metrics, Some(&one), &other);
     assert_eq!((moved(&metrics, "echo"), moved(&metrics, "other")), (None, Some(0.0)));
@@ -111,7 +94,7 @@ fn a_target_that_ends_takes_its_series_along() {
     assert!(of_the_pod(&metrics) > 4);
     let pending = "tunnel_router_pending{target=\"pod default/echo-1\"}";
     assert_eq!(samples(&metrics).get(pending), Some(&1.0));
-    metrics.reported(&report("pod uid-1", State::InSync { writes: 0, problems: Vec::new(), goal: Goal::Nothing }));
+    metrics.reported(&report("pod uid-1", in_sync(0)));
     assert_eq!(samples(&metrics).get(pending), Some(&0.0));
     metrics.reported(&report("pod uid-1", State::Gone));
     assert_eq!(of_the_pod(&metrics), 0);
@@ -122,8 +105,8 @@ fn a_pod_keeps_its_series_when_its_predecessor_of_the_same_name_ends() {
     let metrics = Metrics::default();
     dispatched(&metrics, None, &cluster("echo", &[1]));
     let successor = BTreeMap::from([("pod uid-7".to_owned(), "default/echo-1".to_owned())]);
-    metrics.dispatched(None, &cluster("echo", &[7]), FLOWS, &successor, &BTreeSet::new());
-    metrics.reported(&report("pod uid-7", State::InSync { writes: 1, problems: Vec::new(), goal: Goal::Nothing }));
+    metrics.dispatched(None, &cluster("echo", &[7]), &successor, &BTreeSet::new());
+    metrics.reported(&report("pod uid-7", in_sync(1)));
     let of_pod =
         "tunnel_router_pod_vip_received_packets_total{vip=\"192.0.2.10\",namespace=\"default\",pod=\"echo-1\"}";
     assert_eq!(samples(&metrics)[of_pod], 3.0 + 1.0, "both count");
@@ -136,6 +119,6 @@ fn a_pod_keeps_its_series_when_its_predecessor_of_the_same_name_ends() {
 #[test]
 fn a_pod_that_never_served_anything_is_not_shown() {
     let metrics = Metrics::default();
-    metrics.reported(&report("pod uid-9", State::InSync { writes: 0, problems: Vec::new(), goal: Goal::Nothing }));
+    metrics.reported(&report("pod uid-9", in_sync(0)));
     assert!(samples(&metrics).keys().all(|name| !name.contains("uid-9")));
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Fewest buckets: below 16 two endpoints of a handful differ by too large a share of the traffic.
 pub const MIN_BUCKETS: u32 = 16;
-/// Most buckets: the rules of 256, each with a leaf for its previous owner, would not fit between priority 101 and 511.
+/// Most buckets: the priorities of 256, see [`BucketCount::rule_slots`], would not fit between 101 and 511.
 pub const MAX_BUCKETS: u32 = 128;
 
 /// The number of one bucket, from 0.
@@ -47,7 +47,7 @@ pub struct BucketCount(u8);
 pub struct BucketCountError(pub u32);
 
 impl BucketCount {
-    /// 64: a difference of at most 1/64 of the traffic between endpoints, and a mark field of 8 bits.
+    /// 64: a difference of at most 1/64 of the traffic between endpoints, and a mark field of 7 bits.
     pub const DEFAULT: BucketCount = BucketCount(64);
 
     /// Checks the range.
@@ -83,15 +83,15 @@ impl BucketCount {
         Bucket(scaled)
     }
 
-    /// Priorities of ip rules that the rule tree reserves, present leaves and room for previous ones included: 41 for 16
-    /// buckets, 161 for 64, 321 for 128. `plan::tree` lays them out.
+    /// Priorities of ip rules that the rule tree claims, two for each leaf: 41 for 16 buckets, 161 for 64, 321 for 128.
+    /// `plan::tree` lays them out.
     pub fn rule_slots(self) -> u32 {
         let inner = self.get() / 2 - 1;
         let leaves = 2 * self.get();
         1 + inner + leaves + 1
     }
 
-    /// Routing tables that belong to the agent: one per bucket for its owner, and one for the owner that it drains from.
+    /// Routing tables that the agent claims: one per bucket, and as many for those that version 0.1 had.
     pub fn tables(self) -> u32 {
         2 * self.get()
     }

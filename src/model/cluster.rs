@@ -9,9 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handover::{Assignment, EndpointState, Intent};
-use super::shared::links;
-use super::{Addresses, Bucket, Drain, EndpointId, Family, Flows, Mode, Onward, SharedMap, Staged};
+use super::handover::{Assignment, EndpointState, FlowHash, Intent};
+use super::{Addresses, Family, Mode};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,12 +42,7 @@ pub struct Endpoint {
     pub node: String,
     /// The pod's addresses, at least one: outer destinations of the encapsulation.
     pub addresses: Addresses,
-    /// Whether new connections may be sent to it. One that may not is still configured, so that it can be reached at the
-    /// moment it becomes eligible.
-    pub eligible: bool,
-    /// Whether its pod is about to end: it will not become eligible again.
-    pub terminating: bool,
-    /// Its conditions.
+    /// Its conditions. One that is not ready is set up all the same, so that it can be reached at the moment when it is.
     pub state: EndpointState,
 }
 
@@ -65,16 +59,12 @@ pub struct Vip {
     pub client_ip_affinity: bool,
     /// Its packets stay tracked on the nodes (`cmd.nu/tunnel-conntrack: keep`), for firewalls that accept what is tracked.
     pub tracked: bool,
-    /// All endpoints, eligible or not, sorted by pod UID, each once.
+    /// All endpoints, ready or not, sorted by pod UID, each once.
     pub endpoints: Vec<Endpoint>,
     /// `externalTrafficPolicy: Local`: only nodes with an endpoint of their own announce it.
     pub local_only: bool,
     /// For how long pods keep the connections of buckets that they have lost, if there is a limit; zero: not at all.
     pub drain_limit: Option<Duration>,
-    /// The map that the controller has decided on; `None` while it has not spoken.
-    pub shared: Option<Arc<SharedMap>>,
-    /// What of it this node does now; `None`: all of it, at once.
-    pub staged: Option<Arc<Staged>>,
     /// The stored map; `None` while the controller has not written one.
     pub map: Option<Arc<Assignment>>,
     /// What this node does about the Service now; `None` while there is no map.
@@ -82,75 +72,62 @@ pub struct Vip {
 }
 
 impl Vip {
-    /// How its flows become buckets; `default` is for Services without a map.
-    pub fn flows(&self, default: Flows) -> Flows {
-        self.shared.as_ref().map_or(default, |map| map.flows)
+    /// How its flows become buckets; `None` while it has no map.
+    pub fn hash(&self) -> Option<FlowHash> {
+        self.intent.as_ref().map(|intent| intent.hash)
     }
 
-    /// Eligible endpoints without a bucket that the controller has yet to give them; those for which there are not enough
-    /// buckets do not count.
-    pub fn waiting(&self) -> usize {
-        let Some(map) = &self.shared else { return 0 };
-        let eligible: BTreeSet<&str> =
-            self.endpoints.iter().filter(|e| e.eligible).map(|e| e.pod_uid.as_str()).collect();
-        let served = map.owners.counts().keys().filter(|id| eligible.contains(id.as_str())).count();
-        let room = usize::try_from(map.flows.buckets.get()).unwrap_or(usize::MAX);
-        // None of them is left: then nodes give all buckets to those who are there.
-        if served == 0 { 0 } else { eligible.len().min(room) - served.min(room) }
+    /// The same, where a Service without a map takes a default.
+    pub fn flows(&self, default: FlowHash) -> FlowHash {
+        self.hash().unwrap_or(default)
     }
 
-    /// Bucket → endpoint: the same on every node that knows the same endpoints and map.
-    pub fn bucket_map(&self, default: Flows) -> SharedMap {
-        self.with_drains(match &self.shared {
-            Some(map) => map.bridge(&self.endpoints),
-            None => SharedMap::new(default, &self.endpoints),
-        })
+    /// Its pods, as they are found on the network: those that slices list, and those that its map names.
+    pub fn pods(&self) -> BTreeSet<PodAt<'_>> {
+        let listed = self.endpoints.iter().map(|endpoint| PodAt {
+            uid: &endpoint.pod_uid,
+            node: &endpoint.node,
+            addresses: endpoint.addresses,
+        });
+        let members = self.intent.iter().flat_map(|intent| &intent.members);
+        let named = members.map(|(id, member)| PodAt {
+            uid: id.as_str(),
+            node: member.node.as_str(),
+            addresses: member.addresses,
+        });
+        listed.chain(named).collect()
     }
 
-    fn with_drains(&self, mut map: SharedMap) -> SharedMap {
-        if self.drain_limit == Some(Duration::ZERO) {
-            map.previous.clear();
-        }
-        map
+    /// The pods of a node that must be set up, with their addresses as far as they are listed: those of slices, and those that
+    /// the map names.
+    pub fn pods_of(&self, node: &str) -> BTreeMap<&str, Addresses> {
+        let members = self.intent.iter().flat_map(|intent| &intent.members);
+        let members = members.filter(|(_, member)| member.node.as_str() == node);
+        let members = members.map(|(id, member)| (id.as_str(), member.addresses));
+        let listed = self.endpoints.iter().filter(|e| e.node == node).map(|e| (e.pod_uid.as_str(), e.addresses));
+        members.chain(listed).collect()
     }
 
-    /// The map that packets follow now.
-    pub fn map_in_use(&self, default: Flows) -> SharedMap {
-        self.staged.as_ref().map_or_else(|| self.bucket_map(default), |staged| staged.map.clone())
+    /// Ready endpoints that nobody gives packets: all where there is no map, else those of which the controller could know that
+    /// they stand, as long as the map has room for them.
+    pub fn waiting(&self, stands: impl Fn(&str) -> bool) -> usize {
+        let ready = self.endpoints.iter().filter(|e| e.state == EndpointState::Ready).map(|e| e.pod_uid.as_str());
+        let Some(map) = &self.map else { return ready.count() };
+        // A map names two endpoints for each bucket.
+        let room = (2 * map.holdings.len()).saturating_sub(map.members.len());
+        ready.filter(|uid| !map.members.contains_key(*uid) && stands(uid)).count().min(room)
     }
+}
 
-    /// Who of those who drain is asked first for open connections where that is not the owner, see [`Staged::first`].
-    pub fn asked_first<'a>(&'a self, bucket: Bucket, drains: &'a [Drain]) -> Option<&'a EndpointId> {
-        match &self.staged {
-            Some(staged) => staged.first.get(&bucket),
-            // Of what is not stored nobody reports that he is prepared.
-            None => drains.last().filter(|_| !drains.iter().all(Drain::is_stored)).map(|drain| &drain.endpoint),
-        }
-    }
-
-    /// Who takes packets that another one passes on, in pairs from the one to the other.
-    pub fn admitted(&self, default: Flows) -> BTreeSet<(EndpointId, EndpointId)> {
-        let pairs = |onward: Onward| onward.into_iter().map(|((_, from), to)| (from, to)).collect();
-        self.staged.as_ref().map_or_else(|| pairs(self.onward(default)), |staged| staged.admitted.clone())
-    }
-
-    /// Who passes packets on to whom, see [`SharedMap::onward`].
-    pub fn onward(&self, default: Flows) -> Onward {
-        if let Some(staged) = &self.staged {
-            return staged.onward.clone();
-        }
-        let map = self.bucket_map(default);
-        let mut onward = Onward::new();
-        for (bucket, drains) in &map.previous {
-            let mut way = map.way(*bucket);
-            if self.asked_first(*bucket, drains).is_some() {
-                // The owner last.
-                way.rotate_left(1);
-            }
-            onward.extend(links(*bucket, &way));
-        }
-        onward
-    }
+/// Where a pod is. One whose addresses have just changed may be in two places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodAt<'a> {
+    /// UID of the pod.
+    pub uid: &'a str,
+    /// Name of the node that it runs on.
+    pub node: &'a str,
+    /// Its addresses.
+    pub addresses: Addresses,
 }
 
 /// A node of the cluster, as the data path sees it.
@@ -206,8 +183,12 @@ pub enum Reason {
     EndpointRefused,
     /// An endpoint's pod could not be configured; it is retried.
     EndpointFailed,
+    /// A pod could not be given the program for second chances; it is retried.
+    NoSecondChance,
     /// A node could not be set up; it is retried.
     NodeFailed,
+    /// A node's nft lists what was written in an unknown form; everything is done, as far as can be known.
+    UnknownListing,
     /// A firewall of the node drops packets of the Service's VIPs.
     FirewallDrops,
     /// A node does not forward packets of the VIPs' family.
@@ -218,11 +199,22 @@ pub enum Reason {
     InvalidMap,
     /// No controller gives new pods their share.
     NoController,
+    /// Ready endpoints get no traffic because their nodes have not said that they are set up.
+    NotSetUp,
+    /// Endpoints have less than their share because former owners of buckets still have connections.
+    WaitingForBalance,
+    /// A former owner was given up because a bucket had three: its connections of that bucket are lost.
+    ConnectionsGivenUp,
     /// The Service is of a kind that has no endpoints of its own (ExternalName).
     UnsupportedService,
 }
 
 impl Reason {
+    /// Whether nothing is wrong: it is told so that a user need not wonder.
+    pub fn is_information(self) -> bool {
+        matches!(self, Reason::WaitingForBalance)
+    }
+
     /// CamelCase, as Kubernetes Events want it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -232,12 +224,17 @@ impl Reason {
             Reason::InvalidOption => "InvalidOption",
             Reason::EndpointRefused => "EndpointRefused",
             Reason::EndpointFailed => "EndpointFailed",
+            Reason::NoSecondChance => "NoSecondChance",
             Reason::NodeFailed => "NodeFailed",
+            Reason::UnknownListing => "UnknownListing",
             Reason::FirewallDrops => "FirewallDrops",
             Reason::NotForwarding => "NotForwarding",
             Reason::TooManyEndpoints => "TooManyEndpoints",
             Reason::InvalidMap => "InvalidMap",
             Reason::NoController => "NoController",
+            Reason::NotSetUp => "NotSetUp",
+            Reason::WaitingForBalance => "WaitingForBalance",
+            Reason::ConnectionsGivenUp => "ConnectionsGivenUp",
             Reason::UnsupportedService => "UnsupportedService",
         }
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::names::{AnnotationKey, LinkPrefix};
-use super::{Addresses, BucketCount, Flows, MarkField, Mode, TracedFlow};
+use super::{Addresses, BucketCount, MarkField, Mode, TracedFlow};
 
-/// Seed of the flow hash when none is given: fixed, because every ingress node must hash alike.
+/// Seed of the flow hash of new maps when none is given.
 pub const DEFAULT_HASH_SEED: u32 = 0x6b73_7431;
 
 /// What the agent runs with.
@@ -40,8 +40,6 @@ pub struct Config {
     pub mpls: MplsLabels,
     /// UDP port of `vxlan`.
     pub vxlan_port: u16,
-    /// Seed of the flow hash.
-    pub hash_seed: u32,
     /// What belongs to the agent in the kernel.
     pub kernel: KernelObjects,
     /// Print the commands instead of changing the kernel.
@@ -65,10 +63,12 @@ pub struct ControllerConfig {
     pub vip_cidrs: Vec<IpNet>,
     /// Who it is among several controllers.
     pub identity: String,
-    /// What new maps are made for.
-    pub flows: Flows,
-    /// For how long what is no TCP stays with the pod that had its bucket, up to 24 h.
-    pub drain_datagrams: Duration,
+    /// Number of buckets of new maps.
+    pub buckets: BucketCount,
+    /// Seed of the hash of new maps.
+    pub hash_seed: u32,
+    /// For how long packets that are not TCP stay with the former owner of their bucket, up to 24 h.
+    pub drain_non_tcp: Duration,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// How to log.

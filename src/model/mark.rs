@@ -1,22 +1,21 @@
 //! The field of the fwmark that says which bucket a packet belongs to.
 //!
 //! ```text
-//!  31        7   6   5        0      default field 0xff, 64 buckets
-//! ┌──────────┬───┬───┬─────────┐
-//! │ others'  │ P │ V │ bucket  │      P: PRESENT, V: PREVIOUS
-//! └──────────┴───┴───┴─────────┘
+//!  31        7   6          0      default field 0xff, up to 128 buckets
+//! ┌──────────┬───┬───────────┐
+//! │ others'  │ P │  bucket   │      P: PRESENT
+//! └──────────┴───┴───────────┘
 //! ```
 //!
-//! PRESENT tells bucket 0 from a packet that nobody marked. PREVIOUS sends a packet to the endpoint that its bucket drains
-//! from. The nft rule writes the whole mark, not just the field: nft cannot or two runtime values ("Right hand side of
-//! binary operation must be constant"), and VIP packets carry no foreign mark that matters. Hence bits outside the field
-//! are zero in every packet that was marked here.
+//! PRESENT tells bucket 0 from a packet that nobody marked. The nft rule writes the whole mark, not just the field: nft
+//! cannot or two runtime values ("Right hand side of binary operation must be constant"), and VIP packets carry no foreign
+//! mark that matters. Hence bits outside the field are zero in every packet that was marked here.
 
 use std::fmt;
 
 use super::bucket::{Bucket, BucketCount};
 
-/// A run of adjacent bits of the 32-bit fwmark; the highest is PRESENT, the next PREVIOUS, the rest hold the bucket.
+/// A run of adjacent bits of the 32-bit fwmark; the highest is PRESENT, the rest hold the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MarkField(u32);
 
@@ -24,15 +23,13 @@ pub struct MarkField(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MarkFieldError {
     /// No bits.
-    #[error("mark field 0x0 has no bits: use one run of 6 to 32 adjacent bits, such as 0xff")]
+    #[error("mark field 0x0 has no bits: use one run of 5 to 32 adjacent bits, such as 0xff")]
     Zero,
     /// A hole between two bits.
     #[error("mark field {0:#x} has a hole: its bits must be adjacent, such as 0xff or 0xff000000")]
     NotContiguous(u32),
     /// Not enough bits for that many buckets.
-    #[error(
-        "mark field {mask:#x} has {have} bits: {buckets} buckets need {need} (bucket number, and 2 for PRESENT and PREVIOUS)"
-    )]
+    #[error("mark field {mask:#x} has {have} bits: {buckets} buckets need {need} (bucket number, and 1 for PRESENT)")]
     TooSmall {
         /// The mask.
         mask: u32,
@@ -46,7 +43,7 @@ pub enum MarkFieldError {
 }
 
 impl MarkField {
-    /// The low byte: enough for 64 buckets.
+    /// The low byte: enough for 128 buckets.
     pub const DEFAULT: MarkField = MarkField(0xff);
 
     /// Checks that the mask is one run of bits that holds `buckets`.
@@ -57,7 +54,7 @@ impl MarkField {
         if mask == 0 {
             return Err(MarkFieldError::Zero);
         }
-        let (have, need) = (mask.count_ones(), buckets.bits() + 2);
+        let (have, need) = (mask.count_ones(), buckets.bits() + 1);
         if mask.leading_zeros() + have + mask.trailing_zeros() != u32::BITS {
             return Err(MarkFieldError::NotContiguous(mask));
         }
@@ -77,8 +74,9 @@ impl MarkField {
         1 << (u32::BITS - 1 - self.0.leading_zeros())
     }
 
-    /// Set in a packet that goes to the endpoint which its bucket drains from.
-    pub fn previous(self) -> u32 {
+    /// The mark of a packet to a VIP that only passes through this node on its way to an ingress node: it names no bucket, and
+    /// is not that of a packet which nobody marked.
+    pub fn transit(self) -> u32 {
         self.present() >> 1
     }
 
@@ -87,27 +85,17 @@ impl MarkField {
         self.0.trailing_zeros()
     }
 
-    /// The mark of a packet for the bucket's owner. The bucket is one of the count that the field was made for.
+    /// The mark of a bucket's packets. The bucket is one of the count that the field was made for.
     pub fn mark(self, bucket: Bucket) -> u32 {
         let bits = bucket.number() << self.shift();
-        debug_assert_eq!(bits & !(self.0 & !self.present() & !self.previous()), 0, "bucket {bucket} is not in {self}");
+        debug_assert_eq!(bits & !(self.0 & !self.present()), 0, "bucket {bucket} is not in {self}");
         self.present() | bits
     }
 
-    /// The mark of a packet for the endpoint that the bucket drains from.
-    pub fn mark_previous(self, bucket: Bucket) -> u32 {
-        self.mark(bucket) | self.previous()
-    }
-
-    /// The bucket that a mark names, whoever it is to go to; `None` without PRESENT.
+    /// The bucket that a mark names; `None` without PRESENT.
     pub fn bucket_of(self, mark: u32) -> Option<Bucket> {
-        let number = (mark & self.0 & !self.present() & !self.previous()) >> self.shift();
+        let number = (mark & self.0 & !self.present()) >> self.shift();
         if mark & self.present() == 0 { None } else { Bucket::new(number) }
-    }
-
-    /// Whether the mark sends the packet to the endpoint that its bucket drains from.
-    pub fn is_previous(self, mark: u32) -> bool {
-        mark & self.present() != 0 && mark & self.previous() != 0
     }
 
     /// Whether somebody else's `fwmark value/mask` can match a packet that was marked here, by bits of this field.
@@ -157,34 +145,29 @@ mod tests {
     }
 
     #[test]
-    fn the_default_field_is_what_64_buckets_need() {
-        assert_eq!(field(0xff, 64), MarkField::DEFAULT);
+    fn the_default_field_is_what_128_buckets_need() {
+        assert_eq!(field(0xff, 128), MarkField::DEFAULT);
         assert_eq!(MarkField::DEFAULT.present(), 0x80);
-        assert_eq!(MarkField::DEFAULT.previous(), 0x40);
         assert_eq!(MarkField::DEFAULT.mark(bucket(5)), 0x85);
-        assert_eq!(MarkField::DEFAULT.mark_previous(bucket(63)), 0xff);
+        assert_eq!(MarkField::DEFAULT.mark(bucket(127)), 0xff);
     }
 
     #[test]
     fn a_field_may_start_above_bit_0() {
         let high = field(0xff00_0000, 64);
-        assert_eq!((high.present(), high.previous(), high.shift()), (0x8000_0000, 0x4000_0000, 24));
+        assert_eq!((high.present(), high.shift()), (0x8000_0000, 24));
         assert_eq!(high.mark(bucket(5)), 0x8500_0000);
-        assert_eq!(high.mark_previous(bucket(5)), 0xc500_0000);
     }
 
     #[test]
     fn every_bucket_survives_the_way_into_the_mark_and_back() {
-        for (mask, count) in [(0xff, 64), (0xff, 16), (0x3f00, 16), (0x1ff, 128), (0xff80_0000, 128), (u32::MAX, 128)] {
+        for (mask, count) in [(0x7f, 64), (0xff, 16), (0x1f00, 16), (0xff, 128), (0xff00_0000, 128), (u32::MAX, 128)] {
             let field = field(mask, count);
             for bucket in buckets(count).iter() {
-                for mark in [field.mark(bucket), field.mark_previous(bucket)] {
-                    assert_eq!(field.bucket_of(mark), Some(bucket), "{field}");
-                    assert_eq!(field.bucket_of(mark | !mask), Some(bucket), "foreign bits do not matter: {field}");
-                    assert_eq!(mark & !mask, 0, "{field}");
-                }
-                assert!(!field.is_previous(field.mark(bucket)));
-                assert!(field.is_previous(field.mark_previous(bucket)));
+                let mark = field.mark(bucket);
+                assert_eq!(field.bucket_of(mark), Some(bucket), "{field}");
+                assert_eq!(field.bucket_of(mark | !mask), Some(bucket), "foreign bits do not matter: {field}");
+                assert_eq!(mark & !mask, 0, "{field}");
             }
         }
     }
@@ -194,7 +177,14 @@ mod tests {
         assert_eq!(MarkField::DEFAULT.bucket_of(0), None);
         assert_eq!(MarkField::DEFAULT.bucket_of(0x7f), None);
         assert_eq!(MarkField::DEFAULT.bucket_of(0xffff_ff00), None);
-        assert!(!MarkField::DEFAULT.is_previous(0x40));
+    }
+
+    #[test]
+    fn packets_in_transit_carry_a_mark_without_a_bucket() {
+        for field in [field(0x1f, 16), MarkField::DEFAULT, field(0xff00_0000, 64)] {
+            assert_ne!(field.transit() & field.mask(), 0, "{field}");
+            assert_eq!((field.transit() & !field.mask(), field.bucket_of(field.transit())), (0, None), "{field}");
+        }
     }
 
     #[test]
@@ -205,17 +195,17 @@ mod tests {
     #[test]
     fn bad_fields_are_refused_by_name() {
         let error = |mask, count| MarkField::new(mask, buckets(count)).unwrap_err().to_string();
-        assert_eq!(error(0, 64), "mark field 0x0 has no bits: use one run of 6 to 32 adjacent bits, such as 0xff");
+        assert_eq!(error(0, 64), "mark field 0x0 has no bits: use one run of 5 to 32 adjacent bits, such as 0xff");
         assert_eq!(
             error(0xf0f0, 16),
             "mark field 0xf0f0 has a hole: its bits must be adjacent, such as 0xff or 0xff000000"
         );
         assert_eq!(
-            error(0xff, 128),
-            "mark field 0xff has 8 bits: 128 buckets need 9 (bucket number, and 2 for PRESENT and PREVIOUS)"
+            error(0x7f, 128),
+            "mark field 0x7f has 7 bits: 128 buckets need 8 (bucket number, and 1 for PRESENT)"
         );
-        assert!(MarkField::new(0x1f, buckets(16)).is_err());
-        assert!(MarkField::new(0x3f, buckets(16)).is_ok());
+        assert!(MarkField::new(0x0f, buckets(16)).is_err());
+        assert!(MarkField::new(0x1f, buckets(16)).is_ok());
     }
 
     #[test]

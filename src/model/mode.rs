@@ -8,7 +8,7 @@ use super::Family;
 /// How a packet for a VIP travels from the ingress node to the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
-    /// GRE (RFC 2784, RFC 7676): 24 bytes over IPv4, 44 over IPv6; any node.
+    /// GRE (RFC 2784, RFC 7676) with a key (RFC 2890): 28 bytes over IPv4, 48 over IPv6; any node.
     Gre,
     /// MPLS labels (RFC 3031): 4 bytes, nodes on the same link.
     Mpls,
@@ -29,10 +29,11 @@ impl Mode {
         }
     }
 
-    /// Bytes that the encapsulation adds to a packet, the outer IP header of family `outer` included.
+    /// Bytes that the encapsulation adds to a packet, the outer IP header of family `outer` included. The key of GRE counts
+    /// always: packets carry one only while their bucket drains, and a path's MTU should not change with that.
     pub fn overhead(self, outer: Family) -> u32 {
         match self {
-            Mode::Gre => outer.header() + 4,
+            Mode::Gre => outer.header() + 4 + 4,
             Mode::Mpls => 4,
             Mode::Vxlan => outer.header() + 8 + 8,
         }

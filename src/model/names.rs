@@ -58,6 +58,17 @@ impl LinkPrefix {
         format!("{}gre6", self.0)
     }
 
+    /// Name of a pod's device for GRE over IPv4. The node's name is that of the pod's device of earlier versions, which took
+    /// packets without a key only: for a moment both stand side by side.
+    pub fn pod_gre(&self) -> String {
+        format!("{}xgre", self.0)
+    }
+
+    /// Name of a pod's device for GRE over IPv6.
+    pub fn pod_gre6(&self) -> String {
+        format!("{}xgre6", self.0)
+    }
+
     /// Whether a link is ours by its name.
     pub fn is_of(&self, link: &str) -> bool {
         link.starts_with(&self.0)
@@ -139,8 +150,10 @@ mod tests {
     fn links_are_named_after_the_prefix() {
         let prefix = LinkPrefix::new("kst-").unwrap();
         assert_eq!([prefix.gre(), prefix.gre6(), prefix.vxlan()], ["kst-gre", "kst-gre6", "kst-vxlan"]);
+        assert_eq!([prefix.pod_gre(), prefix.pod_gre6()], ["kst-xgre", "kst-xgre6"]);
         assert!(prefix.is_of("kst-gre") && !prefix.is_of("kst"));
-        assert_eq!(LinkPrefix::new("123456789-").unwrap().vxlan().len(), LINK_NAME_MAX);
+        let longest = LinkPrefix::new("123456789-").unwrap();
+        assert!([longest.vxlan(), longest.pod_gre6()].iter().all(|name| name.len() == LINK_NAME_MAX));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, RouteTa
 pub struct Desired {
     /// Our links, by name; all are up.
     pub links: BTreeMap<String, LinkKind>,
+    /// For our links that have one, the kernel's id of the program that judges what comes in.
+    pub filters: BTreeMap<String, u32>,
     /// VIPs on devices.
     pub addresses: BTreeSet<Address>,
     /// Routes in our tables.

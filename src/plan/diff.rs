@@ -1,15 +1,16 @@
 //! Desired and observed → plan: make before break.
 //!
-//! Order: announcements that end → nft guards and withdrawn VIPs → links → sysctls → addresses → labels → nexthops → new
-//! routes → rules → diversion of open connections → changed routes → new VIPs → announcements; then removal in reverse. A
-//! packet that is on its way always finds either the old way or the new one, and a process that dies between two steps
-//! leaves something that the next diff understands.
+//! Order: announcements that end → nft guards and withdrawn VIPs → links → sysctls → filters → links up → addresses → labels
+//! → nexthops → new routes → rules → refusals → changed routes → new VIPs → announcements; then removal in reverse. A packet
+//! that is on its way always finds either the old way or the new one, and a process that dies between two steps leaves
+//! something that the next diff understands.
 //!
 //! Only two trees of rules cannot stand side by side: each would take the other's marks for its own. While one is changed into
 //! the other, packets to VIPs are dropped; TCP sends them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::filter::filter_step;
 use super::nft::pause::{pause, resume};
 use super::nft::script::{Scripts, scripts};
 use super::nft::{Table, TableFamily, seen};
@@ -50,6 +51,8 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     push_nft(&mut plan, nft.prepare);
     plan.steps.append(&mut links.make);
     plan.steps.extend(sysctls.set);
+    // What comes in by a link that is up is judged from the first packet on.
+    plan.steps.extend(missing_filters(desired, observed));
     plan.steps.append(&mut links.up);
     plan.steps.extend(missing_addresses(desired, observed));
     plan.steps.extend(missing_neighbours(desired, observed));
@@ -71,6 +74,7 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan.steps.extend(surplus_labels(desired, observed));
     plan.steps.extend(surplus_neighbours(desired, observed));
     plan.steps.extend(surplus_addresses(desired, observed));
+    plan.steps.extend(surplus_filters(desired, observed));
     plan.steps.append(&mut links.remove);
     plan.steps.extend(sysctls.restore);
     push_nft(&mut plan, nft.finish);
@@ -169,6 +173,7 @@ fn without_links(observed: &Observed, gone: &BTreeSet<String>) -> Observed {
         return out;
     }
     out.links.retain(|name, _| !gone.contains(name));
+    out.filters.retain(|dev, _| !gone.contains(dev));
     out.addresses.retain(|(a, _, _)| !gone.contains(&a.dev));
     out.neighbours.retain(|n, _| !gone.contains(&n.dev));
     out.sysctls.retain(|key, _| key.dev().is_none_or(|d| !gone.contains(d)));
@@ -176,6 +181,18 @@ fn without_links(observed: &Observed, gone: &BTreeSet<String>) -> Observed {
     let ids: BTreeSet<u32> = out.nexthops.keys().copied().collect();
     out.routes.retain(|_, route| !matches!(route, ObservedRoute::Nhid { id, .. } if !ids.contains(id)));
     out
+}
+
+fn missing_filters(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let wanted = desired.filters.iter();
+    wanted.filter_map(|(dev, program)| filter_step(dev, Some(*program), observed.filters.get(dev))).collect()
+}
+
+/// Of the links that stay: a link that is deleted takes its filter along.
+fn surplus_filters(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let surplus = |dev: &String| desired.links.contains_key(dev) && !desired.filters.contains_key(dev);
+    let found = observed.filters.iter().filter(|(dev, _)| surplus(dev));
+    found.filter_map(|(dev, filter)| filter_step(dev, None, Some(filter))).collect()
 }
 
 fn missing_addresses(desired: &Desired, observed: &Observed) -> Vec<Step> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::Step;
 use crate::model::second_chance::Version;
 
 /// Preference of our filter among those of the device; the lowest is asked first.
@@ -23,59 +24,57 @@ pub struct ObservedFilter {
     pub version: Option<Version>,
 }
 
-/// One change of a device's filter. Each may be applied twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FilterStep {
-    /// Write the object that the other steps read. Only for print: the agent has it in memory.
-    WriteObject,
-    /// Attach the program to ingress of the device; a program that is there is replaced atomically.
-    Attach(String),
-    /// Take filter and `clsact` from the device.
-    Detach(String),
-}
-
 /// What turns the filter of a device into the wanted one: with the program of this id, or none.
-pub fn filter_step(dev: &str, wanted: Option<u32>, observed: Option<&ObservedFilter>) -> Option<FilterStep> {
+pub fn filter_step(dev: &str, wanted: Option<u32>, observed: Option<&ObservedFilter>) -> Option<Step> {
     match (wanted, observed) {
         (Some(id), Some(found)) if found.program == id && found.version.is_some() => None,
-        (Some(_), _) => Some(FilterStep::Attach(dev.to_owned())),
-        (None, Some(_)) => Some(FilterStep::Detach(dev.to_owned())),
+        (Some(program), _) => Some(Step::AttachFilter { dev: dev.to_owned(), program }),
+        (None, Some(_)) => Some(Step::DetachFilter(dev.to_owned())),
         (None, None) => None,
     }
 }
 
-impl fmt::Display for FilterStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FilterStep::WriteObject => write!(f, "tunnel-router bpf-object > {FILE}"),
-            FilterStep::Attach(dev) => write!(
-                f,
-                "tc qdisc replace dev {dev} clsact\ntc filter replace dev {dev} ingress pref {PREFERENCE} handle {HANDLE} \
-                 bpf direct-action object-file {FILE} section classifier"
-            ),
-            FilterStep::Detach(dev) => write!(f, "tc qdisc del dev {dev} clsact"),
-        }
-    }
+/// Writes the object that attaching reads. Only for print: the agent has it in memory.
+pub(super) fn print_object(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "tunnel-router bpf-object > {FILE}")
+}
+
+/// Attaches the program to ingress of a device; a program that is there is replaced atomically.
+pub(super) fn print_attach(f: &mut fmt::Formatter<'_>, dev: &str) -> fmt::Result {
+    write!(
+        f,
+        "tc qdisc replace dev {dev} clsact\ntc filter replace dev {dev} ingress pref {PREFERENCE} handle {HANDLE} \
+         bpf direct-action object-file {FILE} section classifier"
+    )
+}
+
+/// Takes filter and `clsact` from a device.
+pub(super) fn print_detach(f: &mut fmt::Formatter<'_>, dev: &str) -> fmt::Result {
+    write!(f, "tc qdisc del dev {dev} clsact")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Plan;
 
     fn found(program: u32, version: Option<Version>) -> ObservedFilter {
         ObservedFilter { program, version }
     }
 
+    fn attach(program: u32) -> Step {
+        Step::AttachFilter { dev: "d".to_owned(), program }
+    }
+
     #[test]
     fn a_filter_is_made_replaced_kept_or_removed() {
         let version = Some(Version::of(b"any"));
-        let attach = Some(FilterStep::Attach("d".to_owned()));
         for (why, wanted, observed, step) in [
-            ("nothing there", Some(7), None, attach.clone()),
+            ("nothing there", Some(7), None, Some(attach(7))),
             ("as wanted", Some(7), Some(found(7, version)), None),
-            ("another program, of whatever version", Some(7), Some(found(6, version)), attach.clone()),
-            ("made by somebody else", Some(7), Some(found(7, None)), attach),
-            ("not wanted", None, Some(found(7, version)), Some(FilterStep::Detach("d".to_owned()))),
+            ("another program, of whatever version", Some(7), Some(found(6, version)), Some(attach(7))),
+            ("made by somebody else", Some(7), Some(found(7, None)), Some(attach(7))),
+            ("not wanted", None, Some(found(7, version)), Some(Step::DetachFilter("d".to_owned()))),
             ("nothing wanted, nothing there", None, None, None),
         ] {
             assert_eq!(filter_step("d", wanted, observed.as_ref()), step, "{why}");
@@ -83,15 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn steps_print_as_commands() {
-        let steps = [FilterStep::WriteObject, FilterStep::Attach("d".to_owned()), FilterStep::Detach("d".to_owned())];
-        let text: Vec<String> = steps.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            text.join("\n"),
-            "tunnel-router bpf-object > second_chance.o\n\
-             tc qdisc replace dev d clsact\n\
-             tc filter replace dev d ingress pref 1 handle 1 bpf direct-action object-file second_chance.o section classifier\n\
-             tc qdisc del dev d clsact"
-        );
+    fn a_plan_that_attaches_writes_the_object_first_and_once() {
+        let detach = || Step::DetachFilter("d".to_owned());
+        let text = Plan { steps: vec![detach(), attach(7), attach(8)] }.to_string();
+        let tc = "tc qdisc replace dev d clsact\n\
+                  tc filter replace dev d ingress pref 1 handle 1 bpf direct-action object-file second_chance.o section classifier\n";
+        let del = "tc qdisc del dev d clsact\n";
+        assert_eq!(text, format!("tunnel-router bpf-object > second_chance.o\n{del}{tc}{tc}"));
+        assert_eq!(Plan { steps: vec![detach()] }.to_string(), del);
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::model::Family;
+use crate::model::second_chance::TunnelId;
 
 /// What kind of link a device of ours is, with the attributes that matter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,7 +15,7 @@ pub enum LinkKind {
     /// `type gre external`, or `ip6gre` over IPv6: one device encapsulates towards every endpoint, the nexthop says where
     /// to.
     GreExternal(Family),
-    /// `type gre local A`, or `ip6gre` for an IPv6 address: decapsulates in the pod, from any remote.
+    /// `type gre local A`, or `ip6gre` for an IPv6 address: what 0.1 made in pods. It takes no packets with a key.
     GreLocal(IpAddr),
     /// `type vxlan external gpe dstport P udp6zerocsumrx`: both ends, over either family; GPE carries IP without an
     /// Ethernet header. An external device sends no UDP checksum, and takes none over IPv6 only if told so (RFC 6935).
@@ -107,6 +108,8 @@ pub enum Nexthop {
         src: IpAddr,
         /// Outer destination: the pod's address, of the same family as `src`.
         dst: IpAddr,
+        /// The tunnel id: GRE key or VXLAN VNI. Without names there is none, and GRE packets carry no key.
+        id: TunnelId,
     },
     /// `encap mpls`: push one label towards an on-link gateway (the pod itself, or the node that swaps the label).
     Mpls {
@@ -126,6 +129,14 @@ pub enum Nexthop {
 pub const OUTER_TTL: u8 = 64;
 
 impl Nexthop {
+    /// Whom packets name that travel this way: labels name nobody.
+    pub fn tunnel_id(&self) -> TunnelId {
+        match self {
+            Nexthop::EncapIp { id, .. } => *id,
+            Nexthop::Mpls { .. } => TunnelId::OWNER_ALONE,
+        }
+    }
+
     /// A label pushed towards a gateway, for VIPs of a family: an object of IPv6 serves both where the gateway is IPv6.
     pub fn mpls(vip: Family, label: u32, via: IpAddr, dev: String) -> Nexthop {
         let family = if via.is_ipv6() { Family::V6 } else { vip };
@@ -150,10 +161,14 @@ impl Nexthop {
 impl fmt::Display for Nexthop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Nexthop::EncapIp { dev, src, dst, .. } => match Family::of(*dst) {
-                Family::V4 => write!(f, "encap ip id 0 src {src} dst {dst} ttl {OUTER_TTL} dev {dev}"),
-                Family::V6 => write!(f, "encap ip6 id 0 src {src} dst {dst} hoplimit {OUTER_TTL} dev {dev}"),
-            },
+            Nexthop::EncapIp { dev, src, dst, id, .. } => {
+                let (encap, ttl) = match Family::of(*dst) {
+                    Family::V4 => ("ip", "ttl"),
+                    Family::V6 => ("ip6", "hoplimit"),
+                };
+                let (bits, key) = (id.bits(), if *id == TunnelId::OWNER_ALONE { "" } else { " key" });
+                write!(f, "encap {encap} id {bits} src {src} dst {dst} {ttl} {OUTER_TTL}{key} dev {dev}")
+            }
             Nexthop::Mpls { family: Family::V6, label, via: IpAddr::V4(via), dev } => {
                 write!(f, "encap mpls {label} via ::ffff:{via} dev {dev} onlink")
             }

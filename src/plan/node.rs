@@ -8,16 +8,14 @@ use std::net::IpAddr;
 
 use super::nft::TableFamily;
 use super::nft::frames::{BridgeTable, FrameTable};
-use super::nft::node::{Draining, Ingress, NodeTable};
-use super::reach::{Reach, reach};
-use super::tree::{previous_leaf, previous_table, rule_tree, sources_rule, sources_table, table};
+use super::nft::node::{Ingress, NodeTable};
+use super::reach::{Way, reach};
+use super::tree::{rule_tree, sources_rule, sources_table, table};
 use super::{
     Desired, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant,
 };
-use crate::model::{
-    Bucket, BucketCount, BucketMap, Cluster, Drain, Endpoint, EndpointId, Family, Flows, Mode, Problem, Reason,
-    SharedMap, Vip, assign,
-};
+use crate::model::handover::{FlowHash, NextHop, TunnelId};
+use crate::model::{Addresses, BucketCount, Cluster, Endpoint, EndpointId, Family, Mode, PodAt, Problem, Reason, Vip};
 
 /// How the kernel of this node would send a packet to some address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,23 +37,25 @@ pub struct RouteFact {
 /// Facts about the addresses in [`addresses_of_interest`]; what has no route is missing.
 pub type Routes = BTreeMap<IpAddr, RouteFact>;
 
-/// The addresses whose route a node has to know: all endpoints, and for MPLS the nodes.
+/// The addresses whose route a node has to know: all pods with VIPs, and the nodes.
 pub fn addresses_of_interest(cluster: &Cluster) -> BTreeSet<IpAddr> {
-    let endpoints = cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter());
-    let mpls = cluster.vips.values().any(|v| v.mode == Mode::Mpls);
-    let nodes = cluster.nodes.values().filter(|_| mpls).flat_map(|n| n.tunnel_addresses().iter());
-    endpoints.chain(nodes).collect()
+    let nodes = cluster.nodes.values().filter(|_| !cluster.vips.is_empty());
+    pod_addresses(cluster).chain(nodes.flat_map(|n| n.tunnel_addresses().iter())).collect()
+}
+
+fn pod_addresses(cluster: &Cluster) -> impl Iterator<Item = IpAddr> {
+    cluster.vips.values().flat_map(Vip::pods).flat_map(|pod| pod.addresses.iter())
 }
 
 /// The desired state of this node's namespace and what could not be done.
 pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> (Desired, Vec<Problem>) {
     let me = cluster.nodes.get(&settings.node_name);
     let ingress = me.is_some_and(|n| n.ingress) && !cluster.vips.is_empty();
-    let local = local_endpoints(cluster, settings);
+    let local = local_pods(cluster, settings);
     let tree = settings.tree(cluster);
     let mut build = Build::default();
     if !ingress && local.is_empty() {
-        return (build.desired, build.problems);
+        return (build.desired, Vec::new());
     }
     if ingress {
         let families: BTreeSet<Family> = cluster.vips.values().map(Vip::family).collect();
@@ -67,12 +67,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
             build.vip(vip, &Context { cluster, routes, settings });
         }
     }
-    let facts: Vec<&RouteFact> = local
-        .iter()
-        .flat_map(|(e, _)| e.addresses.iter())
-        .filter_map(|address| routes.get(&address))
-        .filter(|fact| fact.gateway.is_none())
-        .collect();
+    let facts = routes_to_pods(&local, &Context { cluster, routes, settings });
     for fact in facts.iter().filter(|fact| !fact.bare) {
         build.desired.sysctls.insert(Sysctl::RpFilter(fact.dev.clone()), SysctlWant::Exactly(2));
     }
@@ -92,22 +87,34 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
         let used = gre6 && ingress.endpoints.iter().any(IpAddr::is_ipv6);
         ingress.gre6_source = me.and_then(|node| node.tunnel_addresses().v6).filter(|_| used);
     }
-    table.unbucketed = (!ingress && !bare.is_empty()).then(|| settings.mark.previous());
+    table.unbucketed = (!ingress && !bare.is_empty()).then(|| settings.mark.transit());
     build.desired.nft = Some(table.table());
-    (build.desired, build.problems)
+    (build.desired, build.problems.into_iter().collect())
 }
 
 /// The devices by which replies of endpoints come in: the local ones in `bare`, and whatever leads to the others.
 fn ways_back(bare: &BTreeSet<String>, cluster: &Cluster, routes: &Routes) -> BTreeSet<String> {
-    let endpoints = cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter());
-    let remote = endpoints.filter_map(|address| routes.get(&address)).filter(|fact| fact.gateway.is_some());
+    let remote =
+        pod_addresses(cluster).filter_map(|address| routes.get(&address)).filter(|fact| fact.gateway.is_some());
     bare.iter().cloned().chain(remote.map(|fact| fact.dev.clone())).collect()
 }
 
-/// Endpoints on this node, each once per mode.
-fn local_endpoints<'a>(cluster: &'a Cluster, settings: &Settings) -> BTreeSet<(&'a Endpoint, Mode)> {
-    let all = cluster.vips.values().flat_map(|v| v.endpoints.iter().map(|e| (e, v.mode)));
-    all.filter(|(e, mode)| e.node == settings.node_name && !settings.unavailable.contains_key(mode)).collect()
+/// Pods on this node, each once per mode.
+fn local_pods<'a>(cluster: &'a Cluster, settings: &Settings) -> BTreeSet<(PodAt<'a>, Mode)> {
+    let all = cluster.vips.values().flat_map(|vip| vip.pods().into_iter().map(|pod| (pod, vip.mode)));
+    all.filter(|(pod, mode)| pod.node == settings.node_name && !settings.unavailable.contains_key(mode)).collect()
+}
+
+/// How the pods of this node are reached on their own devices.
+///
+/// A map may name a pod that has ended. Where pods have addresses of the nodes' network, the route to it leads to other nodes by
+/// then, and what is meant for devices of pods would befall the uplink.
+fn routes_to_pods<'a>(local: &BTreeSet<(PodAt<'_>, Mode)>, ctx: &Context<'a>) -> Vec<&'a RouteFact> {
+    let others = ctx.cluster.nodes.values().filter(|node| node.name != ctx.settings.node_name);
+    let to_nodes = ctx.routed(others.flat_map(|node| node.tunnel_addresses().iter()));
+    let uplinks: BTreeSet<&str> = to_nodes.map(|(_, fact)| fact.dev.as_str()).collect();
+    let to_pods = ctx.routed(local.iter().flat_map(|(pod, _)| pod.addresses.iter())).map(|(_, fact)| fact);
+    to_pods.filter(|fact| fact.gateway.is_none() && !uplinks.contains(fact.dev.as_str())).collect()
 }
 
 /// What every step of the computation reads.
@@ -120,118 +127,103 @@ pub(super) struct Context<'a> {
 #[derive(Default)]
 struct Build {
     desired: Desired,
-    problems: Vec<Problem>,
+    problems: BTreeSet<Problem>,
     gateways: BTreeSet<IpAddr>,
-    draining: Vec<Draining>,
+    /// VIPs with the marks of buckets that take no new connections.
+    refusing: BTreeSet<(IpAddr, u32)>,
 }
 
 impl Build {
     /// Routes of one VIP: one in each bucket's table.
     fn vip(&mut self, vip: &Vip, ctx: &Context<'_>) {
-        if let Some(why) = ctx.settings.unavailable.get(&vip.mode) {
-            self.refuse(vip, why, ctx.settings);
-            return;
+        let settings = ctx.settings;
+        let refusal = refusal(vip, settings);
+        match &refusal {
+            Some(why) => self.refuse(vip, why, settings),
+            None => self.carriers(vip, ctx),
         }
-        let flows = vip.flows(ctx.settings.flows());
-        if !ctx.settings.can_hold(flows.buckets) {
-            let field = ctx.settings.mark;
-            let why = format!(
-                "its bucket map has {} buckets, and there is no room for them: give --mark-field {field} more bits, or \
-                 --table-base and --rule-priority lower numbers",
-                flows.buckets
-            );
-            self.refuse(vip, &why, ctx.settings);
-            return;
+        let next_hops = vip.intent.as_ref().filter(|_| refusal.is_none()).map(|intent| &intent.next_hops);
+        let ways = self.ways(vip, next_hops.into_iter().flat_map(BTreeMap::values), ctx);
+        for bucket in flows(vip, settings).buckets.iter() {
+            let key = RouteKey { table: table(settings.table_base, bucket), vip: vip.address };
+            let hop = next_hops.and_then(|hops| hops.get(&bucket));
+            let way = hop.and_then(|hop| ways.get(&content(hop)));
+            self.desired.routes.insert(key, way.cloned().unwrap_or(RouteTarget::Unreachable));
+            if hop.is_some_and(|hop| hop.refuses_syn) {
+                self.refusing.insert((vip.address, settings.mark.mark(bucket)));
+            }
         }
-        // Also without endpoints: the device need not come and go with them.
-        if let Some(own) = ctx.me().and_then(|node| node.tunnel_addresses().iter().next()) {
-            self.link(vip, Family::of(own), ctx.settings);
+        if !ways.is_empty() {
+            self.announce(vip, ctx);
         }
-        let map = vip.map_in_use(ctx.settings.flows());
-        let drains = map.previous.values().flatten().map(|drain| &drain.endpoint);
-        let used: BTreeSet<&str> = map.owners.owners().iter().flatten().chain(drains).map(EndpointId::as_str).collect();
-        let mut ways: Ways<'_> = BTreeMap::new();
-        for endpoint in vip.endpoints.iter().filter(|e| e.eligible || used.contains(e.pod_uid.as_str())) {
-            match reach(vip, endpoint, ctx) {
-                Reach::Via { nexthop, mtu } => {
-                    self.way(vip, &nexthop, ctx.settings);
-                    ways.insert(&endpoint.pod_uid, RouteTarget::Via { nexthop, mtu });
+    }
+
+    /// The tunnel devices of a VIP, also without endpoints and while there is nobody to name: they need not come and go.
+    fn carriers(&mut self, vip: &Vip, ctx: &Context<'_>) {
+        let own = ctx.me().and_then(|node| node.tunnel_addresses().iter().next());
+        if let (Some(own), Some(mode)) = (own, ctx.settings.carrier(vip.mode)) {
+            self.link(vip, mode, Family::of(own), ctx.settings);
+        }
+    }
+
+    /// The ways to the owners of buckets, by owner and names; without those that this node cannot reach.
+    fn ways<'a>(
+        &mut self,
+        vip: &Vip,
+        next_hops: impl Iterator<Item = &'a NextHop>,
+        ctx: &Context<'_>,
+    ) -> BTreeMap<Content<'a>, RouteTarget> {
+        let different: BTreeMap<Content<'_>, &NextHop> = next_hops.map(|hop| (content(hop), hop)).collect();
+        let mut ways = BTreeMap::new();
+        for (content, hop) in different {
+            match reach(vip, hop, ctx) {
+                Ok(Way { mode, nexthop, mtu }) => {
+                    self.way(vip, mode, &nexthop, ctx.settings);
+                    ways.insert(content, RouteTarget::Via { nexthop, mtu });
                 }
-                Reach::No { reason, note } => {
-                    self.problems.push(Problem { service: vip.service.clone(), reason, note });
+                Err(note) => {
+                    let (service, reason) = (vip.service.clone(), Reason::EndpointFailed);
+                    self.problems.insert(Problem { service, reason, note });
                 }
             }
         }
-        let owners = reachable(&map, vip, &ways);
-        for bucket in flows.buckets.iter() {
-            let key = RouteKey { table: table(ctx.settings.table_base, bucket), vip: vip.address };
-            let way = owners.owner(bucket).and_then(|owner| ways.get(owner.as_str()));
-            self.desired.routes.insert(key, way.cloned().unwrap_or(RouteTarget::Unreachable));
-        }
-        for (bucket, drains) in &map.previous {
-            self.drain(vip, *bucket, drains, &ways, ctx);
-        }
-        self.announce(vip, &ways, ctx);
+        ways
     }
 
-    /// The VIP in the table of a routing daemon, if this node is to take its packets in and has somewhere to send them.
-    fn announce(&mut self, vip: &Vip, ways: &Ways<'_>, ctx: &Context<'_>) {
+    /// The VIP in the table of a routing daemon, if this node is to take its packets in. Called for VIPs with somewhere to send
+    /// them; an owner that takes no new connections counts.
+    fn announce(&mut self, vip: &Vip, ctx: &Context<'_>) {
         let Some(table) = ctx.settings.announce_table else { return };
-        let own = |e: &Endpoint| !vip.local_only || e.node == ctx.settings.node_name;
-        let served = vip.endpoints.iter().any(|e| e.eligible && own(e) && ways.contains_key(e.pod_uid.as_str()));
-        if served && ctx.me().is_some_and(|node| node.ingress && !node.cordoned) {
+        let serves = |e: &Endpoint| e.node == ctx.settings.node_name && e.state.serves();
+        let is_wanted = !vip.local_only || vip.endpoints.iter().any(serves);
+        if is_wanted && ctx.me().is_some_and(|node| node.ingress && !node.cordoned) {
             self.desired.routes.insert(RouteKey { table, vip: vip.address }, RouteTarget::Unreachable);
         }
     }
 
-    /// The way to one of those who had a bucket: for datagrams, and for packets that open no connection where the owner cannot be
-    /// asked first.
-    fn drain(&mut self, vip: &Vip, bucket: Bucket, drains: &[Drain], ways: &Ways<'_>, ctx: &Context<'_>) {
-        let first = vip.asked_first(bucket, drains);
-        let is_first = |drain: &Drain| Some(&drain.endpoint) == first;
-        let reachable = || drains.iter().filter_map(|drain| Some((drain, ways.get(drain.endpoint.as_str())?)));
-        let asked = reachable().find(|(drain, _)| is_first(drain));
-        let Some((drain, way)) = asked.or_else(|| reachable().find(|(drain, _)| drain.datagrams)) else { return };
-        let Settings { mark, rule_priority, table_base, .. } = *ctx.settings;
-        let tree = ctx.settings.tree(ctx.cluster);
-        let key = RouteKey { table: previous_table(tree, table_base, bucket), vip: vip.address };
-        self.desired.routes.insert(key, way.clone());
-        self.desired.rules.insert(previous_leaf(mark, tree, rule_priority, table_base, (vip.family(), bucket)));
-        self.draining.push(Draining {
-            vip: vip.address,
-            mark: mark.mark(bucket),
-            connections: is_first(drain),
-            datagrams: drain.datagrams,
-        });
-    }
-
-    /// A VIP whose mode this kernel cannot do: the client is told, the user too, and the other VIPs go on.
+    /// A VIP that this kernel cannot serve: the user is told, and the other VIPs go on.
     fn refuse(&mut self, vip: &Vip, why: &str, settings: &Settings) {
-        for bucket in settings.buckets.iter() {
-            let key = RouteKey { table: table(settings.table_base, bucket), vip: vip.address };
-            self.desired.routes.insert(key, RouteTarget::Unreachable);
-        }
         let note = format!("node {} cannot serve {} in mode {}: {why}", settings.node_name, vip.address, vip.mode);
-        self.problems.push(Problem { service: vip.service.clone(), reason: Reason::NodeFailed, note });
+        self.problems.insert(Problem { service: vip.service.clone(), reason: Reason::NodeFailed, note });
     }
 
     /// What a next hop needs: its tunnel device, or to be known as a gateway.
-    fn way(&mut self, vip: &Vip, nexthop: &Nexthop, settings: &Settings) {
+    fn way(&mut self, vip: &Vip, mode: Mode, nexthop: &Nexthop, settings: &Settings) {
         match nexthop {
             Nexthop::Mpls { via, .. } => {
                 self.gateways.insert(shown_gateway(vip.address, *via));
             }
-            Nexthop::EncapIp { dst, .. } => self.link(vip, Family::of(*dst), settings),
+            Nexthop::EncapIp { dst, .. } => self.link(vip, mode, Family::of(*dst), settings),
         }
     }
 
-    fn link(&mut self, vip: &Vip, outer: Family, settings: &Settings) {
-        let kind = match vip.mode {
+    fn link(&mut self, vip: &Vip, mode: Mode, outer: Family, settings: &Settings) {
+        let kind = match mode {
             Mode::Gre => LinkKind::GreExternal(outer),
             Mode::Vxlan => LinkKind::VxlanGpe { port: settings.vxlan_port },
             Mode::Mpls => return,
         };
-        let Some(name) = settings.link(vip.mode, outer) else { return };
+        let Some(name) = settings.link(mode, outer) else { return };
         self.desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
         if vip.family() == Family::V6 {
             self.desired.sysctls.insert(Sysctl::DisableIpv6(name.clone()), SysctlWant::Exactly(0));
@@ -255,12 +247,12 @@ impl Build {
     }
 
     /// Labels by which other nodes reach this node's pods.
-    fn label_swaps(&mut self, local: &BTreeSet<(&Endpoint, Mode)>, ctx: &Context<'_>) {
+    fn label_swaps(&mut self, local: &BTreeSet<(PodAt<'_>, Mode)>, ctx: &Context<'_>) {
         let Settings { labels, node_name, .. } = ctx.settings;
         self.desired.sysctls.insert(Sysctl::PlatformLabels, SysctlWant::AtLeast(labels.block().end));
-        for (endpoint, _) in local.iter().filter(|(_, mode)| *mode == Mode::Mpls) {
-            let Some((via, fact)) = ctx.on_link(endpoint.addresses.iter()) else { continue };
-            let label = labels.of_pod(endpoint.addresses);
+        for (pod, _) in local.iter().filter(|(_, mode)| *mode == Mode::Mpls) {
+            let Some((via, fact)) = ctx.on_link(pod.addresses.iter()) else { continue };
+            let label = labels.of_pod(pod.addresses);
             let swap = LabelRoute::Swap { out: labels.pop(), via, dev: fact.dev.clone() };
             // Of two pods with one label the ingress nodes refuse the later one; here the earlier one keeps it.
             self.desired.labels.entry(label).or_insert(swap);
@@ -277,7 +269,7 @@ impl Build {
     }
 
     /// Who may send frames with a label, to this node and from pod to pod.
-    fn frames(&mut self, nodes: &[(IpAddr, &RouteFact)], local: &BTreeSet<(&Endpoint, Mode)>, ctx: &Context<'_>) {
+    fn frames(&mut self, nodes: &[(IpAddr, &RouteFact)], local: &BTreeSet<(PodAt<'_>, Mode)>, ctx: &Context<'_>) {
         let guard = FrameTable {
             node: ctx.settings.node_name.clone(),
             devices: nodes.iter().map(|(_, fact)| fact.dev.clone()).collect(),
@@ -286,7 +278,7 @@ impl Build {
             complete: nodes.iter().all(|(_, fact)| fact.mac.is_some()),
         };
         self.desired.frames.insert(TableFamily::Netdev, guard.table());
-        let addresses = local.iter().flat_map(|(endpoint, _)| endpoint.addresses.iter());
+        let addresses = local.iter().flat_map(|(pod, _)| pod.addresses.iter());
         let facts = addresses.filter_map(|address| ctx.routes.get(&address));
         let bridges: BTreeSet<String> = facts.filter(|f| f.bridge).map(|f| f.dev.clone()).collect();
         if !bridges.is_empty() {
@@ -302,17 +294,30 @@ pub fn withdraw(desired: &mut Desired, settings: &Settings, serves: impl Fn(Fami
     desired.routes.retain(|key, _| !announced(key) || serves(Family::of(key.vip)));
 }
 
-/// How endpoints are reached, by pod UID.
-type Ways<'a> = BTreeMap<&'a str, RouteTarget>;
+/// What the way to an owner depends on.
+type Content<'a> = (&'a EndpointId, Addresses, TunnelId);
 
-/// The owners as the map has them, the same on every node; then what this node cannot reach is spread over the rest.
-fn reachable(map: &SharedMap, vip: &Vip, ways: &Ways<'_>) -> BucketMap {
-    if map.owners.owners().iter().flatten().all(|owner| ways.contains_key(owner.as_str())) {
-        return map.owners.clone();
+fn content(hop: &NextHop) -> Content<'_> {
+    (&hop.owner, hop.addresses, hop.id)
+}
+
+/// Why this node cannot serve a VIP at all.
+fn refusal(vip: &Vip, settings: &Settings) -> Option<String> {
+    if let Some(why) = settings.unavailable.get(&vip.mode) {
+        return Some(why.clone());
     }
-    let eligible = vip.endpoints.iter().filter(|e| e.eligible && ways.contains_key(e.pod_uid.as_str()));
-    let rest: BTreeSet<EndpointId> = eligible.map(|e| e.pod_uid.as_str().into()).collect();
-    assign(&map.owners, &rest, map.flows.buckets)
+    let (field, buckets) = (settings.mark, vip.flows(settings.flows()).buckets);
+    (!settings.can_hold(buckets)).then(|| {
+        format!(
+            "its bucket map has {buckets} buckets, and there is no room for them: give --mark-field {field} more bits, or \
+             --table-base and --rule-priority lower numbers"
+        )
+    })
+}
+
+/// How this node hashes the flows of a VIP: as its map says, if there is room for its buckets.
+fn flows(vip: &Vip, settings: &Settings) -> FlowHash {
+    Some(vip.flows(settings.flows())).filter(|flows| settings.can_hold(flows.buckets)).unwrap_or(settings.flows())
 }
 
 /// What the routing of a VIP shows as its next hop (nft's `rt nexthop`) where labels go to `via`: an IPv4 route through an
@@ -325,16 +330,12 @@ fn shown_gateway(vip: IpAddr, via: IpAddr) -> IpAddr {
     }
 }
 
-fn vips_that(cluster: &Cluster, what: impl Fn(&Vip) -> bool) -> BTreeSet<IpAddr> {
-    cluster.vips.values().filter(|v| what(v)).map(|v| v.address).collect()
-}
-
 /// VIPs whose stored map was made for another hash than our own flags say, by that hash.
-fn other_flows(cluster: &Cluster, settings: &Settings) -> BTreeMap<Flows, BTreeSet<IpAddr>> {
-    let mut others: BTreeMap<Flows, BTreeSet<IpAddr>> = BTreeMap::new();
+fn other_flows(cluster: &Cluster, settings: &Settings) -> BTreeMap<FlowHash, BTreeSet<IpAddr>> {
+    let mut others: BTreeMap<FlowHash, BTreeSet<IpAddr>> = BTreeMap::new();
     for vip in cluster.vips.values() {
-        let flows = vip.flows(settings.flows());
-        if flows != settings.flows() && settings.can_hold(flows.buckets) {
+        let flows = flows(vip, settings);
+        if flows != settings.flows() {
             others.entry(flows).or_default().insert(vip.address);
         }
     }
@@ -348,12 +349,11 @@ fn node_table(
     settings: &Settings,
 ) -> NodeTable {
     let ingress = build.map(|build| Ingress {
-        affinity_vips: vips_that(cluster, |v| v.client_ip_affinity),
-        endpoints: cluster.vips.values().flat_map(|v| &v.endpoints).flat_map(|e| e.addresses.iter()).collect(),
+        endpoints: pod_addresses(cluster).collect(),
         mpls_gateways: build.gateways.clone(),
-        draining: build.draining.clone(),
         flows: settings.flows(),
         other_flows: other_flows(cluster, settings),
+        refusing: build.refusing.clone(),
         mark: settings.mark,
         vxlan_port: settings.vxlan_port,
         gre6_source: None,
@@ -363,7 +363,7 @@ fn node_table(
         nodes: cluster.nodes.values().flat_map(|n| n.addresses.iter().copied()).collect(),
         own: cluster.nodes.get(&settings.node_name).iter().flat_map(|n| n.addresses.iter().copied()).collect(),
         vips: cluster.vips.keys().copied().collect(),
-        tracked_vips: vips_that(cluster, |v| v.tracked),
+        tracked_vips: cluster.vips.values().filter(|v| v.tracked).map(|v| v.address).collect(),
         ingress,
         endpoint_devices,
         link_prefix: settings.link_prefix.to_string(),

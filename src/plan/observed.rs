@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::filter::ObservedFilter;
 use super::nft::{ObservedTable, TableFamily};
 use super::rule::tables_of;
 use super::{Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RuleSpec, Source, Sysctl};
@@ -80,6 +81,8 @@ pub struct ObservedNeighbour {
 pub struct Observed {
     /// All links, by name.
     pub links: BTreeMap<String, ObservedLink>,
+    /// Programs that judge what comes in by our links, by link.
+    pub filters: BTreeMap<String, ObservedFilter>,
     /// All addresses of the namespace with their prefix lengths and whether they carry our protocol number.
     pub addresses: Vec<(Address, u8, bool)>,
     /// All nexthop objects, by id.

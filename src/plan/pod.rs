@@ -1,22 +1,15 @@
 //! What a pod's network namespace must hold so that its VIPs live there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::nft::onward::OnwardTable;
 use super::nft::pod::{PodTable, Tunnels};
-use super::{
-    Address, Desired, LabelRoute, LinkKind, Nexthop, Observed, RouteKey, RouteTarget, RuleAction, RuleSpec, Settings,
-    Sysctl, SysctlWant,
-};
-use crate::model::hash::jhash;
-use crate::model::{Addresses, Bucket, Family, Flows, Mode};
+use super::observed::ObservedLink;
+use super::{Address, Desired, LabelRoute, LinkKind, Observed, Settings, Sysctl, SysctlWant};
+use crate::model::{Addresses, Family, Mode};
 
 /// TCP header without options (RFC 9293 §3.1); with the IP header, what an MSS leaves out (§3.7.1).
 const TCP_HEADER: u32 = 20;
-/// No limit: what came through one tunnel goes on through another, whose outer packets may be fragmented. More than this the
-/// kernel does not keep (`ip_metrics_convert`, net/ipv4/metrics.c).
-const ANY_MTU: u32 = 65_520;
 /// MTU that is assumed where the device does not say.
 const USUAL_MTU: u32 = 1500;
 
@@ -34,25 +27,10 @@ pub struct PodInput {
     /// MTU of the narrowest way between this node and the ingress nodes, in bytes, if any is known: a pod's device may be
     /// wider than what lies below it.
     pub underlay_mtu: Option<u32>,
-    /// What it passes on to others, and from whom it takes what others pass on.
-    pub drain: PodDrain,
-}
-
-/// The part of a pod in buckets that drain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PodDrain {
-    /// For a VIP and a bucket that this pod had, the addresses of the pod that is asked next.
-    pub onward: BTreeMap<(IpAddr, Bucket), Addresses>,
-    /// How flows of these VIPs become buckets, and whether by addresses only (ClientIP affinity).
-    pub hashed: BTreeMap<IpAddr, (Flows, bool)>,
-    /// Addresses of pods that pass packets on to this one.
+    /// Addresses of the endpoints that the maps of its VIPs name: they may forward packets to it.
     pub peers: BTreeSet<IpAddr>,
-}
-
-impl PodDrain {
-    fn is_empty(&self) -> bool {
-        self.onward.is_empty() && self.peers.is_empty()
-    }
+    /// The kernel's id of the program that gives packets their second chance; `None` if it cannot be loaded.
+    pub program: Option<u32>,
 }
 
 /// Nothing can be set up in the pod's namespace.
@@ -67,6 +45,17 @@ pub enum UnfitPod {
          run the pod with a RuntimeClass of runc or crun"
     )]
     VirtualMachine(String),
+    /// Another device takes the packets.
+    #[error(
+        "device {name} in the pod already takes all packets of `{kind}`, and the kernel allows one such device: remove it or \
+         use mode vxlan"
+    )]
+    ExternalGre {
+        /// Name of the other device.
+        name: String,
+        /// What both are.
+        kind: LinkKind,
+    },
 }
 
 /// How Kata Containers ends the names of the devices that lead to its virtual machine: `tap0_kata`, `br0_kata`.
@@ -84,24 +73,20 @@ pub fn desired_pod(input: &PodInput, observed: &Observed, settings: &Settings) -
         return Err(UnfitPod::VirtualMachine(device.clone()));
     }
     let device = device(input.addresses, observed).ok_or(UnfitPod::NoDevice(input.addresses))?;
-    let mut build = Build { input, observed, settings, desired: Desired::default() };
     let modes: BTreeSet<Mode> = input.vips.values().copied().collect();
-    for (mode, outer) in modes.iter().flat_map(|mode| input.outer.iter().map(move |outer| (*mode, *outer))) {
-        build.entrance(mode, outer);
-    }
+    let carriers = modes.iter().filter_map(|mode| settings.carrier(*mode));
+    let carriers = modes.iter().copied().chain(carriers).collect();
+    let mut build = Build { input, observed, settings, carriers, desired: Desired::default() };
+    build.tunnels();
+    build.check_gre()?;
     if modes.contains(&Mode::Mpls) {
         build.mpls(device);
     }
     for (vip, mode) in &input.vips {
         build.vip(*vip, *mode);
     }
-    let onward = build.pass_on();
     build.keep_silent();
-    let table = build.table(&modes, device, onward.is_some());
-    if let Some(onward) = onward.filter(|onward| !onward.next.is_empty()) {
-        build.desired.frames = OnwardTable { entrances: table.entrances(), ..onward }.tables();
-    }
-    build.desired.nft = Some(table.table());
+    build.desired.nft = Some(build.table(device).table());
     Ok(build.desired)
 }
 
@@ -115,25 +100,43 @@ struct Build<'a> {
     input: &'a PodInput,
     observed: &'a Observed,
     settings: &'a Settings,
+    /// Every mode in which packets may come: those of the VIPs, and what carries lists of names for them.
+    carriers: BTreeSet<Mode>,
     desired: Desired,
 }
 
 impl Build<'_> {
-    /// The tunnel device of a mode, for outer packets of a family.
-    fn entrance(&mut self, mode: Mode, outer: Family) {
-        let kind = match (mode, self.input.addresses.of(outer)) {
-            (Mode::Gre, Some(pod)) => LinkKind::GreLocal(pod),
-            (Mode::Vxlan, _) => LinkKind::VxlanGpe { port: self.settings.vxlan_port },
-            (Mode::Gre, None) | (Mode::Mpls, _) => return,
-        };
-        let Some(name) = self.settings.link(mode, outer) else { return };
-        // Loose, not off: the effective value is the maximum of `all` and the device, so 0 would not help where all is 1.
-        self.desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
-        if self.has_vip(Family::V6) {
-            // Runtimes switch IPv6 off in pods without an address of it.
-            self.desired.sysctls.insert(Sysctl::DisableIpv6(name.clone()), SysctlWant::Exactly(0));
+    /// The tunnel devices, one for each mode and outer family, with the program on each.
+    fn tunnels(&mut self) {
+        for (mode, outer) in self.carriers.iter().flat_map(|mode| self.input.outer.iter().map(|outer| (*mode, *outer)))
+        {
+            let kind = match (mode, self.input.addresses.of(outer)) {
+                (Mode::Gre, Some(_)) => LinkKind::GreExternal(outer),
+                (Mode::Vxlan, _) => LinkKind::VxlanGpe { port: self.settings.vxlan_port },
+                (Mode::Gre, None) | (Mode::Mpls, _) => continue,
+            };
+            let Some(name) = self.settings.pod_link(mode, outer) else { continue };
+            // Loose, not off: the effective value is the maximum of `all` and the device, so 0 would not help where all is 1.
+            self.desired.sysctls.insert(Sysctl::RpFilter(name.clone()), SysctlWant::Exactly(2));
+            if self.has_vip(Family::V6) {
+                // Runtimes switch IPv6 off in pods without an address of it.
+                self.desired.sysctls.insert(Sysctl::DisableIpv6(name.clone()), SysctlWant::Exactly(0));
+            }
+            self.desired.filters.extend(self.input.program.map(|program| (name.clone(), program)));
+            self.desired.links.insert(name, kind);
         }
-        self.desired.links.insert(name, kind);
+    }
+
+    /// A namespace has one external GRE device for each family. Without it nothing is written: the table would keep from the
+    /// other device what it is there for.
+    fn check_gre(&self) -> Result<(), UnfitPod> {
+        for (own, kind) in self.desired.links.iter().filter(|(_, kind)| matches!(kind, LinkKind::GreExternal(_))) {
+            let other = |(name, link): &(&String, &ObservedLink)| *name != own && link.kind.as_ref() == Some(kind);
+            if let Some((name, _)) = self.observed.links.iter().find(other) {
+                return Err(UnfitPod::ExternalGre { name: name.clone(), kind: kind.clone() });
+            }
+        }
+        Ok(())
     }
 
     fn has_vip(&self, family: Family) -> bool {
@@ -153,56 +156,21 @@ impl Build<'_> {
         self.desired.labels.insert(label, LabelRoute::Pop { dev: "lo".to_owned() });
     }
 
-    /// The VIP on the device of its mode; where a mode has two, on the one for IPv4.
+    /// The VIP on every device that its packets come in by. On a device without an IPv4 address, loose reverse path filtering
+    /// is as strict as strict (`__fib_validate_source`, net/ipv4/fib_frontend.c). IPv6 has no such filter: one device is
+    /// enough.
     fn vip(&mut self, vip: IpAddr, mode: Mode) {
-        let entrances = self.input.outer.iter().filter_map(|outer| self.settings.link(mode, *outer));
-        let made = entrances.filter(|name| self.desired.links.contains_key(name)).min();
-        let dev = match mode {
-            Mode::Mpls => Some("lo".to_owned()),
-            Mode::Gre | Mode::Vxlan => made,
-        };
-        self.desired.addresses.extend(dev.map(|dev| Address { dev, address: vip }));
+        let carriers = [Some(mode), self.settings.carrier(mode)].into_iter().flatten();
+        let made: BTreeSet<String> = carriers.flat_map(|mode| self.made(mode)).collect();
+        let devices = (mode == Mode::Mpls).then(|| "lo".to_owned()).into_iter().chain(made);
+        let needed = if vip.is_ipv4() { usize::MAX } else { 1 };
+        self.desired.addresses.extend(devices.take(needed).map(|dev| Address { dev, address: vip }));
     }
 
-    /// Packets that are passed on travel in VXLAN, whatever the mode: a pod cannot push labels towards pods of other nodes,
-    /// and `gre local` takes the outer destination from the neighbour table. nft's `dup` looks up what stands for the next
-    /// pod, which is nobody's address: no forwarding has to be enabled, and nothing that the pod sends itself goes that way.
-    fn pass_on(&mut self) -> Option<OnwardTable> {
-        if self.input.drain.is_empty() || self.settings.unavailable.contains_key(&Mode::Vxlan) {
-            return None;
-        }
-        self.entrance(Mode::Vxlan, Family::V4);
-        let device = self.settings.link(Mode::Vxlan, Family::V4)?;
-        // On a device without an IPv4 address loose reverse path filtering is as strict as strict (`__fib_validate_source`).
-        let vips = self.input.vips.keys().filter(|vip| vip.is_ipv4());
-        self.desired.addresses.extend(vips.map(|vip| Address { dev: device.clone(), address: *vip }));
-        let mut table = OnwardTable {
-            node: self.settings.node_name.clone(),
-            entrances: Vec::new(),
-            mark: self.settings.mark,
-            next: BTreeMap::new(),
-            hashed: BTreeMap::new(),
-        };
-        for ((vip, bucket), next) in &self.input.drain.onward {
-            let Some((flows, affinity)) = self.input.drain.hashed.get(vip) else { continue };
-            let own = self.input.addresses;
-            let Some(outer) = own.common(*next) else { continue };
-            let (Some(src), Some(dst)) = (own.of(outer), next.of(outer)) else { continue };
-            let family = Family::of(*vip);
-            let token = token(family, *next);
-            let key = RouteKey { table: self.settings.table_base, vip: token };
-            let nexthop = Nexthop::EncapIp { family, dev: device.clone(), src, dst };
-            self.desired.routes.insert(key, RouteTarget::Via { nexthop, mtu: ANY_MTU });
-            self.desired.rules.insert(RuleSpec {
-                family,
-                priority: self.settings.rule_priority,
-                mark: None,
-                action: RuleAction::Lookup(self.settings.table_base),
-            });
-            table.next.insert((*vip, self.settings.mark.mark(*bucket)), token);
-            table.hashed.entry((*flows, *affinity)).or_default().insert(*vip);
-        }
-        Some(table)
+    /// The tunnel devices of a mode.
+    fn made(&self, mode: Mode) -> Vec<String> {
+        let names = self.input.outer.iter().filter_map(|outer| self.settings.pod_link(mode, *outer));
+        names.filter(|name| self.desired.links.contains_key(name)).collect()
     }
 
     /// The pod must never claim a VIP on its LAN: another pod has it too. IPv6 never answers for an address of another
@@ -224,21 +192,24 @@ impl Build<'_> {
         }
     }
 
-    fn table(&self, modes: &BTreeSet<Mode>, device: &str, drains: bool) -> PodTable {
-        let gre = self.input.outer.iter().filter_map(|outer| self.input.addresses.of(*outer));
+    fn table(&self, device: &str) -> PodTable {
+        let mut tunnels = Tunnels { mpls: self.carriers.contains(&Mode::Mpls), ..Tunnels::default() };
+        for kind in self.desired.links.values() {
+            match kind {
+                LinkKind::GreExternal(outer) => drop(tunnels.gre.insert(*outer)),
+                LinkKind::VxlanGpe { port } => tunnels.vxlan = Some(*port),
+                LinkKind::GreLocal(_) => {}
+            }
+        }
         PodTable {
             node: self.settings.node_name.clone(),
             vips: self.input.vips.keys().copied().collect(),
             nodes: self.input.nodes.clone(),
+            peers: self.input.peers.clone(),
             pod: self.own_addresses(device),
-            tunnels: Tunnels {
-                gre: gre.filter(|_| modes.contains(&Mode::Gre)).collect(),
-                vxlan: (modes.contains(&Mode::Vxlan) || drains).then_some(self.settings.vxlan_port),
-                mpls: modes.contains(&Mode::Mpls),
-            },
-            mss: self.mss(modes, device),
+            tunnels,
+            mss: self.mss(device),
             link_prefix: self.settings.link_prefix.to_string(),
-            peers: self.input.drain.peers.iter().copied().filter(|_| drains).collect(),
         }
     }
 
@@ -251,25 +222,13 @@ impl Build<'_> {
     }
 
     /// What fits through the narrowest tunnel, by family of the VIP.
-    fn mss(&self, modes: &BTreeSet<Mode>, device: &str) -> BTreeMap<Family, u32> {
+    fn mss(&self, device: &str) -> BTreeMap<Family, u32> {
         let own = self.observed.links.get(device).map_or(USUAL_MTU, |l| l.mtu);
         let mtu = self.input.underlay_mtu.map_or(own, |underlay| underlay.min(own));
-        let overheads = modes.iter().flat_map(|mode| self.input.outer.iter().map(|outer| mode.overhead(*outer)));
+        let overheads =
+            self.carriers.iter().flat_map(|mode| self.input.outer.iter().map(|outer| mode.overhead(*outer)));
         let overhead = overheads.max().unwrap_or(0);
         let families = Family::ALL.into_iter().filter(|family| self.has_vip(*family));
         families.map(|family| (family, mtu.saturating_sub(overhead + family.header() + TCP_HEADER))).collect()
-    }
-}
-
-/// What stands for a pod where an address of the VIP's family is looked up: one that nobody has, in 240.0.0.0/4 (reserved, RFC
-/// 1112) or 100::/8 (reserved, RFC 4291), with the rest of the pod's own. It is never seen in a packet.
-fn token(family: Family, pod: Addresses) -> IpAddr {
-    match (family, pod.v4, pod.v6) {
-        (Family::V4, Some(v4), _) => Ipv4Addr::from(0xf000_0000 | u32::from(v4) & 0x0fff_ffff).into(),
-        (Family::V4, None, v6) => {
-            Ipv4Addr::from(0xf000_0000 | jhash(&v6.map_or([0; 16], |v6| v6.octets()), 0) >> 4).into()
-        }
-        (Family::V6, _, Some(v6)) => Ipv6Addr::from(1 << 120 | u128::from(v6) & (u128::MAX >> 8)).into(),
-        (Family::V6, v4, None) => Ipv6Addr::from(1 << 120 | u128::from(v4.map_or(0, u32::from))).into(),
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::config::{MplsLabels, check_priorities, check_tables};
+use crate::model::handover::{FlowHash, HashKey};
 use crate::model::names::LinkPrefix;
-use crate::model::{BucketCount, Cluster, Family, Flows, MarkField, Mode};
+use crate::model::{BucketCount, Cluster, Family, MarkField, Mode};
 
 /// What `plan` needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +36,8 @@ pub struct Settings {
 
 impl Settings {
     /// How flows become buckets where no stored map says it.
-    pub fn flows(&self) -> Flows {
-        Flows { buckets: self.buckets, seed: self.hash_seed }
+    pub fn flows(&self) -> FlowHash {
+        FlowHash { buckets: self.buckets, seed: self.hash_seed, key: HashKey::Ports }
     }
 
     /// Whether mark field, tables and priorities have room for so many buckets.
@@ -59,11 +60,28 @@ impl Settings {
         counts.filter(|count| self.can_hold(*count)).fold(self.buckets, BucketCount::max)
     }
 
-    /// Name of the tunnel device of a mode over a family; `None` for MPLS, which needs none.
+    /// The encapsulation of packets with names in their tunnel id, for endpoints of a mode: labels have no room for any.
+    /// `None`: nobody gets a second chance.
+    pub fn carrier(&self, mode: Mode) -> Option<Mode> {
+        let tunnels: &[Mode] = if mode == Mode::Mpls { &[Mode::Vxlan, Mode::Gre] } else { &[mode] };
+        tunnels.iter().copied().find(|mode| !self.unavailable.contains_key(mode))
+    }
+
+    /// Name of a node's tunnel device of a mode over a family; `None` for MPLS, which needs none.
     pub fn link(&self, mode: Mode, outer: Family) -> Option<String> {
         match (mode, outer) {
             (Mode::Gre, Family::V4) => Some(self.link_prefix.gre()),
             (Mode::Gre, Family::V6) => Some(self.link_prefix.gre6()),
+            (Mode::Vxlan, _) => Some(self.link_prefix.vxlan()),
+            (Mode::Mpls, _) => None,
+        }
+    }
+
+    /// The same in a pod.
+    pub fn pod_link(&self, mode: Mode, outer: Family) -> Option<String> {
+        match (mode, outer) {
+            (Mode::Gre, Family::V4) => Some(self.link_prefix.pod_gre()),
+            (Mode::Gre, Family::V6) => Some(self.link_prefix.pod_gre6()),
             (Mode::Vxlan, _) => Some(self.link_prefix.vxlan()),
             (Mode::Mpls, _) => None,
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::filter::{print_attach, print_detach, print_object};
 use super::net::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, Source, Sysctl, host};
 use super::rule::RuleSpec;
 use crate::model::Family;
@@ -33,6 +34,16 @@ pub enum Step {
     LinkUp(String),
     /// Delete a link.
     DelLink(String),
+    /// Have the program with this id of the kernel judge what comes in by a link of ours; another one that does is replaced
+    /// atomically.
+    AttachFilter {
+        /// The link.
+        dev: String,
+        /// The kernel's id of the program.
+        program: u32,
+    },
+    /// Have no program judge what comes in by a link of ours.
+    DetachFilter(String),
     /// Add a VIP to a device.
     AddAddress(Address),
     /// Remove a VIP from a device.
@@ -71,6 +82,8 @@ impl fmt::Display for Step {
             Step::AddLink(name, kind) => write!(f, "ip link add {name} {kind}"),
             Step::LinkUp(name) => write!(f, "ip link set {name} up"),
             Step::DelLink(name) => write!(f, "ip link del {name}"),
+            Step::AttachFilter { dev, .. } => print_attach(f, dev),
+            Step::DetachFilter(dev) => print_detach(f, dev),
             Step::AddAddress(a) => write!(f, "ip address add {a}"),
             Step::DelAddress(a) => write!(f, "ip address del {} dev {}", host(a.address), a.dev),
             Step::AddNeighbour(n) => write!(f, "ip neighbour replace {n} managed protocol {proto}"),
@@ -126,6 +139,9 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.steps.iter().any(|step| matches!(step, Step::AttachFilter { .. })) {
+            print_object(f)?;
+        }
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }
 }

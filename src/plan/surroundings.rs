@@ -45,7 +45,7 @@ impl DropChain {
 /// What the owners of VIPs have to be told about this node; nothing where it has nothing to do with VIPs.
 pub fn problems(cluster: &Cluster, found: &Surroundings, settings: &Settings) -> Vec<Problem> {
     let ingress = cluster.nodes.get(&settings.node_name).is_some_and(|n| n.ingress);
-    let concerned = |vip: &&Vip| ingress || vip.endpoints.iter().any(|e| e.node == settings.node_name);
+    let concerned = |vip: &&Vip| ingress || vip.pods().iter().any(|pod| pod.node == settings.node_name);
     let vips: Vec<&Vip> = cluster.vips.values().filter(concerned).collect();
     let mut out = Vec::new();
     for chain in found.drops.iter().filter(|chain| !chain.accepts_untracked) {
@@ -141,7 +141,10 @@ mod tests {
     fn a_node_without_ingress_and_endpoints_is_not_concerned() {
         let mut cluster = both();
         cluster.nodes.values_mut().for_each(|node| node.ingress = false);
-        cluster.vips.values_mut().for_each(|vip| vip.endpoints.clear());
+        for vip in cluster.vips.values_mut() {
+            vip.endpoints.clear();
+            vip.intent = None;
+        }
         assert_eq!(told(&cluster, vec![chain("inet", false)]), []);
     }
 

@@ -11,25 +11,21 @@
 //! …                            ││
 //!      fwmark 0x80/0xff  lookup bucket 0
 //!      fwmark 0x81/0xff  lookup bucket 1
-//!      (fwmark 0xc0/0xff lookup previous 0)     only while bucket 0 drains
-//!      (fwmark 0xc1/0xff lookup previous 1)     only while bucket 1 drains
 //! …                            ◄┘
 //! END  nop
 //! ```
 //!
 //! - The last level are pairs: comparing both leaves costs 1.5 rules on average, a jump to one of two costs 2.
 //! - A leaf compares the whole field. A table without a route lets the walk go on, and then no other leaf may match.
-//! - The leaves of previous owners stand behind those of the present ones: a jump needs a target that always exists, and
-//!   a packet that does not drain should not visit them. Their priorities stay reserved while nothing drains, so nothing
-//!   is ever renumbered.
+//! - Behind each pair two priorities stay free, and behind the buckets' tables as many tables: version 0.1 had leaves and
+//!   tables of former owners there. So its tree is this one with more leaves, and an upgrade removes those without a pause.
 //! - Rules are to be added from the last to the first: until its target exists a jump matches nothing.
 
 use super::rule::{RuleAction, RuleSpec};
 use crate::model::{Bucket, BucketCount, Family, MarkField};
 
-/// Every rule of the tree but the leaves of previous owners, in the order of their priorities, the first at
-/// `first_priority`, the last at `first_priority + buckets.rule_slots() - 1`. Each family has a tree of its own, with the
-/// same priorities and tables.
+/// Every rule of the tree, in the order of their priorities, the first at `first_priority`, the last at
+/// `first_priority + buckets.rule_slots() - 1`. Each family has a tree of its own, with the same priorities and tables.
 ///
 /// Bucket b's routes are in table `table_base + b`. The caller has checked that priorities and tables fit (see
 /// `model::config`).
@@ -48,36 +44,14 @@ pub fn rule_tree(
     tree.rules
 }
 
-/// The leaf that sends packets of `bucket` with PREVIOUS to the endpoint which the bucket drains from, by table
-/// `table_base + buckets + bucket`. The other arguments are those of the [`rule_tree`] that it belongs to.
-pub fn previous_leaf(
-    mark: MarkField,
-    buckets: BucketCount,
-    first_priority: u32,
-    table_base: u32,
-    (family, bucket): (Family, Bucket),
-) -> RuleSpec {
-    RuleSpec {
-        family,
-        priority: leaf_priority(buckets, first_priority, bucket) + LEAVES,
-        mark: Some((mark.mark_previous(bucket), mark.mask())),
-        action: RuleAction::Lookup(previous_table(buckets, table_base, bucket)),
-    }
-}
-
-/// The table with the routes to the bucket's owner.
+/// The table with the routes of the bucket.
 pub fn table(table_base: u32, bucket: Bucket) -> u32 {
     table_base + bucket.number()
 }
 
-/// The table with the routes to the endpoint that the bucket drains from.
-pub fn previous_table(buckets: BucketCount, table_base: u32, bucket: Bucket) -> u32 {
-    table_base + buckets.get() + bucket.number()
-}
-
-/// The table that says which devices a VIP may be a source on; behind those of the buckets.
+/// The table that says which devices a VIP may be a source on; the last one that we claim.
 pub fn sources_table(buckets: BucketCount, table_base: u32) -> u32 {
-    table_base + 2 * buckets.get()
+    table_base + buckets.tables()
 }
 
 /// The rule that leads to [`sources_table`], behind the tree: for packets that carry no mark of ours. IPv6 has no reverse
@@ -94,20 +68,9 @@ pub fn sources_rule(mark: MarkField, buckets: BucketCount, first_priority: u32, 
 /// Buckets of one last node.
 const LEAVES: u32 = 2;
 
-/// Priorities that the subtree of `width` buckets takes: a jump per inner node, two leaves per bucket.
+/// Priorities that the subtree of `width` buckets takes: one for each jump, two for each bucket.
 fn slots(width: u32) -> u32 {
     width / LEAVES - 1 + 2 * width
-}
-
-/// Where the bucket's leaf stands: the walk of [`Tree::subtree`] towards one bucket.
-fn leaf_priority(buckets: BucketCount, first_priority: u32, bucket: Bucket) -> u32 {
-    let (mut priority, mut width) = (first_priority + 1, buckets.get());
-    while width > LEAVES {
-        width /= 2;
-        let upper = bucket.number() & width != 0;
-        priority += 1 + if upper { slots(width) } else { 0 };
-    }
-    priority + bucket.number() % LEAVES
 }
 
 struct Tree {

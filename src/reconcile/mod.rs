@@ -12,6 +12,6 @@ mod places;
 pub mod target;
 mod written;
 
-pub use once::{Goal, Memory, Outcome, ReconcileError, clear, reconcile};
+pub use once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, clear, reconcile};
 pub use order::{Order, Site};
 pub use places::Places;

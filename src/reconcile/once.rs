@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use super::written::{Misread, Written};
+use super::written::Written;
+use crate::kernel::bpf::Programs;
 use crate::kernel::{self, ApplyError, KernelError};
-use crate::model::{Cluster, Problem};
+use crate::model::{Cluster, Problem, Reason};
 use crate::netns::{Netns, NetnsError};
 use crate::plan::diff::{diff, tables};
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node, withdraw};
@@ -40,13 +41,35 @@ pub struct Memory {
     written: Option<Written>,
 }
 
+/// What a round does with its plan.
+#[derive(Debug, Clone, Copy)]
+pub enum Execution<'a> {
+    /// Nothing.
+    DryRun,
+    /// It is carried out; these are the programs that may be attached.
+    Apply(&'a Programs),
+}
+
 /// What a round did.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The plan, carried out unless it was a dry run.
+    /// The plan, carried out unless it was a dry run. What could not be done and does not matter to the rest is left out.
     pub plan: Plan,
     /// What is in place but not as asked for.
     pub problems: Vec<Problem>,
+    /// What the owners of a pod's Services have to know.
+    pub notes: Vec<Note>,
+    /// Whether the program for second chances judges what comes in by each of a pod's tunnels.
+    pub program: bool,
+}
+
+/// What is not as asked for in a pod. Which Services that concerns is known to those who gave the goal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Machine-readable reason.
+    pub reason: Reason,
+    /// What could not be done, and why.
+    pub text: String,
 }
 
 /// Why a round failed.
@@ -61,9 +84,6 @@ pub enum ReconcileError {
     /// The kernel refused a step.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// Everything is done, as far as can be known.
-    #[error(transparent)]
-    Misread(#[from] Misread),
     /// Nothing can be set up in the pod.
     #[error(transparent)]
     UnfitPod(#[from] UnfitPod),
@@ -76,7 +96,7 @@ impl ReconcileError {
     }
 }
 
-/// Runs one round; with `dry_run` the plan is made and not carried out.
+/// Runs one round.
 ///
 /// # Errors
 /// See [`ReconcileError`]; whatever was done before the error stays, and the next round starts from there.
@@ -85,9 +105,9 @@ pub fn reconcile(
     goal: &Goal,
     settings: &Settings,
     memory: &mut Memory,
-    dry_run: bool,
+    execution: Execution<'_>,
 ) -> Result<Outcome, ReconcileError> {
-    netns.run(|| round(goal, settings, memory, dry_run))?
+    netns.run(|| round(goal, settings, memory, execution))?
 }
 
 /// One round with [`Goal::Nothing`], which needs to know no more than how our links are called; what `drain-node` has left
@@ -99,7 +119,9 @@ pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome,
     netns.run(|| {
         let observed = kernel::observe(std::iter::empty(), link_prefix)?;
         let withdrawn = observed.withdrawn;
-        let mut outcome = carry_out(&Desired::default(), observed, &mut Memory::default(), link_prefix, dry_run)?;
+        let programs = Programs::default();
+        let execution = if dry_run { Execution::DryRun } else { Execution::Apply(&programs) };
+        let mut outcome = carry_out(&Desired::default(), observed, &mut Memory::default(), link_prefix, execution)?;
         if withdrawn {
             let wish = Plan { steps: vec![set_withdrawn(false)] };
             if !dry_run {
@@ -111,18 +133,23 @@ pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome,
     })?
 }
 
-fn round(goal: &Goal, settings: &Settings, memory: &mut Memory, dry_run: bool) -> Result<Outcome, ReconcileError> {
+fn round(
+    goal: &Goal,
+    settings: &Settings,
+    memory: &mut Memory,
+    execution: Execution<'_>,
+) -> Result<Outcome, ReconcileError> {
     let observed = kernel::observe(std::iter::empty(), settings.link_prefix.as_str())?;
     let prefix = settings.link_prefix.as_str();
     let (desired, problems) = match compute(goal, &observed, settings) {
         Err(refusal) if refusal.is_refusal() => {
             // What turns out to be a virtual machine's only later has been set up before.
-            carry_out(&Desired::default(), observed, memory, prefix, dry_run)?;
+            carry_out(&Desired::default(), observed, memory, prefix, execution)?;
             return Err(refusal);
         }
         computed => computed?,
     };
-    let outcome = carry_out(&desired, observed, memory, prefix, dry_run)?;
+    let outcome = carry_out(&desired, observed, memory, prefix, execution)?;
     Ok(Outcome { problems, ..outcome })
 }
 
@@ -131,16 +158,19 @@ fn carry_out(
     mut observed: Observed,
     memory: &mut Memory,
     link_prefix: &str,
-    dry_run: bool,
+    execution: Execution<'_>,
 ) -> Result<Outcome, ReconcileError> {
     let misread = memory.written.as_mut().and_then(|written| written.misread(&mut observed));
     let in_table = saved(observed.nft.as_ref());
     let keys = desired.sysctls.keys().chain(in_table.keys()).chain(memory.saved.keys());
     observed.sysctls = kernel::read_sysctls(keys.cloned())?;
     memory.saved.extend(in_table);
-    let plan = diff(desired, &observed, &memory.saved, link_prefix);
-    if !dry_run && !plan.is_empty() {
-        kernel::apply(&plan)?;
+    let mut plan = diff(desired, &observed, &memory.saved, link_prefix);
+    let mut notes = Vec::new();
+    if let Execution::Apply(programs) = execution
+        && !plan.is_empty()
+    {
+        notes.extend(apply(&mut plan, programs)?);
         if plan.steps.iter().any(|step| matches!(step, Step::Nft(_))) {
             let tables = tables(desired, &observed, &memory.saved, link_prefix);
             let generation = kernel::nft_generation()?;
@@ -148,10 +178,26 @@ fn carry_out(
         }
         memory.saved.retain(|key, _| desired.sysctls.contains_key(key));
     }
-    match misread {
-        Some(misread) => Err(misread.into()),
-        None => Ok(Outcome { plan, problems: Vec::new() }),
+    let attached = !desired.filters.is_empty() && notes.is_empty();
+    let program = attached && matches!(execution, Execution::Apply(_));
+    // Everything is done, as far as can be known.
+    notes.extend(misread.map(|misread| Note { reason: Reason::UnknownListing, text: misread.to_string() }));
+    Ok(Outcome { plan, problems: Vec::new(), notes, program })
+}
+
+/// Carries a plan out, and takes from it what could not be done: a pod without the program is served all the same.
+fn apply(plan: &mut Plan, programs: &Programs) -> Result<Option<Note>, ApplyError> {
+    let Err(mut error) = kernel::apply_with(plan, programs) else { return Ok(None) };
+    let note = Note { reason: Reason::NoSecondChance, text: error.to_string() };
+    while error.is_attachment() {
+        plan.steps.remove(error.done);
+        let rest = Plan { steps: plan.steps[error.done..].to_vec() };
+        match kernel::apply_with(&rest, programs) {
+            Ok(_) => return Ok(Some(note)),
+            Err(next) => error = ApplyError { done: error.done + next.done, ..next },
+        }
     }
+    Err(error)
 }
 
 fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Desired, Vec<Problem>), ReconcileError> {

@@ -10,12 +10,13 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Places;
 use super::backoff::Backoff;
-use super::once::{Goal, Memory, Outcome, ReconcileError, reconcile};
+use super::once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, reconcile};
 use super::order::{Order, Site};
 use crate::kernel::Monitor;
+use crate::kernel::bpf::Programs;
 use crate::model::Problem;
 use crate::netns::{FindError, Netns, NetnsId, PodQuery, PodSearch, addresses_in};
-use crate::plan::Settings;
+use crate::plan::{Plan, Settings};
 
 /// Everything a target needs, the same for all of them.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct Shared {
     pub permits: Arc<Semaphore>,
     /// Finds the namespaces of pods.
     pub search: Arc<PodSearch>,
+    /// The programs that goals name.
+    pub programs: Programs,
     /// Where the namespaces that were found are shown.
     pub places: Places,
     /// Where reports go.
@@ -56,6 +59,10 @@ pub enum State {
         writes: usize,
         /// What is in place but not as asked for.
         problems: Vec<Problem>,
+        /// The same of a pod, for the owners of its Services.
+        notes: Vec<Note>,
+        /// Whether the program for second chances judges what comes in by each of a pod's tunnels.
+        program: bool,
         /// What was asked for.
         goal: Goal,
     },
@@ -175,17 +182,17 @@ impl Target {
             Err(error) => return Err(error),
         }
         let Some(Place { netns, .. }) = place.as_ref() else { return Ok(Some(self.shared.resync)) };
-        let outcome = self.blocking_round(netns, goal).await?;
+        let Outcome { plan, problems, notes, program } = self.blocking_round(netns, goal).await?;
         self.backoff.succeeded();
-        let writes = outcome.plan.steps.len();
-        self.log(&outcome);
+        let writes = plan.steps.len();
+        self.log(&plan);
         if *goal == Goal::Nothing {
             return Ok(self.gone());
         }
-        self.report(State::InSync { writes, problems: outcome.problems, goal: goal.clone() });
+        self.report(State::InSync { writes, problems, notes, program, goal: goal.clone() });
         self.rewrites = if writes == 0 { 0 } else { self.rewrites + 1 };
         if self.rewrites >= CONTESTED_AFTER {
-            warn!(rounds = self.rewrites, plan = %outcome.plan, "somebody keeps changing what we set up, slowing down");
+            warn!(rounds = self.rewrites, %plan, "somebody keeps changing what we set up, slowing down");
             tokio::time::sleep(CONTESTED).await;
         }
         Ok(Some(self.shared.resync))
@@ -226,9 +233,9 @@ impl Target {
     async fn blocking_round(&mut self, netns: &Netns, goal: &Goal) -> Result<Outcome, Failure> {
         let _permit = self.shared.permits.clone().acquire_owned().await?;
         let (netns, goal, settings) = (netns.clone(), goal.clone(), self.shared.settings.clone());
-        let mut memory = self.memory.clone();
+        let (mut memory, programs) = (self.memory.clone(), self.shared.programs.clone());
         let work = move || {
-            let outcome = reconcile(&netns, &goal, &settings, &mut memory, false);
+            let outcome = reconcile(&netns, &goal, &settings, &mut memory, Execution::Apply(&programs));
             (outcome, memory)
         };
         let (outcome, memory) = tokio::task::spawn_blocking(work).await?;
@@ -256,13 +263,13 @@ impl Target {
         wake
     }
 
-    fn log(&self, outcome: &Outcome) {
-        let writes = outcome.plan.steps.len();
+    fn log(&self, plan: &Plan) {
+        let writes = plan.steps.len();
         if writes == 0 {
             debug!(writes, "in sync");
         } else {
             info!(writes, "reconciled");
-            debug!(plan = %outcome.plan, "applied");
+            debug!(%plan, "applied");
         }
     }
 

@@ -1,4 +1,4 @@
-//! How an assignment is stored: one ConfigMap per Service in our own namespace, under the name and key of the maps before it.
+//! How an assignment is stored: one ConfigMap per Service in our own namespace, named after the Service's UID.
 //!
 //! ```yaml
 //! metadata: { name: map-<UID>, namespace: kube-service-tunnel, labels: { cmd.nu/tunnel-object: bucket-map } }
@@ -33,16 +33,33 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::stored;
 use crate::model::handover::{
     Assignment, FlowHash, Former, Generation, HashKey, Holding, MOST_FORMER, Member, Name, NodeName, Why,
 };
 use crate::model::{Addresses, BucketCount, EndpointId, ServiceRef};
 
+/// Label of the ConfigMaps that are bucket maps, and its value.
+pub const MAP_LABEL: (&str, &str) = ("cmd.nu/tunnel-object", "bucket-map");
+/// The key of the map in the ConfigMap's data.
+pub const MAP_KEY: &str = "map.json";
 /// The version that this code reads and writes.
 pub const VERSION: u64 = 2;
+/// That of tunnel-router 0.1.
+const OLD_VERSION: u64 = 1;
 /// What this code knows of it.
 pub const REVISION: u64 = 1;
+
+const PREFIX: &str = "map-";
+
+/// Name of the ConfigMap of a Service.
+pub fn map_name(service_uid: &str) -> String {
+    format!("{PREFIX}{service_uid}")
+}
+
+/// UID of the Service whose ConfigMap has this name.
+pub(super) fn uid_of(name: &str) -> Option<&str> {
+    name.strip_prefix(PREFIX).filter(|uid| !uid.is_empty())
+}
 
 /// A map that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +81,10 @@ impl StoredAssignment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssignmentFault {
     /// There is nothing under the key.
-    #[error("it has no {}", stored::MAP_KEY)]
+    #[error("it has no {MAP_KEY}")]
     Empty,
     /// Version 0.1 wrote it.
-    #[error("it has version {}, of tunnel-router 0.1, and is replaced", stored::MAP_VERSION)]
+    #[error("it has version {OLD_VERSION}, of tunnel-router 0.1, and is replaced")]
     Old,
     /// A later version wrote it.
     #[error(
@@ -161,7 +178,7 @@ struct Versioned {
 const WHYS: [(&str, Why); 5] =
     [("b", Why::Balance), ("n", Why::NotReady), ("t", Why::Terminating), ("l", Why::Left), ("f", Why::TunnelFell)];
 
-/// The value of [`stored::MAP_KEY`].
+/// The value of [`MAP_KEY`].
 pub fn encode(service: &ServiceRef, map: &Assignment) -> String {
     let former = map.holdings.iter().flat_map(|holding| &holding.former).map(|former| former.since);
     let at = map.holdings.iter().map(|holding| holding.since).chain(former).max().unwrap_or_default();
@@ -241,7 +258,7 @@ fn formers(map: &Assignment, at: u64) -> Formers {
     table
 }
 
-/// Reads the value of [`stored::MAP_KEY`] in the ConfigMap of the Service with this UID.
+/// Reads the value of [`MAP_KEY`] in the ConfigMap of the Service with this UID.
 ///
 /// # Errors
 /// Whatever is not exactly right; keys that are not known are.
@@ -251,7 +268,7 @@ pub fn decode(text: Option<&str>, service_uid: &str) -> Result<StoredAssignment,
     let Versioned { version } = serde_json::from_str(text).map_err(|e| malformed(&e))?;
     match version {
         VERSION => {}
-        stored::MAP_VERSION => return Err(AssignmentFault::Old),
+        OLD_VERSION => return Err(AssignmentFault::Old),
         0 => return Err(malformed(&"there is no version 0")),
         later => return Err(AssignmentFault::Later(later)),
     }

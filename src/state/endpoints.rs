@@ -255,7 +255,7 @@ impl<'a> Judged<'a> {
             let what = format!("Service {service} has more ready pods than the {buckets} buckets, some get no traffic");
             problems.push(problem(service, Reason::TooManyEndpoints, what, "use fewer pods, or raise --buckets"));
         }
-        let endpoints = pods.iter().map(|(c, addresses)| endpoint(c, *addresses, service, eligible(c))).collect();
+        let endpoints = pods.iter().map(|(c, addresses)| endpoint(c, *addresses, service)).collect();
         (endpoints, problems)
     }
 
@@ -279,15 +279,13 @@ fn merged<'a>(mentions: &BTreeMap<Family, Mention<'a>>) -> Option<(Candidate<'a>
     Some((*best, Addresses::first_of(&addresses)))
 }
 
-fn endpoint(candidate: &Candidate<'_>, addresses: Addresses, service: &ServiceRef, eligible: bool) -> Endpoint {
+fn endpoint(candidate: &Candidate<'_>, addresses: Addresses, service: &ServiceRef) -> Endpoint {
     Endpoint {
         pod_uid: candidate.pod.uid.clone(),
         namespace: service.namespace.clone(),
         pod: candidate.pod.name.clone(),
         node: candidate.node.to_owned(),
         addresses,
-        eligible,
-        terminating: candidate.terminating,
         state: candidate.state(),
     }
 }

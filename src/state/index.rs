@@ -9,13 +9,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::records::{
-    Annotations, GoodMap, MapRecord, NodeRecord, PodRecord, Reduce, ReportRecord, ServiceRecord, SliceRecord,
-};
-use super::report::Drained;
+use super::assignment::AssignmentFault;
+use super::node_report::ReportFault;
+use super::records::{Annotations, MapRecord, NodeRecord, PodRecord, Reduce, ReportRecord, ServiceRecord, SliceRecord};
 use super::snapshot::{ObjectKey, Snapshot};
 use super::store::{Step, Store};
-use crate::model::{Bucket, Drain, SharedMap};
+use crate::model::handover::{Assignment, Generation, NodeReport, ServiceUid};
 
 /// One event of a watch, with the list that precedes it (and follows an expiry) as events, too.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,12 +53,25 @@ pub enum Change {
 /// A bucket map as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMap {
-    /// The ConfigMap's `metadata.resourceVersion`.
-    pub version: String,
-    /// The map; `None` if it cannot be read.
-    pub map: Option<Arc<SharedMap>>,
     /// The ConfigMap.
     pub key: ObjectKey,
+    /// The ConfigMap's `metadata.resourceVersion`.
+    pub version: String,
+    /// The map, or why it is not used.
+    pub map: Result<Arc<Assignment>, AssignmentFault>,
+    /// Whether this code may write in its place, or delete it.
+    pub may_be_replaced: bool,
+}
+
+/// A report as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReport {
+    /// The ConfigMap.
+    pub key: ObjectKey,
+    /// The ConfigMap's `metadata.resourceVersion`.
+    pub version: String,
+    /// What it says, or why it says nothing.
+    pub report: Result<Arc<NodeReport>, ReportFault>,
 }
 
 /// All that is known of the cluster.
@@ -77,11 +89,11 @@ pub struct Index {
     pods: Store<PodRecord>,
     /// Bucket maps; updated by [`Change::Map`].
     maps: Store<MapRecord>,
-    /// Reports of nodes; updated by [`Change::Report`]. Nodes do without them: they only wait a little longer then.
+    /// Reports of nodes; updated by [`Change::Report`]. Only a controller watches them.
     reports: Store<ReportRecord>,
-    /// By UID of the Service, the last map that could be read. Updated with `maps`; a map that is damaged or deleted stays
-    /// here until its Service is gone, because the kernel of every node is as it said ([`Index::forget_map`] apart).
-    good_maps: Arc<BTreeMap<String, GoodMap>>,
+    /// By UID of the Service, the newest map that could be read. Updated with `maps` and `services`. A map that is damaged,
+    /// deleted or replaced by an older one stays here until its Service is gone or asks for no VIP: nodes go on as it says.
+    assignments: Arc<BTreeMap<String, Arc<Assignment>>>,
 }
 
 impl Index {
@@ -95,17 +107,17 @@ impl Index {
             pods: Store::default(),
             maps: Store::default(),
             reports: Store::unwatched(),
-            good_maps: Arc::default(),
+            assignments: Arc::default(),
         }
     }
 
-    /// The same for a controller: it sees no pods, but what nodes report.
+    /// The same for a controller: it sees the reports of nodes, and no pods.
     pub fn of_controller(annotation: &str) -> Self {
         Self { pods: Store::unwatched(), reports: Store::default(), ..Self::new(annotation) }
     }
 
-    /// Takes one event and says whether [`Self::snapshot`] differs from before: a node's heartbeat, for one, changes
-    /// nothing.
+    /// Takes one event and says whether anything that matters differs from before, once every kind was listed: a node's
+    /// heartbeat, for one, changes nothing.
     pub fn apply(&mut self, change: Change) -> bool {
         let of_services = matches!(change, Change::Service(_));
         let of_maps = matches!(change, Change::Map(_));
@@ -118,37 +130,51 @@ impl Index {
             Change::Map(event) => reduce(event, &self.annotations).is_some_and(|s| self.maps.step(s)),
         };
         if changed && (of_maps || of_services) {
-            self.refresh_good_maps();
+            self.refresh_assignments();
         }
         changed && self.is_complete()
     }
 
-    /// Takes in what is stored and newer, and forgets the maps of Services that are gone or do not ask for a VIP any more.
-    fn refresh_good_maps(&mut self) {
+    /// Takes in what is stored and not older, and forgets the maps of Services that are gone or ask for no VIP any more.
+    fn refresh_assignments(&mut self) {
         let asking: Option<BTreeSet<&str>> = self.services.current().map(|services| {
             services.values().filter(|service| service.vips.is_some()).map(|service| service.uid.as_str()).collect()
         });
         let wanted = |uid: &str| asking.as_ref().is_none_or(|uids| uids.contains(uid));
-        let newer = |uid: &str, map: &GoodMap| {
-            self.good_maps.get(uid).is_none_or(|known| known != map && !map.is_older_than(known))
+        let is_news = |uid: &str, map: &Assignment| {
+            let known = self.assignments.get(uid);
+            known.is_none_or(|known| **known != *map && map.generation >= known.generation)
         };
-        let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
-        let good = records.filter_map(|record| Some((record.service_uid.clone(), record.good()?)));
-        let new: Vec<(String, GoodMap)> = good.filter(|(uid, map)| wanted(uid) && newer(uid, map)).collect();
-        let gone: Vec<String> = self.good_maps.keys().filter(|uid| !wanted(uid)).cloned().collect();
+        let readable = self.readable_maps().filter(|(uid, map)| wanted(uid) && is_news(uid, map));
+        let new: Vec<(String, Arc<Assignment>)> =
+            readable.map(|(uid, map)| (uid.to_owned(), Arc::clone(map))).collect();
+        let gone: Vec<String> = self.assignments.keys().filter(|uid| !wanted(uid)).cloned().collect();
         if !new.is_empty() || !gone.is_empty() {
-            let known = Arc::make_mut(&mut self.good_maps);
+            let known = Arc::make_mut(&mut self.assignments);
             known.retain(|uid, _| !gone.contains(uid));
             known.extend(new);
         }
     }
 
-    /// Forgets the map of a Service whose ConfigMap the caller has deleted: a Service that asks for a VIP again meanwhile
-    /// does not bring it back.
-    pub fn forget_map(&mut self, service_uid: &str) {
-        if self.good_maps.contains_key(service_uid) {
-            Arc::make_mut(&mut self.good_maps).remove(service_uid);
-        }
+    /// The stored maps that can be read, with the UIDs of their Services.
+    fn readable_maps(&self) -> impl Iterator<Item = (&str, &Arc<Assignment>)> {
+        let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
+        records.filter_map(|record| Some((record.service_uid.as_str(), record.map.as_ref().ok()?)))
+    }
+
+    /// By UID of the Service, the newest map that could be read.
+    pub fn assignments(&self) -> &BTreeMap<String, Arc<Assignment>> {
+        &self.assignments
+    }
+
+    /// Services whose stored map is an earlier decision than the one that is known here, with the generation of that one:
+    /// somebody has restored what was saved before.
+    pub fn superseded(&self) -> BTreeMap<ServiceUid, Generation> {
+        let later = self.readable_maps().filter_map(|(uid, stored)| {
+            let known = self.assignments.get(uid)?.generation;
+            (known > stored.generation).then(|| (ServiceUid::from(uid), known))
+        });
+        later.collect()
     }
 
     /// UIDs of the Services that ask for VIPs, whether they get them or not.
@@ -157,48 +183,42 @@ impl Index {
         services.filter(|service| service.vips.is_some()).map(|service| service.uid.clone()).collect()
     }
 
-    /// Whether the node of a pod has reported that it has no connections left in a bucket of a Service which it lost with
-    /// this drain.
-    pub fn is_drained(&self, service_uid: &str, bucket: Bucket, drain: &Drain) -> bool {
-        let drained = Drained {
-            service: service_uid.to_owned(),
-            pod: drain.endpoint.clone(),
-            generation: drain.generation,
-            bucket,
-        };
-        let mut reports = self.reports.current().into_iter().flat_map(|reports| reports.values());
-        reports.any(|record| record.report.drained.contains(&drained))
+    /// Names of the nodes that there are; `None` before the first list.
+    pub fn node_names(&self) -> Option<BTreeSet<&str>> {
+        Some(self.nodes.current()?.keys().map(|key| key.name.as_str()).collect())
     }
 
-    /// Reports of nodes that are not there any more, with their versions.
-    pub fn orphaned_reports(&self) -> Vec<(ObjectKey, String)> {
-        let Some(nodes) = self.nodes.current() else { return Vec::new() };
-        let is_node = |name: &str| nodes.contains_key(&ObjectKey { namespace: String::new(), name: name.to_owned() });
-        let reports = self.reports.current().into_iter().flat_map(|reports| reports.iter());
-        let orphaned = reports.filter(|(_, report)| !is_node(&report.node));
-        orphaned.map(|(key, report)| (key.clone(), report.version.clone())).collect()
+    /// The reports, by name of the node; `None` before the first list.
+    pub fn stored_reports(&self) -> Option<BTreeMap<String, StoredReport>> {
+        let stored = |(key, record): (&ObjectKey, &Arc<ReportRecord>)| {
+            let (version, report) = (record.version.clone(), record.report.clone());
+            (record.node.clone(), StoredReport { key: key.clone(), version, report })
+        };
+        let reports = self.reports.current()?.iter();
+        Some(reports.filter(|(_, record)| !record.node.is_empty()).map(stored).collect())
     }
 
     /// Every ConfigMap that says it is a bucket map and has the name of one, by UID of the Service.
     pub fn stored_maps(&self) -> BTreeMap<String, StoredMap> {
         let maps = self.maps.current().into_iter().flat_map(|maps| maps.iter());
         let stored = |(key, record): (&ObjectKey, &Arc<MapRecord>)| {
-            let map = record.map.as_ref().ok().cloned();
-            (record.service_uid.clone(), StoredMap { version: record.version.clone(), map, key: key.clone() })
+            let (version, map) = (record.version.clone(), record.map.clone());
+            let map = StoredMap { key: key.clone(), version, map, may_be_replaced: record.may_be_replaced };
+            (record.service_uid.clone(), map)
         };
         maps.filter(|(_, record)| !record.service_uid.is_empty()).map(stored).collect()
     }
 
     /// The cluster as it is known now; `None` until every kind was listed once.
     pub fn snapshot(&self) -> Option<Snapshot> {
+        self.reports.current()?;
         Some(Snapshot {
             services: self.services.current()?.clone(),
             slices: self.slices.current()?.clone(),
             nodes: self.nodes.current()?.clone(),
             pods: self.pods.current()?.clone(),
             maps: self.maps.current()?.clone(),
-            reports: self.reports.current()?.clone(),
-            good_maps: self.good_maps.clone(),
+            assignments: self.assignments.clone(),
         })
     }
 

@@ -22,22 +22,20 @@ mod index;
 pub mod node_report;
 mod problems;
 mod records;
-pub mod report;
 mod reserved;
 mod resolve;
 pub mod selector;
 mod settings;
 mod snapshot;
 mod store;
-pub mod stored;
 mod vips;
 
 #[cfg(test)]
 mod tests;
 
-pub use index::{Change, Index, StoredMap, Watched};
-pub use problems::MAX_NOTE;
-pub use resolve::{LocalPod, Reported, Resolved, resolve};
+pub use index::{Change, Index, StoredMap, StoredReport, Watched};
+pub use problems::{MAX_NOTE, problem};
+pub use resolve::{LocalPod, Resolved, resolve};
 pub use selector::{Selector, SelectorError};
 pub use settings::Settings;
 pub use snapshot::{ObjectKey, Snapshot};

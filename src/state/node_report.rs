@@ -1,4 +1,4 @@
-//! How a node's report is stored: one ConfigMap per node in our own namespace, under the name and key of the reports before it.
+//! How a node's report is stored: one ConfigMap per node in our own namespace, named after the node.
 //!
 //! ```yaml
 //! metadata: { name: node-<NODE>, namespace: kube-service-tunnel, labels: { cmd.nu/tunnel-object: node-report } }
@@ -27,16 +27,31 @@ use serde::{Deserialize, Serialize};
 use crate::model::handover::{Generation, NodeName, NodeReport, Over, ServiceUid, SetUp};
 use crate::model::{Addresses, Bucket, EndpointId};
 
+/// Label of the ConfigMaps that are reports, and its value.
+pub const REPORT_LABEL: (&str, &str) = ("cmd.nu/tunnel-object", "node-report");
+/// The key of the report in the ConfigMap's data.
+pub const REPORT_KEY: &str = "report.json";
 /// The version that this code reads and writes.
 pub const VERSION: u64 = 2;
 /// That of tunnel-router 0.1.
 const OLD_VERSION: u64 = 1;
+const PREFIX: &str = "node-";
+
+/// Name of the ConfigMap of a node.
+pub fn report_name(node: &str) -> String {
+    format!("{PREFIX}{node}")
+}
+
+/// The node whose ConfigMap has this name.
+pub(super) fn node_of(name: &str) -> Option<&str> {
+    name.strip_prefix(PREFIX).filter(|node| !node.is_empty())
+}
 
 /// Why a report is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReportFault {
     /// There is nothing under the key.
-    #[error("it has no {}", super::report::REPORT_KEY)]
+    #[error("it has no {REPORT_KEY}")]
     Empty,
     /// Version 0.1 wrote it; its node replaces it.
     #[error("it has version {OLD_VERSION}, of tunnel-router 0.1, and its node replaces it")]
@@ -49,6 +64,9 @@ pub enum ReportFault {
     /// It is not in the form above.
     #[error("it cannot be read: {0}")]
     Malformed(String),
+    /// It says that it is another node's.
+    #[error("it belongs to another node ({0})")]
+    Foreign(String),
 }
 
 impl ReportFault {
@@ -94,7 +112,7 @@ struct Versioned {
     version: u64,
 }
 
-/// The value of [`REPORT_KEY`](super::report::REPORT_KEY).
+/// The value of [`REPORT_KEY`].
 pub fn encode(node: &NodeName, report: &NodeReport) -> String {
     let mut groups: BTreeMap<(&ServiceUid, &EndpointId, Generation), Vec<u32>> = BTreeMap::new();
     for over in &report.over {
@@ -121,11 +139,11 @@ pub fn encode(node: &NodeName, report: &NodeReport) -> String {
     serde_json::to_string(&wire).unwrap_or_default()
 }
 
-/// Reads the value of [`REPORT_KEY`](super::report::REPORT_KEY): the node, and what it says.
+/// Reads the value of [`REPORT_KEY`] in the ConfigMap of the node with this name.
 ///
 /// # Errors
 /// Why it says nothing.
-pub fn decode(text: Option<&str>) -> Result<(NodeName, NodeReport), ReportFault> {
+pub fn decode(text: Option<&str>, node: &str) -> Result<NodeReport, ReportFault> {
     let text = text.ok_or(ReportFault::Empty)?;
     let malformed = |error: serde_json::Error| ReportFault::Malformed(error.to_string());
     let Versioned { version } = serde_json::from_str(text).map_err(malformed)?;
@@ -135,6 +153,9 @@ pub fn decode(text: Option<&str>) -> Result<(NodeName, NodeReport), ReportFault>
         other => return Err(ReportFault::Later(other)),
     }
     let wire: Wire = serde_json::from_str(text).map_err(malformed)?;
+    if wire.node != node {
+        return Err(ReportFault::Foreign(wire.node));
+    }
     let pod = |(id, pod): (String, WirePod)| {
         let addresses = Addresses::first_of(&pod.addresses);
         (EndpointId::from(id.as_str()), SetUp { addresses, program: pod.program, fallen: pod.fallen })
@@ -146,13 +167,12 @@ pub fn decode(text: Option<&str>) -> Result<(NodeName, NodeReport), ReportFault>
         buckets.map(move |bucket| Over { service: service.clone(), pod: pod.clone(), generation, bucket })
     };
     let holds = |(service, generation): (String, u64)| (ServiceUid::from(service.as_str()), Generation(generation));
-    let report = NodeReport {
+    Ok(NodeReport {
         pods: wire.pods.into_iter().map(pod).collect(),
         over: wire.over.into_iter().flat_map(over).collect(),
         ended: wire.ended.iter().map(|id| EndpointId::from(id.as_str())).collect(),
         holds: wire.holds.into_iter().map(holds).collect(),
-    };
-    Ok((NodeName::from(wire.node.as_str()), report))
+    })
 }
 
 #[cfg(test)]

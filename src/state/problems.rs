@@ -15,7 +15,7 @@ pub(super) const MAX_NAMED: usize = 10;
 const MAX_SHOWN: usize = 48;
 
 /// A problem whose note is `{what}: {remedy}`. When it is too long, `what` is cut: the remedy has to arrive.
-pub(super) fn problem(service: &ServiceRef, reason: Reason, what: impl fmt::Display, remedy: &str) -> Problem {
+pub fn problem(service: &ServiceRef, reason: Reason, what: impl fmt::Display, remedy: &str) -> Problem {
     let what = what.to_string();
     let remedy = cut(remedy, MAX_NOTE / 2);
     let room = MAX_NOTE - remedy.len() - ": ".len();

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::assignment::AssignmentFault;
 use super::endpoints::Lookup;
 use super::foreign::{LINUX, foreign_network};
 use super::problems::{problem, shown};
 use super::records::{MapRecord, PodRecord};
 use super::settings::Settings;
 use super::snapshot::{ObjectKey, Snapshot};
-use super::stored::MapFault;
 use super::vips::{Claim, claims};
-use crate::model::{Cluster, Mode, Node, Problem, Progress, Reason, Vip, parse_duration};
+use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip, parse_duration};
 
 /// What a snapshot means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,12 +21,7 @@ pub struct Resolved {
     pub cluster: Cluster,
     /// Pods of the own node by UID, whoever they belong to: where to find the pod of a local endpoint.
     pub local_pods: BTreeMap<String, LocalPod>,
-    /// How far nodes say that they are.
-    pub reported: Reported,
 }
-
-/// By UID of the Service and name of the node, how far that node is with the Service's bucket map.
-pub type Reported = BTreeMap<String, BTreeMap<String, Progress>>;
 
 /// A pod of the own node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,24 +73,10 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
         problems.extend(claim.problems());
     }
     for vip in vips.values_mut() {
-        vip.shared = snapshot.good_maps.get(&vip.service.uid).map(|good| good.map.clone());
+        vip.map = snapshot.assignments.get(&vip.service.uid).cloned();
     }
     problems.sort();
-    Resolved {
-        cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems },
-        local_pods: local_pods(snapshot),
-        reported: reported(snapshot),
-    }
-}
-
-fn reported(snapshot: &Snapshot) -> Reported {
-    let mut all = Reported::new();
-    for record in snapshot.reports.values() {
-        for (service, progress) in &record.report.progress {
-            all.entry(service.clone()).or_default().insert(record.node.clone(), *progress);
-        }
-    }
-    all
+    Resolved { cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems }, local_pods: local_pods(snapshot) }
 }
 
 /// A Service with a mode that does not exist is left out rather than served in the default mode, which might be one
@@ -145,7 +126,7 @@ fn invalid(claim: &Claim<'_>, annotation: &str, text: &str, why: &str, remedy: &
     problem(&claim.service, Reason::InvalidOption, what, remedy)
 }
 
-/// What is wrong with the Service's stored map. The last one that could be read stays in use.
+/// What is wrong with the Service's stored map. The newest one that could be read stays in use.
 fn map_problem(
     claim: &Claim<'_>,
     maps: &BTreeMap<&str, (&ObjectKey, &MapRecord)>,
@@ -153,16 +134,20 @@ fn map_problem(
 ) -> Option<Problem> {
     let uid = claim.service.uid.as_str();
     let (key, record) = maps.get(uid)?;
-    let fault = match &record.map {
-        Err(fault) => fault.clone(),
+    let why = match &record.map {
+        Err(AssignmentFault::Old) => return None,
+        Err(fault) => fault.to_string(),
         Ok(map) => {
-            let known = snapshot.good_maps.get(uid)?;
-            let stale = MapFault::Stale { found: map.generation, known: known.map.generation };
-            record.good()?.is_older_than(known).then_some(stale)?
+            let known = snapshot.assignments.get(uid).filter(|known| known.generation > map.generation)?;
+            format!("it has generation {}, and {} was there already", map.generation, known.generation)
         }
     };
-    let what = format!("bucket map {key} of Service {} is not used: {fault}", claim.service);
-    Some(problem(&claim.service, Reason::InvalidMap, what, "leave it to the controller, which writes it anew"))
+    let remedy = match record.may_be_replaced {
+        true => "leave it to the controller, which writes it anew",
+        false => "run the agents and controllers of that version, or delete the ConfigMap to begin anew",
+    };
+    let what = format!("bucket map {key} of Service {} is not used: {why}", claim.service);
+    Some(problem(&claim.service, Reason::InvalidMap, what, remedy))
 }
 
 /// What the annotations of a Service say.
@@ -193,8 +178,6 @@ fn serve(
             endpoints: endpoints.clone(),
             local_only: claim.record.local_only,
             drain_limit: options.drain_limit,
-            shared: None,
-            staged: None,
             map: None,
             intent: None,
         };

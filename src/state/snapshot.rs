@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::records::{GoodMap, MapRecord, NodeRecord, PodRecord, ReportRecord, ServiceRecord, SliceRecord};
+use super::records::{MapRecord, NodeRecord, PodRecord, ServiceRecord, SliceRecord};
+use crate::model::handover::Assignment;
 
 /// Name of an object within its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,8 +51,6 @@ pub struct Snapshot {
     pub(super) pods: Objects<PodRecord>,
     /// The bucket maps as they are stored.
     pub(super) maps: Objects<MapRecord>,
-    /// The reports of nodes, as far as they have been listed.
-    pub(super) reports: Objects<ReportRecord>,
-    /// By UID of the Service, the last map that could be read, also if what is stored now cannot be.
-    pub(super) good_maps: Arc<BTreeMap<String, GoodMap>>,
+    /// By UID of the Service, the newest map that could be read, also where what is stored now cannot be or is older.
+    pub assignments: Arc<BTreeMap<String, Arc<Assignment>>>,
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::support::{apply_each_twice, apply_in, netns, observe_in, sh, try_apply};
 use tunnel_router::model::Family;
+use tunnel_router::model::second_chance::TunnelId;
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::nft::ObservedTable;
 use tunnel_router::plan::observed::ObservedRoute;
@@ -21,7 +22,14 @@ fn device() -> Vec<Step> {
 }
 
 fn encap(dst: IpAddr) -> Nexthop {
-    Nexthop::EncapIp { family: Family::V4, dev: DEV.into(), src: NODE, dst }
+    Nexthop::EncapIp { family: Family::V4, dev: DEV.into(), src: NODE, dst, id: TunnelId::OWNER_ALONE }
+}
+
+fn on(dev: &str, nexthop: Nexthop) -> Nexthop {
+    match nexthop {
+        Nexthop::EncapIp { family, src, dst, id, .. } => Nexthop::EncapIp { family, dev: dev.into(), src, dst, id },
+        mpls => mpls,
+    }
 }
 
 fn address() -> Address {
@@ -113,6 +121,23 @@ fn what_was_applied_is_what_is_observed() {
     assert_eq!(ours, wanted);
     assert_eq!(observed.sysctls.into_iter().collect::<Vec<_>>(), [(Sysctl::RpFilter("lo".into()), 2)]);
     assert_eq!(observed.nft, None);
+}
+
+#[test]
+fn a_next_hop_that_ip_has_made_as_printed_is_read_back_as_meant() {
+    let target = netns();
+    apply_in(&target, &device());
+    let (src, dst) = ("fd00::11".parse().unwrap(), "fd00:244::2".parse().unwrap());
+    for (outer_src, outer_dst) in [(NODE, POD), (src, dst)] {
+        for id in [0, 1, 0x7f_ffff].map(TunnelId::from_bits) {
+            for family in Family::ALL {
+                let nexthop = Nexthop::EncapIp { family, dev: DEV.into(), src: outer_src, dst: outer_dst, id };
+                sh(&target, &Step::ReplaceNexthop(7, nexthop.clone()).to_string());
+                assert_eq!(observe_in(&target, &[]).nexthops[&7].spec, Some(nexthop.clone()), "{nexthop}");
+                sh(&target, "ip nexthop del id 7");
+            }
+        }
+    }
 }
 
 #[test]
@@ -228,10 +253,7 @@ fn the_first_failing_step_is_named_and_later_kinds_are_not_tried() {
     let mut steps = device();
     steps.extend([
         Step::ReplaceNexthop(1, encap(POD)),
-        Step::ReplaceNexthop(
-            2,
-            Nexthop::EncapIp { family: Family::V4, dev: "kst-nowhere".into(), src: NODE, dst: POD },
-        ),
+        Step::ReplaceNexthop(2, on("kst-nowhere", encap(POD))),
         Step::ReplaceRoute(key, RouteWrite::Nhid { id: 1, mtu: 1400 }),
     ]);
     let error = try_apply(&target, &steps).unwrap_err();

@@ -8,6 +8,7 @@ use crate::support::{PREFIX, apply_each_twice, apply_in, netns, observe_in, sh, 
 use tunnel_router::kernel::{Change, Monitor, missing};
 use tunnel_router::model::Family;
 use tunnel_router::model::Mode;
+use tunnel_router::model::second_chance::TunnelId;
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::observed::ObservedRoute;
 use tunnel_router::plan::step::RouteWrite;
@@ -54,7 +55,8 @@ fn the_machine_has_what_every_mode_needs() {
 fn an_external_gre_device_encapsulates_per_nexthop() {
     let target = lab(Mode::Gre);
     let kind = LinkKind::GreExternal(Family::V4);
-    let nexthop = Nexthop::EncapIp { family: Family::V4, dev: GRE.into(), src: NODE, dst: POD };
+    let nexthop =
+        Nexthop::EncapIp { family: Family::V4, dev: GRE.into(), src: NODE, dst: POD, id: TunnelId::OWNER_ALONE };
     let key = RouteKey { table: 1000, vip: VIP };
     apply_each_twice(
         &target,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::support::{apply_each_twice, apply_in, netns, observe_in, sh};
 use tunnel_router::kernel::missing;
+use tunnel_router::model::second_chance::TunnelId;
 use tunnel_router::model::{Family, Mode};
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::diff::diff;
@@ -34,23 +35,32 @@ fn node() -> Netns {
     target
 }
 
-/// One next hop for each family of VIPs over each family of underlay.
+/// One next hop for each family of VIPs over each family of underlay, without names and with as many as fit.
 fn nexthops(mode: Mode) -> Vec<(&'static str, Nexthop)> {
-    let pairs =
-        [("192.0.2.10", "10.0.0"), ("192.0.2.11", "fd00:"), ("2001:db8::10", "10.0.0"), ("2001:db8::11", "fd00:")];
-    pairs.map(|(vip, net)| (vip, nexthop(mode, Family::of(ip(vip)), net))).into()
+    let (alone, id) = (TunnelId::OWNER_ALONE, TunnelId::from_bits(0x7f_ffff));
+    let pairs = [
+        ("192.0.2.10", "10.0.0", alone),
+        ("192.0.2.11", "fd00:", alone),
+        ("2001:db8::10", "10.0.0", alone),
+        ("2001:db8::11", "fd00:", alone),
+        ("192.0.2.20", "10.0.0", id),
+        ("192.0.2.21", "fd00:", id),
+        ("2001:db8::20", "10.0.0", id),
+        ("2001:db8::21", "fd00:", id),
+    ];
+    pairs.map(|(vip, net, id)| (vip, nexthop(mode, Family::of(ip(vip)), net, id))).into()
 }
 
-fn nexthop(mode: Mode, family: Family, net: &str) -> Nexthop {
+fn nexthop(mode: Mode, family: Family, net: &str, id: TunnelId) -> Nexthop {
     let (src, dst) = match net {
         "fd00:" => (ip("fd00::11"), ip("fd00::12")),
         _ => (ip("10.0.0.11"), ip("10.0.0.12")),
     };
     match mode {
         Mode::Mpls => Nexthop::mpls(family, 20001, dst, "eth0".into()),
-        Mode::Vxlan => Nexthop::EncapIp { family, dev: "kst-vxlan".into(), src, dst },
-        Mode::Gre if src.is_ipv6() => Nexthop::EncapIp { family, dev: "kst-gre6".into(), src, dst },
-        Mode::Gre => Nexthop::EncapIp { family, dev: "kst-gre".into(), src, dst },
+        Mode::Vxlan => Nexthop::EncapIp { family, dev: "kst-vxlan".into(), src, dst, id },
+        Mode::Gre if src.is_ipv6() => Nexthop::EncapIp { family, dev: "kst-gre6".into(), src, dst, id },
+        Mode::Gre => Nexthop::EncapIp { family, dev: "kst-gre".into(), src, dst, id },
     }
 }
 
@@ -139,7 +149,7 @@ fn an_ipv6_vip_is_a_silent_address_that_is_never_preferred() {
 fn a_route_changes_between_unreachable_and_a_next_hop_in_place() {
     let target = node();
     let key = RouteKey { table: 1000, vip: ip("2001:db8::10") };
-    let nexthop = nexthop(Mode::Vxlan, Family::V6, "10.0.0");
+    let nexthop = nexthop(Mode::Vxlan, Family::V6, "10.0.0", TunnelId::OWNER_ALONE);
     let unreachable = Step::ReplaceRoute(key, RouteWrite::Unreachable);
     let via = |id| Step::ReplaceRoute(key, RouteWrite::Nhid { id, mtu: 1400 });
     apply_in(

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{apply_in, netns, observe_in, sh};
-use tunnel_router::model::{Addresses, BucketCount, Family, Flows, MarkField};
+use tunnel_router::model::handover::{FlowHash, HashKey};
+use tunnel_router::model::{Addresses, BucketCount, Family, MarkField};
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::nft::frames::{BridgeTable, FrameTable};
-use tunnel_router::plan::nft::node::{Draining, Ingress, NodeTable};
-use tunnel_router::plan::nft::onward::OnwardTable;
+use tunnel_router::plan::nft::node::{Ingress, NodeTable};
 use tunnel_router::plan::nft::pause::{pause, resume};
 use tunnel_router::plan::nft::pod::{PodTable, Tunnels};
 use tunnel_router::plan::nft::script::{Scripts, scripts};
@@ -24,8 +24,8 @@ fn addresses(list: &[&str]) -> BTreeSet<IpAddr> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn flows(buckets: u32) -> Flows {
-    Flows { buckets: BucketCount::new(buckets).unwrap(), seed: 0x6b73_7431 }
+fn flows(buckets: u32, key: HashKey) -> FlowHash {
+    FlowHash { buckets: BucketCount::new(buckets).unwrap(), seed: 0x6b73_7431, key }
 }
 
 fn field() -> MarkField {
@@ -38,14 +38,16 @@ fn vips() -> BTreeSet<IpAddr> {
 }
 
 fn ingress() -> Ingress {
-    let vip = |text: &str, mark| Draining { vip: text.parse().unwrap(), mark, connections: true, datagrams: true };
+    let refusing = |text: &str, mark| (text.parse().unwrap(), mark);
     Ingress {
-        affinity_vips: addresses(&["192.0.2.11", "2001:db8::10"]),
         endpoints: addresses(&["10.244.1.2", "fd00:244::2"]),
         mpls_gateways: addresses(&["10.0.0.2", "fd00::2"]),
-        flows: flows(64),
-        other_flows: BTreeMap::from([(flows(16), addresses(&["192.0.2.11", "64:ff9b::1"]))]),
-        draining: vec![vip("192.0.2.10", 0x85), vip("2001:db8::10", 0xbf)],
+        flows: flows(64, HashKey::Ports),
+        other_flows: BTreeMap::from([
+            (flows(16, HashKey::Ports), addresses(&["192.0.2.11", "64:ff9b::1"])),
+            (flows(64, HashKey::Addresses), addresses(&["192.0.2.10", "2001:db8::10"])),
+        ]),
+        refusing: BTreeSet::from([refusing("192.0.2.10", 0x85), refusing("2001:db8::10", 0xbf)]),
         mark: field(),
         vxlan_port: 4790,
         gre6_source: Some("fd00::1".parse().unwrap()),
@@ -80,7 +82,7 @@ fn serving_node() -> Table {
         ingress: None,
         endpoint_devices: BTreeSet::new(),
         link_prefix: "kst-".into(),
-        unbucketed: Some(0x80),
+        unbucketed: Some(0x40),
     };
     table.table()
 }
@@ -92,27 +94,12 @@ fn pod() -> Table {
         vips: vips(),
         nodes: addresses(&["10.0.0.1", "fd00::1"]),
         pod,
-        tunnels: Tunnels { gre: addresses(&["10.244.1.2", "fd00:244::2"]), vxlan: Some(4790), mpls: true },
+        tunnels: Tunnels { gre: Family::ALL.into(), vxlan: Some(4790), mpls: true },
         mss: BTreeMap::from([(Family::V4, 1414), (Family::V6, 1394)]),
         link_prefix: "kst-".into(),
         peers: addresses(&["10.244.2.2", "fd00:244:2::2"]),
     };
     table.table()
-}
-
-fn onward() -> BTreeMap<TableFamily, Table> {
-    let next = |vip: &str, next: &str| ((vip.parse().unwrap(), 0x85), next.parse().unwrap());
-    let table = OnwardTable {
-        node: "n1".into(),
-        entrances: vec!["iifname \"kst-*\"".into(), "iifname \"lo\"".into()],
-        mark: field(),
-        next: BTreeMap::from([next("192.0.2.10", "192.0.2.200"), next("2001:db8::10", "2001:db8::200")]),
-        hashed: BTreeMap::from([
-            ((flows(64), false), addresses(&["192.0.2.10", "2001:db8::10"])),
-            ((flows(16), true), addresses(&["192.0.2.11", "64:ff9b::1"])),
-        ]),
-    };
-    table.tables()
 }
 
 fn frames() -> BTreeMap<TableFamily, Table> {
@@ -164,7 +151,7 @@ fn every_table_reads_back_as_it_was_written() {
     for table in [node(), serving_node(), pod()] {
         write_and_read_back(&namespace(), TableFamily::Inet, &table);
     }
-    for (family, table) in onward().into_iter().chain(frames()) {
+    for (family, table) in frames() {
         write_and_read_back(&namespace(), family, &table);
     }
     let paused = namespace();

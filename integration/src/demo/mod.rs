@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde_json::Value;
 use tunnel_router::model::Mode;
 
 use crate::pod::DEFAULT_PORT;
@@ -82,18 +81,16 @@ async fn build(mode: Mode) -> Result<World> {
     let mut world = World::build(WorldSpec::new(mode)).await?;
     step("five pods on three nodes: a TCP and UDP echo server on 0.0.0.0:12345, replying in capitals");
     world.add_pods(five_pods()).await?;
-    step(&format!("tunnel-router agent --mode {mode} on every node"));
-    world.start_agents()?;
     step("tunnel-router controller, twice: one leads, decides who gets which share of the flows, and stores it");
     world.start_controller("controller-a", "wrk1", &[])?;
     world.start_controller("controller-b", "wrk2", &[])?;
+    step(&format!("tunnel-router agent --mode {mode} on every node"));
+    world.start_agents()?;
     step("kubectl apply: a Service with TCP and UDP port 12345");
     world.add_service(SERVICE, "echo", &[])?;
     step(&format!("kubectl annotate service {SERVICE} {ANNOTATION}={VIP}"));
     world.annotate(SERVICE, ANNOTATION, Some(VIP))?;
-    world
-        .stored_map(SERVICE, |map| map["owners"].as_array().is_some_and(|all| all.iter().all(Value::is_number)))
-        .await?;
+    world.stored_map(SERVICE, |map| map.counts().len() == five_pods().len()).await?;
     world.converged().await?;
     step(&format!("the router: ip route add {VIP} nexthop via ing1 nexthop via ing2"));
     world.route(VIP).await?;

@@ -68,11 +68,6 @@ impl Fault {
         value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 
-    /// Why this row may still break connections whose pods live. Such a row is marked in the table and does not fail the run.
-    pub(super) fn known(self) -> Option<&'static str> {
-        (self == Fault::ControllerKilled).then_some("agents that hear late of a change may close a drain too early")
-    }
-
     /// Does it, watches for a while, and makes it good. How all is well again is waited for afterwards.
     pub(super) async fn inject(self, stage: &mut Stage) -> Result<()> {
         match self {

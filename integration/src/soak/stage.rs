@@ -1,7 +1,7 @@
 //! Where it all happens: a world with two ingress nodes that announce, a third to come, two controllers, pods on two other
 //! nodes, and traffic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -66,6 +66,8 @@ pub struct Stage {
     pub(super) world: World,
     pub(super) pace: Pace,
     pub(super) rng: fastrand::Rng,
+    /// Events about connections that were given up, as of the last row.
+    told: BTreeSet<String>,
     /// Pods by Service, those that have not been told to end.
     pub(super) pods: BTreeMap<&'static str, Vec<String>>,
     /// Pods that have been.
@@ -89,10 +91,10 @@ impl Stage {
         let flags = agent_flags(false).map(str::to_owned).into();
         let mut world = World::build(WorldSpec { lab, flags, ..WorldSpec::new(spec.mode) }).await?;
         label(&world, THIRD, None)?;
-        world.start_agents()?;
         for (name, node) in CONTROLLERS {
             world.start_controller(name, node, &["--drain-udp", spec.pace.drain_udp])?;
         }
+        world.start_agents()?;
         world.add_dual_service(SERVICE, SERVICE, &[(ANNOTATION, &format!("{VIP},{VIP6}"))])?;
         world.add_service(SIDE, SIDE, &[(ANNOTATION, SIDE_VIP)])?;
         let mut bird = world.lab.start_bird(spec.bfd).await?;
@@ -111,6 +113,7 @@ impl Stage {
             world,
             pace,
             rng,
+            told: BTreeSet::new(),
             pods,
             ending,
             started: 0,
@@ -135,16 +138,22 @@ impl Stage {
         }
         for (service, pods) in &self.pods {
             let owners = pods.len();
-            let complete = |map: &serde_json::Value| owners_of(map) == owners;
-            self.world.stored_map(service, complete).await?;
+            self.world.stored_map(service, |map| map.counts().len() == owners).await?;
         }
         self.converged().await
     }
 
     /// Waits until every namespace is as the API server's objects ask for, but for the third ingress node's: it goes on for
-    /// half a minute after it has lost its label.
+    /// half a minute after it has lost its label; and for names in next hops: agents name for two minutes who has stood in, and
+    /// nothing that is stored says so.
     pub(super) async fn converged(&self) -> Result<()> {
-        self.world.converged_but(RECOVERY, |difference| difference.starts_with(THIRD)).await
+        let is_next_hop =
+            |line: &str| ["ip nexthop", "ip -6 nexthop", "ip route replace"].iter().any(|s| line.starts_with(s));
+        let is_planned = |difference: &str| difference.lines().count() > 1;
+        let ignored = |difference: &str| {
+            difference.starts_with(THIRD) || is_planned(difference) && difference.lines().skip(1).all(is_next_hop)
+        };
+        self.world.converged_but(RECOVERY, ignored).await
     }
 
     /// Waits until the router sends the packets of all VIPs to exactly these nodes.
@@ -197,6 +206,15 @@ impl System for Stage {
         self.traffic.take()
     }
 
+    fn given_up(&mut self) -> BTreeSet<String> {
+        let events = self.world.events(SERVICE).into_iter().chain(self.world.events(SIDE));
+        let told: BTreeSet<String> =
+            events.filter(|(reason, _)| reason == "ConnectionsGivenUp").map(|(_, note)| note).collect();
+        let before = std::mem::replace(&mut self.told, told);
+        let new = self.told.difference(&before).filter_map(|note| note.strip_prefix("pod ")?.split_whitespace().next());
+        new.map(str::to_owned).collect()
+    }
+
     fn connections_ever(&self) -> usize {
         self.traffic.opened_ever()
     }
@@ -231,10 +249,4 @@ async fn tell_maps(store: Objects) {
         None
     };
     store.wait_for(look).await;
-}
-
-/// How many pods own buckets in a stored map.
-fn owners_of(map: &serde_json::Value) -> usize {
-    let owners = map["owners"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64);
-    owners.collect::<std::collections::BTreeSet<_>>().len()
 }

@@ -7,14 +7,15 @@ const TOLD: usize = 12;
 
 /// The two lines above the rows.
 pub(super) fn head() -> String {
-    let line = |words: [&str; 12]| row(&words.map(str::to_owned));
-    let first = line(["", "", "", "connections", "", "", "new connections", "", "longest", "UDP", "", "CPU"]);
+    let line = |words: [&str; 13]| row(&words.map(str::to_owned));
+    let first = line(["", "", "", "connections", "", "", "", "new connections", "", "longest", "UDP", "", "CPU"]);
     let second = line([
         "fault",
         "s",
         "held",
         "broken",
         "pod alive",
+        "given up",
         "tried",
         "failed",
         "slowest ms",
@@ -34,6 +35,7 @@ pub(super) fn line(fault: &str, counts: &Counts, stolen: u64) -> String {
         counts.held.to_string(),
         counts.broken.len().to_string(),
         counts.broken_alive().count().to_string(),
+        counts.given_up().count().to_string(),
         counts.tried.to_string(),
         counts.failed.len().to_string(),
         counts.slowest.as_millis().to_string(),
@@ -44,10 +46,10 @@ pub(super) fn line(fault: &str, counts: &Counts, stolen: u64) -> String {
     ])
 }
 
-fn row(cells: &[String; 12]) -> String {
-    let [fault, took, held, broken, alive, tried, failed, slowest, gap, lost, moved, stolen] = cells;
+fn row(cells: &[String; 13]) -> String {
+    let [fault, took, held, broken, alive, given, tried, failed, slowest, gap, lost, moved, stolen] = cells;
     let row = format!(
-        "{fault:<26} {took:>6} {held:>6} {broken:>11} {alive:>9} {tried:>8} {failed:>15} {slowest:>10} {gap:>8} \
+        "{fault:<26} {took:>6} {held:>6} {broken:>11} {alive:>9} {given:>9} {tried:>8} {failed:>15} {slowest:>10} {gap:>8} \
          {lost:>11} {moved:>6} {stolen:>6}"
     );
     row.trim_end().to_owned()
@@ -61,5 +63,6 @@ pub(super) fn complaints(fault: &str, counts: &Counts) -> Vec<String> {
         lines.chain((more > 0).then(|| format!("{fault}: {what}: and {more} more"))).collect::<Vec<_>>()
     };
     let broken = told("broken although its pod lived", counts.broken_alive().collect());
-    broken.into_iter().chain(told("new connection failed", counts.failed.iter().collect())).collect()
+    let given_up = told("given up, as an Event has said", counts.given_up().collect());
+    broken.into_iter().chain(given_up).chain(told("new connection failed", counts.failed.iter().collect())).collect()
 }

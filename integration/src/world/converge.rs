@@ -3,6 +3,7 @@
 //! The yardstick is the product's own planning on what the API server holds at this moment: as long as a dry run would still
 //! do something in some namespace, the agents are not done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,18 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
-use tunnel_router::agent::dispatch::{pod_goals, underlay};
+use tunnel_router::agent::dispatch::{PodGoal, pod_goals, underlay};
+use tunnel_router::agent::dry_run::attached;
+use tunnel_router::agent::follows::{Follows, moment};
 use tunnel_router::agent::start::{plan_settings, state_settings};
 use tunnel_router::cli::{Cli, Command, Host, agent_config};
 use tunnel_router::model::config::Config;
+use tunnel_router::model::handover::HashKey;
+use tunnel_router::model::{Cluster, Endpoint, EndpointId};
 use tunnel_router::netns::Netns;
-use tunnel_router::reconcile::{Goal, Memory, reconcile};
-use tunnel_router::state::stored::MAP_LABEL;
+use tunnel_router::plan::pod::PodInput;
+use tunnel_router::reconcile::{Execution, Goal, Memory, reconcile};
+use tunnel_router::state::assignment::MAP_LABEL;
 use tunnel_router::state::{Change, Index, Resolved, Watched, resolve};
 
 use super::World;
@@ -58,7 +64,7 @@ impl World {
 
     /// What a dry run would still do, one entry per namespace.
     pub fn differences(&self) -> Result<Vec<String>> {
-        let mut out = Vec::new();
+        let (mut out, mut undecided) = (Vec::new(), BTreeSet::new());
         for node in self.lab.nodes() {
             let config = self.config(node.name())?;
             let resolved = self.resolve(&config)?;
@@ -68,7 +74,7 @@ impl World {
                 goal,
                 &settings,
                 &mut Memory::default(),
-                true,
+                Execution::DryRun,
             ) {
                 Ok(outcome) if outcome.plan.is_empty() => {}
                 Ok(outcome) => out.push(format!("{title}:\n{}", outcome.plan)),
@@ -78,11 +84,42 @@ impl World {
             look(node.name().to_owned(), &netns, &Goal::Node(Arc::new(resolved.cluster.clone())));
             let mut goals = pod_goals(&resolved, &settings, &underlay(&netns, &resolved.cluster));
             for pod in self.lab.pods().filter(|p| p.spec().node == node.name()) {
-                let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |g| Goal::Pod(g.input));
-                look(format!("pod {}", pod.name()), &Netns::open(pod.netns().path())?, &goal);
+                let netns = Netns::open(pod.netns().path())?;
+                // Any program of our version will do.
+                let with_program =
+                    |goal: PodGoal| PodInput { program: attached(&netns, &settings).or(Some(0)), ..goal.input };
+                let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |goal| Goal::Pod(with_program(goal)));
+                look(format!("pod {}", pod.name()), &netns, &goal);
             }
+            undecided.extend(self.undecided(&resolved.cluster));
         }
+        out.extend(undecided);
         Ok(out)
+    }
+
+    /// What the controller has yet to decide: endpoints that run here and are ready (or, where none is, serve to the end) own a
+    /// bucket, and others do not while there are such.
+    fn undecided(&self, cluster: &Cluster) -> BTreeSet<String> {
+        let mut out = BTreeSet::new();
+        for vip in cluster.vips.values() {
+            let runs = |e: &&Endpoint| e.state.serves() && self.lab.pods().any(|pod| pod.uid() == e.pod_uid);
+            let best = vip.endpoints.iter().filter(runs).map(|e| e.state).min();
+            let usable: Vec<&Endpoint> = vip.endpoints.iter().filter(runs).filter(|e| Some(e.state) == best).collect();
+            let Some(map) = vip.map.as_ref().filter(|_| !usable.is_empty()) else {
+                out.extend((!usable.is_empty()).then(|| format!("{} has no map", vip.service)));
+                continue;
+            };
+            let by_addresses = map.hash.key == HashKey::Addresses;
+            out.extend((by_addresses != vip.client_ip_affinity).then(|| format!("{} hashes otherwise", vip.service)));
+            let owners = map.counts();
+            let is_usable = |id: &EndpointId| usable.iter().any(|e| e.pod_uid == id.as_str());
+            let wrong =
+                owners.keys().filter(|id| !is_usable(id)).map(|id| format!("{id} owns buckets, and others are ready"));
+            let room = owners.len() < map.holdings.len();
+            let without = usable.iter().filter(|e| room && !owners.keys().any(|id| id.as_str() == e.pod_uid));
+            out.extend(wrong.chain(without.map(|e| format!("{} owns no bucket", e.pod))));
+        }
+        out
     }
 
     /// The configuration of a node's agent, by the product's own parser.
@@ -105,7 +142,9 @@ impl World {
         let ours = |map: &ConfigMap| map.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MAP_LABEL.0));
         self.feed::<ConfigMap>(&mut index, "configmaps", Change::Map, ours)?;
         let snapshot = index.snapshot().context("a kind was not listed")?;
-        Ok(resolve(&snapshot, &state_settings(config)?))
+        let mut resolved = resolve(&snapshot, &state_settings(config)?);
+        Follows::default().follow(&mut resolved.cluster, moment());
+        Ok(resolved)
     }
 
     fn feed<K: DeserializeOwned>(

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tunnel_router::model::Mode;
 
+use super::converge::PATIENCE;
 use super::echo::{SERVICE, VIP, VIP6, echo_at};
 use super::{World, WorldSpec};
 use crate::lab::PodSpec;
@@ -65,6 +67,23 @@ impl Held {
     /// The pods that have any.
     pub fn on(&self) -> BTreeSet<&str> {
         self.pods.values().map(String::as_str).collect()
+    }
+}
+
+impl World {
+    /// Waits until new connections are answered by others than this pod, on every ingress node, although no controller runs:
+    /// nodes wait for its word first.
+    pub async fn stood_in(&self, vip: &str, gone: &str) -> Result<()> {
+        let client = self.client().with_patience(Duration::from_secs(2));
+        let answered = async {
+            loop {
+                let tally = client.tcp_exchanges(128, echo_at(vip)?).await?;
+                if tally.is_perfect() && !tally.per_pod().contains_key(gone) {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.with_context(|| format!("nobody stands in\n{}", self.logs()))?
     }
 }
 

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod dual;
 pub mod echo;
 mod kubelet;
+pub mod map;
 mod objects;
 mod witness;
 
@@ -21,6 +22,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tunnel_router::model::Mode;
+use tunnel_router::model::handover::Assignment;
+use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
 
 use crate::apiserver::{ApiServer, Grants, Options, Ranges, kubeconfig, service_account};
 use crate::lab::{Lab, LabSpec, PodSpec};
@@ -185,6 +188,10 @@ impl World {
     /// Starts the agents of all nodes.
     pub fn start_agents(&mut self) -> Result<()> {
         let names: Vec<String> = self.lab.nodes().map(|n| n.name().to_owned()).collect();
+        if let Some(first) = names.first().filter(|_| self.controllers.is_empty()) {
+            // Tests of drains have controllers of their own.
+            self.start_controller("controller", first, &["--drain-udp", "0"])?;
+        }
         names.iter().try_for_each(|name| self.start_agent(name))
     }
 
@@ -321,17 +328,22 @@ impl World {
 
     /// Name of the ConfigMap with the bucket map of a Service.
     pub fn map_name(&self, service: &str) -> Result<String> {
+        Ok(map_name(&self.service_uid(service)?))
+    }
+
+    /// UID of a Service.
+    pub fn service_uid(&self, service: &str) -> Result<String> {
         let service = self.api.store().get("services", "default", service)?;
-        Ok(format!("map-{}", service["metadata"]["uid"].as_str().context("a Service has a UID")?))
+        Ok(service["metadata"]["uid"].as_str().context("a Service has a UID")?.to_owned())
     }
 
     /// The stored bucket map of a Service, once it is as it should be.
-    pub async fn stored_map(&self, service: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
-        let name = self.map_name(service)?;
+    pub async fn stored_map(&self, service: &str, fits: impl Fn(&Assignment) -> bool) -> Result<Assignment> {
+        let (name, uid) = (self.map_name(service)?, self.service_uid(service)?);
         let look = || {
             let object = self.api.store().get("configmaps", NAMESPACE, &name).ok()?;
-            let map: Value = serde_json::from_str(object["data"]["map.json"].as_str()?).ok()?;
-            Some(map).filter(|map| fits(map))
+            let stored = decode(object["data"][MAP_KEY].as_str(), &uid).ok()?;
+            Some(stored.map).filter(|map| fits(map))
         };
         let found = tokio::time::timeout(converge::PATIENCE, self.api.store().wait_for(|_| look())).await;
         found.ok().flatten().with_context(|| format!("{name} did not become so\n{}", self.logs()))

@@ -100,10 +100,13 @@ async fn a_vip_is_announced_where_it_can_be_served() -> Result<()> {
     by(&bird, &[]).await?;
     service(json!({ "spec": { "externalTrafficPolicy": "Cluster" } }))?;
     by(&bird, &BOTH).await?;
+    // The last owner keeps its connections, and clients are told that there are no new ones.
     world.set_ready("echo-1", false)?;
-    by(&bird, &[]).await?;
-    world.set_ready("echo-1", true)?;
+    world.stored_map(SERVICE, |map| map.refuses_new).await?;
+    world.converged().await?;
     by(&bird, &BOTH).await?;
+    world.set_ready("echo-1", true)?;
+    world.stored_map(SERVICE, |map| !map.refuses_new).await?;
     // A node that does not forward a family takes none of its packets in, and says so.
     let sysctl = |value| {
         let line = format!("sysctl -qw net.ipv4.ip_forward={value}");

@@ -10,9 +10,11 @@ use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
 use integration::traffic::{Connections, Tally};
 use integration::world::echo::{ANNOTATION, VIP, echo_at};
+use integration::world::map::{is_balanced, owners};
 use integration::world::{NAMESPACE, World, WorldSpec};
 use serde_json::{Value, json};
 use tunnel_router::model::Mode;
+use tunnel_router::model::handover::Assignment;
 
 const SERVICE: &str = "echo";
 const OPEN: usize = 120;
@@ -35,38 +37,30 @@ async fn world() -> Result<World> {
 }
 
 /// The stored map once it is as it should be.
-async fn stored(world: &World, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+async fn stored(world: &World, fits: impl Fn(&Assignment) -> bool) -> Result<Assignment> {
     world.stored_map(SERVICE, fits).await
 }
 
 /// Waits until no map is stored.
-async fn no_map(world: &World) -> Result<()> {
-    let none = || world.api.store().list("configmaps").ok().filter(Vec::is_empty);
+async fn no_map(world: &World, name: &str) -> Result<()> {
+    let none = || world.api.store().get("configmaps", NAMESPACE, name).is_err().then_some(());
     let gone = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| none())).await;
     gone.ok().flatten().with_context(|| format!("the map stays\n{}", world.logs()))?;
     Ok(())
 }
 
 /// Pod UID → number of buckets.
-fn shares(map: &Value) -> BTreeMap<String, usize> {
-    let mut shares = BTreeMap::new();
-    for owner in owners(map).into_iter().flatten() {
-        *shares.entry(owner).or_default() += 1;
-    }
-    shares
+fn shares(map: &Assignment) -> BTreeMap<String, u32> {
+    map.counts().into_iter().map(|(id, count)| (id.to_string(), count)).collect()
 }
 
-fn owners(map: &Value) -> Vec<Option<String>> {
-    let endpoints: Vec<&str> = map["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let owner = |index: &Value| endpoints.get(usize::try_from(index.as_u64()?).ok()?).map(ToString::to_string);
-    map["owners"].as_array().into_iter().flatten().map(owner).collect()
+fn is_fair(map: &Assignment) -> bool {
+    shares(map).values().eq(&[16, 16, 16, 16])
 }
 
-/// Who had the bucket last before its owner.
-fn previous(map: &Value, bucket: usize) -> Option<String> {
-    let last = map["previous"][bucket.to_string()].as_array()?.last()?;
-    let index = usize::try_from(last["endpoint"].as_u64()?).ok()?;
-    map["endpoints"][index].as_str().map(str::to_owned)
+/// What a map says, whatever its number and its names.
+fn content(map: &Assignment) -> Vec<Option<String>> {
+    owners(map).into_iter().map(|owner| owner.map(ToString::to_string)).collect()
 }
 
 fn pod_uid(world: &World, pod: &str) -> Result<String> {
@@ -87,13 +81,12 @@ fn none_broken(tally: &Tally) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_with_other_flags_hash_as_the_map_says() -> Result<()> {
     let mut world = world().await?;
-    let map = stored(&world, |_| true).await?;
-    ensure!(map["buckets"] == 64 && map["version"] == 1, "{map}");
-    ensure!(shares(&map).values().eq(&[16, 16, 16, 16]), "{map}");
+    let map = stored(&world, is_fair).await?;
+    ensure!(map.hash.buckets.get() == 64, "{map:?}");
     let mut connections = open(&world).await?;
 
     // A rolling upgrade, node by node, to agents that would use other buckets and another seed.
-    world.set_flags(&["--resync", "2s", "--buckets", "16", "--hash-seed", "7"]);
+    world.set_flags(&["--resync", "2s", "--buckets", "16"]);
     for node in ["ing1", "ing2", "wrk1", "wrk2"] {
         world.kill_agent(node).await?;
         world.start_agent(node)?;
@@ -104,67 +97,69 @@ async fn agents_with_other_flags_hash_as_the_map_says() -> Result<()> {
     none_broken(&connections.probe_all().await)?;
     world.perfect(VIP, 40).await?;
     let rules = World::run_in(world.lab.node("ing1")?.netns(), "nft list table inet kube_service_tunnel")?;
-    let seed = map["seed"].as_u64().context("a seed")?;
+    let seed = map.hash.seed;
     ensure!(rules.contains(&format!("mod 64 seed {seed:#x}")), "the map's hash is not used:\n{rules}");
-    ensure!(stored(&world, |_| true).await? == map, "the map has changed");
+    ensure!(content(&stored(&world, |_| true).await?) == content(&map), "the map has changed");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_buckets_of_what_leaves_or_comes_move() -> Result<()> {
     let mut world = world().await?;
-    let before = stored(&world, |_| true).await?;
+    let before = content(&stored(&world, is_fair).await?);
     let gone = pod_uid(&world, "echo-4")?;
     world.remove_pod("echo-4").await?;
-    let after = stored(&world, |map| !shares(map).contains_key(&gone)).await?;
-    for (old, new) in owners(&before).iter().zip(owners(&after)) {
-        ensure!(old.as_ref() == Some(&gone) || *old == new, "a bucket of {old:?} has moved to {new:?}");
+    let after = content(&stored(&world, |map| !shares(map).contains_key(&gone) && is_balanced(map)).await?);
+    for (old, new) in before.iter().zip(&after) {
+        ensure!(old.as_ref() == Some(&gone) || old == new, "a bucket of {old:?} has moved to {new:?}");
     }
-    ensure!(!after.to_string().contains(&gone), "who is gone is not drained: {after}");
+    stored(&world, |map| !map.members.contains_key(gone.as_str())).await.context("who is gone has a name")?;
 
     world.add_pods(vec![(PodSpec::new("echo-5", "wrk2"), "echo")]).await?;
     let new = pod_uid(&world, "echo-5")?;
-    let grown = stored(&world, |map| shares(map).contains_key(&new)).await?;
-    ensure!(shares(&grown).values().eq(&[16, 16, 16, 16]), "{grown}");
-    for (bucket, (old, now)) in owners(&after).into_iter().zip(owners(&grown)).enumerate() {
-        ensure!(now.as_ref() == Some(&new) || old == now, "a bucket of {old:?} has moved to {now:?}");
-        ensure!(old == now || old == previous(&grown, bucket), "who had bucket {bucket} is not told: {grown}");
+    let grown = stored(&world, |map| shares(map).contains_key(&new) && is_fair(map)).await?;
+    for (bucket, (old, now)) in after.iter().zip(content(&grown)).enumerate() {
+        ensure!(now.as_ref() == Some(&new) || *old == now, "bucket {bucket} of {old:?} has moved to {now:?}");
     }
     world.converged().await?;
     world.perfect(VIP, 40).await?;
 
+    let name = world.map_name(SERVICE)?;
     world.api.store().delete("services", "default", SERVICE)?;
-    no_map(&world).await?;
+    no_map(&world, &name).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notices() -> Result<()> {
     let world = world().await?;
-    let map = stored(&world, |_| true).await?;
+    let map = content(&stored(&world, is_fair).await?);
     let mut connections = open(&world).await?;
     let name = world.map_name(SERVICE)?;
-    let mut newer = map.clone();
-    newer["version"] = json!(2);
-    let mut foreign = map.clone();
-    foreign["service"]["uid"] = json!("other");
-    let mut stale = map.clone();
-    stale["owners"][0] = map["owners"][1].clone();
-    // What somebody saved earlier, and restores now.
-    stale["generation"] = json!(0);
-    let texts = ["no JSON".to_owned(), newer.to_string(), foreign.to_string(), "{}".to_owned(), stale.to_string()];
-    for text in texts {
+    let now = || -> Result<Value> {
+        let text = world.api.store().get("configmaps", NAMESPACE, &name)?["data"]["map.json"].clone();
+        Ok(serde_json::from_str(text.as_str().context("a map")?)?)
+    };
+    let with = |key: &str, value: Value| {
+        let mut map = now()?;
+        map[key] = value;
+        Ok::<_, anyhow::Error>(map.to_string())
+    };
+    let service = json!({ "namespace": "default", "name": SERVICE, "uid": "other" });
+    // The last one is what somebody saved earlier, and restores now.
+    for text in ["no JSON".to_owned(), with("service", service)?, "{}".to_owned(), with("generation", json!(1))?] {
         world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "data": { "map.json": text } }))?;
+        let written = || now().ok().filter(|now| *now != *text && now["service"]["name"] == SERVICE);
+        let written = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| written())).await;
+        written.ok().flatten().with_context(|| format!("{text} stays\n{}", world.logs()))?;
         none_broken(&connections.probe_all().await)?;
-        ensure!(stored(&world, |now| *now == map).await? == map, "{text}");
+        ensure!(content(&stored(&world, |map| map.generation.0 > 1).await?) == map, "{text}");
     }
-    let note = world.event_with(SERVICE, "InvalidMap", "version 2").await?;
+    let note = world.event_with(SERVICE, "InvalidMap", "another Service").await?;
     ensure!(note.contains(&name) && note.contains("writes it anew"), "{note}");
-    world.event_with(SERVICE, "InvalidMap", "another Service").await?;
-    world.event_with(SERVICE, "InvalidMap", "generation 0").await?;
 
     world.api.store().delete("configmaps", NAMESPACE, &name)?;
-    ensure!(stored(&world, |_| true).await? == map, "another map was made");
+    ensure!(content(&stored(&world, |_| true).await?) == map, "another map was made");
     // Somebody takes its label away, so that nobody sees it any more.
     world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "metadata": { "labels": null } }))?;
     let labelled = || {
@@ -173,7 +168,7 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
     };
     let again = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| labelled()));
     again.await.ok().flatten().with_context(|| format!("the label stays away\n{}", world.logs()))?;
-    ensure!(stored(&world, |_| true).await? == map, "another map was made");
+    ensure!(content(&stored(&world, |_| true).await?) == map, "another map was made");
     world.converged().await?;
     none_broken(&connections.probe_all().await)
 }
@@ -181,7 +176,7 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there() -> Result<()> {
     let mut world = world().await?;
-    let before = stored(&world, |_| true).await?;
+    let before = content(&stored(&world, is_fair).await?);
     world.controller("ctl-a")?.line_after(0, "leads=true").await?;
     world.kill_controller("ctl-a").await?;
 
@@ -189,7 +184,7 @@ async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there()
     let gone = pod_uid(&world, "echo-4")?;
     world.remove_pod("echo-4").await?;
     world.add_pods(vec![(PodSpec::new("echo-5", "wrk2"), "echo")]).await?;
-    world.converged().await?;
+    world.stood_in(VIP, "echo-4").await?;
     let mut connections = open(&world).await?;
     none_broken(&connections.probe_all().await)?;
 
@@ -201,11 +196,11 @@ async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there()
     let new = pod_uid(&world, "echo-5")?;
     let after = stored(&world, |map| shares(map).contains_key(&new)).await?;
     world.controller("ctl-b")?.line_after(0, "leads=true").await?;
-    for (old, now) in owners(&before).iter().zip(owners(&after)) {
+    for (old, now) in before.iter().zip(content(&after)) {
         let free = old.as_ref() == Some(&gone) || now.as_ref() == Some(&new);
         ensure!(free || *old == now, "a bucket of {old:?} has moved to {now:?}");
     }
-    ensure!(shares(&after).values().eq(&[16, 16, 16, 16]), "{after}");
+    stored(&world, is_fair).await?;
     world.converged().await?;
     world.perfect(VIP, 40).await?;
 
@@ -230,14 +225,14 @@ async fn pods_that_wait_for_a_controller_are_told_of_and_a_map_is_made_anew_on_d
     world.start_controller("ctl-c", "wrk1", &["--buckets", "16", "--hash-seed", "9"])?;
     let new = pod_uid(&world, "echo-5")?;
     let kept = stored(&world, |map| shares(map).contains_key(&new)).await?;
-    ensure!(kept["buckets"] == 64, "a map keeps what it was made with: {kept}");
-    world.logged("ing1", "problem resolved").await?;
+    ensure!(kept.hash.buckets.get() == 64, "a map keeps what it was made with: {kept:?}");
+    world.logged("wrk2", "problem resolved").await?;
 
     world.annotate(SERVICE, ANNOTATION, None)?;
-    no_map(&world).await?;
+    no_map(&world, &world.map_name(SERVICE)?).await?;
     world.annotate(SERVICE, ANNOTATION, Some(VIP))?;
-    let anew = stored(&world, |map| map["buckets"] == 16).await?;
-    ensure!(anew["seed"] == 9 && anew["generation"] == 1, "{anew}");
+    let anew = stored(&world, |map| map.hash.buckets.get() == 16).await?;
+    ensure!(anew.hash.seed == 9 && anew.generation > kept.generation, "{anew:?}");
     world.converged().await?;
     world.perfect(VIP, 40).await?;
     let rules = World::run_in(world.lab.node("ing1")?.netns(), "nft list table inet kube_service_tunnel")?;

@@ -2,13 +2,12 @@
 //!
 //! Witnesses: connections that were open before, which name the pod that answers them, and rules as `nft` lists them.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
 use integration::world::World;
 use integration::world::drain::{Held, draining_world};
 use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6};
+use integration::world::map::{drains, is_former};
 use tunnel_router::model::Mode;
 
 const OPEN: usize = 96;
@@ -38,7 +37,7 @@ async fn no_connection_is_lost(mode: Mode) -> Result<()> {
 
     // More pods take buckets away from those that are there.
     world.add_pods(vec![(PodSpec::new("echo-5", "wrk2"), "echo"), (PodSpec::new("echo-6", "ing1"), "echo")]).await?;
-    world.stored_map(SERVICE, |map| map["endpoints"].as_array().is_some_and(|e| e.len() == 6)).await?;
+    world.stored_map(SERVICE, |map| map.counts().len() == 6).await?;
     stay(&world, &mut held).await?;
     world.converged().await?;
     held.extend(both(&world, 31_000).await?);
@@ -108,18 +107,13 @@ async fn vxlan_drains_end_when_the_last_connection_is_closed() -> Result<()> {
     let busiest = held.on().into_iter().max_by_key(|pod| held.count(pod)).context("a pod has answered")?.to_owned();
     world.set_ready(&busiest, false)?;
     let uid = world.lab.pod(&busiest)?.uid().to_owned();
-    let drains = |map: &serde_json::Value| map["previous"].as_object().map_or(0, serde_json::Map::len);
-    let map = world.stored_map(SERVICE, |map| drains(map) > 0).await?;
-    ensure!(map["endpoints"].to_string().contains(&uid), "{map}");
+    let map = world.stored_map(SERVICE, |map| is_former(map, &uid)).await?;
     // Buckets without a connection are given up; those with one stay, then go with it.
     let fewer = world.stored_map(SERVICE, |now| drains(now) < drains(&map)).await?;
-    ensure!(drains(&fewer) > 0, "buckets with connections are given up: {fewer}");
+    ensure!(drains(&fewer) > 0, "buckets with connections are given up: {fewer:?}");
     drop(held);
     world.stored_map(SERVICE, |map| drains(map) == 0).await?;
     world.converged().await?;
-    let reports = || world.api.store().list("configmaps").ok().filter(|all| all.len() == 1);
-    let gone = tokio::time::timeout(Duration::from_secs(60), world.api.store().wait_for(|_| reports())).await;
-    gone.ok().flatten().context("a report that says nothing is left")?;
     world.perfect(VIP, 40).await?;
     Ok(())
 }

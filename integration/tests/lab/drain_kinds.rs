@@ -13,24 +13,22 @@ use integration::traffic::{Connections, RawSender, Sniffer, Sources, Tally, flow
 use integration::world::World;
 use integration::world::drain::{Held, draining_world, perfect};
 use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_at};
+use integration::world::map::{drains, is_former};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tunnel_router::model::Mode;
-use tunnel_router::model::staged::HOLD;
+use tunnel_router::model::handover::HOLD;
 
 const OPEN: usize = 64;
 /// More than a socket's send buffer and several windows.
 const LARGE: usize = 300_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn drains(map: &Value) -> impl Iterator<Item = &Value> {
-    map["previous"].as_object().into_iter().flatten().flat_map(|(_, all)| all.as_array()).flatten()
-}
-
 /// The pod loses its buckets, and everybody knows.
 async fn not_ready(world: &World, pod: &str) -> Result<()> {
     world.set_ready(pod, false)?;
-    world.stored_map(SERVICE, |map| drains(map).next().is_some()).await?;
+    let uid = world.lab.pod(pod)?.uid();
+    world.stored_map(SERVICE, |map| is_former(map, uid)).await?;
     world.converged().await
 }
 
@@ -40,21 +38,27 @@ fn owners(tally: &Tally) -> BTreeMap<SocketAddr, String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vxlan_datagrams_stay_as_long_as_the_controller_says_and_then_move() -> Result<()> {
-    let world = draining_world(Mode::Vxlan, "15s").await?;
+    let mut world = draining_world(Mode::Vxlan, "30s").await?;
     let client = world.client().with_sources(Sources::fixed(world.lab.client_addresses(), 30_000));
-    let ask = async || perfect(&world, client.udp_exchanges(OPEN, echo_at(VIP)?).await?).map(|tally| owners(&tally));
-    let before = ask().await?;
-    ensure!(before.values().any(|pod| pod == "echo-1"), "{before:?}");
-    not_ready(&world, "echo-1").await?;
-    ensure!(ask().await? == before, "datagrams have moved");
-    let datagrams = |map: &Value| drains(map).any(|drain| drain["datagrams"] == true);
-    world.stored_map(SERVICE, datagrams).await.context("the time was over before the datagrams were sent")?;
-    world.stored_map(SERVICE, |map| !datagrams(map)).await?;
+    let ask = async |world: &World| {
+        perfect(world, client.udp_exchanges(OPEN, echo_at(VIP)?).await?).map(|tally| owners(&tally))
+    };
+    world.stored_map(SERVICE, |map| drains(map) == 0).await?;
     world.converged().await?;
-    let after = ask().await?;
-    for (source, pod) in &before {
-        let moved = after[source] != *pod;
-        ensure!(moved == (pod == "echo-1"), "{source} was on {pod} and is on {}", after[source]);
+    let before = ask(&world).await?;
+    // Who gives buckets away to others still serves.
+    world.add_pods(vec![(PodSpec::new("echo-9", "wrk2"), "echo")]).await?;
+    world.stored_map(SERVICE, |map| map.counts().len() == 5).await?;
+    world.converged().await?;
+    ensure!(ask(&world).await? == before, "datagrams have moved");
+    world.stored_map(SERVICE, |map| drains(map) > 0).await.context("the time was over before they were sent")?;
+    world.stored_map(SERVICE, |map| drains(map) == 0).await?;
+    world.converged().await?;
+    let after = ask(&world).await?;
+    let moved = before.iter().filter(|(source, pod)| after[source] != **pod);
+    ensure!(moved.clone().count() > 0, "nothing has moved");
+    for (source, pod) in moved {
+        ensure!(after[source] == "echo-9", "{source} was on {pod} and is on {}", after[source]);
     }
     Ok(())
 }
@@ -136,9 +140,9 @@ async fn vxlan_the_services_limit_ends_a_drain_and_not_before() -> Result<()> {
     let lost = held.count("echo-1");
     not_ready(&world, "echo-1").await?;
     held.stay(&world).await?;
-    let drained = |map: &Value| drains(map).next().is_none();
-    world.stored_map(SERVICE, |map| !drained(map)).await.context("the time was over before the probes")?;
-    world.stored_map(SERVICE, drained).await?;
+    let uid = world.lab.pod("echo-1")?.uid();
+    world.stored_map(SERVICE, |map| is_former(map, uid)).await.context("the time was over before the probes")?;
+    world.stored_map(SERVICE, |map| !is_former(map, uid)).await?;
     world.converged().await?;
     let tally = held.connections.probe_all().await;
     ensure!(lost > 0 && tally.tried() - tally.answered() == lost, "{lost} were on echo-1: {tally}");
@@ -153,7 +157,8 @@ async fn vxlan_a_pod_that_ends_gracefully_keeps_its_connections_to_the_end() -> 
     let lost = held.count("echo-1");
     // As `kubectl delete pod`: a time of deletion, then the grace period.
     world.api.store().delete("pods", "default", "echo-1")?;
-    world.stored_map(SERVICE, |map| drains(map).next().is_some()).await?;
+    let uid = world.lab.pod("echo-1")?.uid().to_owned();
+    world.stored_map(SERVICE, |map| is_former(map, &uid)).await?;
     world.converged().await?;
     held.stay(&world).await?;
     let mut new = Held::open(&world, VIP, 31_000, OPEN).await?;
@@ -163,7 +168,7 @@ async fn vxlan_a_pod_that_ends_gracefully_keeps_its_connections_to_the_end() -> 
     World::run_in(world.lab.pod("echo-1")?.netns(), "ip link set eth0 down")?;
     new.stay(&world).await?;
     world.remove_pod("echo-1").await?;
-    world.stored_map(SERVICE, |map| drains(map).next().is_none()).await?;
+    world.stored_map(SERVICE, |map| !is_former(map, &uid)).await?;
     world.converged().await?;
     new.stay(&world).await?;
     let tally = held.connections.probe_all().await;
@@ -177,7 +182,7 @@ async fn vxlan_who_stands_in_while_no_controller_runs_keeps_what_it_got() -> Res
     let mut before = Held::open(&world, VIP, 30_000, OPEN).await?;
     world.kill_controller("ctl-a").await?;
     world.set_ready("echo-1", false)?;
-    world.converged().await?;
+    world.stood_in(VIP, "echo-1").await?;
     let mut meanwhile = Held::open(&world, VIP, 31_000, OPEN).await?;
     ensure!(meanwhile.count("echo-1") == 0, "echo-1 is not ready and gets new connections");
     before.stay(&world).await?;
@@ -199,7 +204,7 @@ async fn vxlan_who_stands_in_while_no_controller_runs_keeps_what_it_got() -> Res
     // The next controller knows nothing of it, and takes nothing away.
     world.start_controller("ctl-b", "wrk1", &[])?;
     world.add_pods(vec![(PodSpec::new("echo-9", "wrk2"), "echo")]).await?;
-    world.stored_map(SERVICE, |map| map["endpoints"].as_array().is_some_and(|all| all.len() == 5)).await?;
+    world.stored_map(SERVICE, |map| map.counts().len() == 5).await?;
     let mut last = Held::open(&world, VIP, 51_000, OPEN).await?;
     for held in [&mut before, &mut meanwhile, &mut after, &mut last] {
         held.stay(&world).await?;
@@ -214,7 +219,7 @@ async fn vxlan_a_node_that_has_not_heard_of_a_change_costs_no_new_connection() -
     // Pods of this node lose buckets, and pass nothing on until their agent knows.
     world.agent("wrk1")?.signal(Signal::SIGSTOP)?;
     world.add_pods(vec![(PodSpec::new("echo-9", "wrk2"), "echo")]).await?;
-    world.stored_map(SERVICE, |map| map["endpoints"].as_array().is_some_and(|all| all.len() == 5)).await?;
+    world.stored_map(SERVICE, |map| map.counts().len() == 5).await?;
     let mut new = Vec::new();
     // For as long as nodes wait that hear nothing, several times over.
     let started = Instant::now();

@@ -21,6 +21,7 @@ mod firewall;
 mod fragments;
 mod frames;
 mod guards;
+mod handover;
 mod heal;
 mod icmp;
 mod inspect;

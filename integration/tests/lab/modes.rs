@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use integration::world::World;
 use integration::world::echo::{PODS, VIP, answered_by, echo_at, echo_world, names};
 use tunnel_router::model::hash::bucket;
-use tunnel_router::model::{BucketMap, EndpointId, Flow, Mode, assign};
+use tunnel_router::model::{Flow, Mode};
 
 const FLOWS: usize = 250;
 
@@ -29,17 +29,15 @@ async fn flows_are_spread_as_the_hash_says_on_every_ingress_node(mode: Mode) -> 
 /// Which pod each flow has to reach, computed without looking at the kernel.
 fn predicted(world: &World, sources: impl Iterator<Item = SocketAddr>) -> Result<BTreeMap<SocketAddr, String>> {
     let target = echo_at(VIP)?;
-    let config = world.config("ing1")?;
-    let (buckets, seed) = (config.kernel.buckets, config.hash_seed);
-    let cluster = world.resolve(&config)?.cluster;
+    let cluster = world.resolve(&world.config("ing1")?)?.cluster;
     let vip = cluster.vips.get(&target.ip()).context("the VIP is resolved")?;
-    let eligible: BTreeMap<EndpointId, &str> =
-        vip.endpoints.iter().filter(|e| e.eligible).map(|e| (e.pod_uid.as_str().into(), e.pod.as_str())).collect();
-    let map = assign(&BucketMap::empty(buckets), &eligible.keys().cloned().collect(), buckets);
+    let map = vip.map.as_ref().context("the Service has a map")?;
+    let pods: BTreeMap<&str, &str> = vip.endpoints.iter().map(|e| (e.pod_uid.as_str(), e.pod.as_str())).collect();
     let owner = |source: SocketAddr| {
         let flow = Flow { src: source.ip(), dst: target.ip(), ports: Some((source.port(), target.port())) };
-        let uid = map.owner(bucket(&flow, buckets, seed)).context("every bucket has an owner")?;
-        Ok((source, eligible.get(uid).context("owners are eligible")?.to_string()))
+        let holding = map.holding(bucket(&flow, map.hash.buckets, map.hash.seed));
+        let uid = holding.and_then(|holding| holding.owner.as_ref()).context("every bucket has an owner")?;
+        Ok((source, (*pods.get(uid.as_str()).context("owners are listed")?).to_owned()))
     };
     sources.map(owner).collect()
 }

@@ -91,7 +91,7 @@ async fn an_unknown_listing_is_reported_and_not_written_again() -> Result<()> {
     let mut world = world_of(Image { nft: Some(directory.path().to_owned()), ..Image::default() }).await?;
 
     let said = world.agent("ing1")?.line_after(0, "in a form that is not known here").await?;
-    ensure!(said.contains(r#"is listed with the type {"address":4}, not ipv4_addr"#), "no object is named: {said}");
+    ensure!(said.contains("is listed with the type") && said.contains("not ipv4_addr"), "no object is named: {said}");
     ensure!(said.contains("install an nft between"), "no remedy is named: {said}");
 
     let mut witness = Witness::start(world.lab.node("ing1")?.stack()).await?;

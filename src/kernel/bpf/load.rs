@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, loaded_programs};
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::error::{BpfError, causes};
+use super::program::Program;
 use super::{OBJECT, own_version};
 use crate::model::second_chance::{
     Count, Counts, ENDPOINT, ENDPOINT_KEY, LAST, PRESENT_VALUE, Present, TableWrite, Tables, VIP_KEY, Version,
@@ -60,9 +61,7 @@ impl Sizes {
 
 /// The program, loaded, with its tables. It stays in the kernel while this value lives or a filter holds it.
 pub struct SecondChance {
-    program: ProgramFd,
-    id: u32,
-    version: Version,
+    program: Program,
     sizes: Sizes,
     endpoints: HashMap<MapData, [u8; ENDPOINT_KEY], [u8; ENDPOINT]>,
     vips: HashMap<MapData, [u8; VIP_KEY], [u8; LAST]>,
@@ -146,10 +145,9 @@ impl SecondChance {
 
     fn assemble(program: ProgramFd, id: u32, version: Version, maps: [Map; 5]) -> Result<Self, MapError> {
         let [endpoints, vips, present, any_present, counts] = maps;
+        let fd = program.as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
         Ok(SecondChance {
-            program,
-            id,
-            version,
+            program: Program::new(fd, id, version),
             sizes: Sizes { endpoints: limit(&endpoints)?, vips: limit(&vips)? },
             endpoints: endpoints.try_into()?,
             vips: vips.try_into()?,
@@ -162,12 +160,12 @@ impl SecondChance {
 
     /// The kernel's id of the program, which a filter that holds it tells.
     pub fn id(&self) -> u32 {
-        self.id
+        self.program.id()
     }
 
     /// The version of the program.
     pub fn version(&self) -> Version {
-        self.version
+        self.program.version()
     }
 
     /// How much the tables have room for.
@@ -180,8 +178,9 @@ impl SecondChance {
         &self.tables
     }
 
-    pub(super) fn program(&self) -> BorrowedFd<'_> {
-        self.program.as_fd()
+    /// What it takes to attach the program.
+    pub fn handle(&self) -> Program {
+        self.program.clone()
     }
 
     /// Brings the tables to this content, VIP by VIP.

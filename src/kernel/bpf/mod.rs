@@ -4,7 +4,7 @@
 //!  [`SecondChance::load`] ──► program + tables, one set per node
 //!            │                      ▲ [`SecondChance::open`]: after a restart, by the id that a filter tells
 //!            ▼                      │
-//!  [`attach`] in each pod's netns ──┴──► [`observe_filter`]     [`detach`]
+//!  [`Programs`] ──► [`attach`] in each pod's netns ──► [`observe_filter`]     [`detach`]
 //! ```
 //!
 //! The program lives as long as a filter holds it, so nothing needs a bpffs: what the agent made stays when it exits, and a
@@ -20,12 +20,16 @@
 mod error;
 mod filter;
 mod load;
+mod program;
 
 use crate::model::second_chance::Version;
 
 pub use error::BpfError;
 pub use filter::{attach, detach, observe_filter};
 pub use load::{SecondChance, Sizes};
+pub use program::{Program, Programs};
+
+pub(super) use filter::{announced_index, dump, put, take};
 
 /// The compiled program, as `tc` and any loader of BPF objects take it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/second_chance.o"));

@@ -30,7 +30,7 @@ pub(super) fn new(problem: &Problem, instance: &str, now: Timestamp) -> Event {
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(now)),
-        type_: Some("Warning".to_owned()),
+        type_: Some(if problem.reason.is_information() { "Normal" } else { "Warning" }.to_owned()),
         reason: Some(problem.reason.as_str().to_owned()),
         action: Some(action(problem.reason).to_owned()),
         note: Some(problem.note.clone()),
@@ -65,7 +65,12 @@ pub(super) fn observed_again(event: &Event, now: Timestamp) -> Value {
 /// What was being done.
 fn action(reason: Reason) -> &'static str {
     match reason {
-        Reason::EndpointFailed | Reason::NodeFailed | Reason::FirewallDrops | Reason::NotForwarding => "Program",
+        Reason::EndpointFailed
+        | Reason::NoSecondChance
+        | Reason::NodeFailed
+        | Reason::FirewallDrops
+        | Reason::NotForwarding
+        | Reason::UnknownListing => "Program",
         Reason::InvalidVip
         | Reason::VipConflict
         | Reason::InvalidMode
@@ -75,6 +80,7 @@ fn action(reason: Reason) -> &'static str {
         | Reason::InvalidMap
         | Reason::NoController
         | Reason::UnsupportedService => "Resolve",
+        Reason::NotSetUp | Reason::WaitingForBalance | Reason::ConnectionsGivenUp => "Assign",
     }
 }
 

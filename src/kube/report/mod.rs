@@ -1,6 +1,6 @@
 //! Problems become log lines and Events, once each.
 //!
-//! Every agent sees the same problems, and users want one Event per problem, not one per node: its name is derived from
+//! Every agent sees the same problems (and the leading controller some of its own), and users want one Event per problem, not one per node: its name is derived from
 //! the problem, so whoever creates it first has done it for all. Events are kept for an hour, so one whose problem
 //! lasts is refreshed before, by whichever node looks first.
 //!
@@ -57,7 +57,11 @@ impl Reporter {
             return;
         }
         for problem in problems.difference(&self.open) {
-            warn!(service = %problem.service, reason = problem.reason.as_str(), note = problem.note, "problem appeared");
+            let (service, reason, note) = (&problem.service, problem.reason.as_str(), &problem.note);
+            match problem.reason.is_information() {
+                true => info!(%service, reason, note, "condition appeared"),
+                false => warn!(%service, reason, note, "problem appeared"),
+            }
         }
         for problem in self.open.difference(&problems) {
             info!(service = %problem.service, reason = problem.reason.as_str(), note = problem.note, "problem resolved");

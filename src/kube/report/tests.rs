@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::event::name;
+use super::event::{self, name};
 use super::ledger::*;
 use super::*;
 use crate::model::{Reason, ServiceRef};
@@ -63,6 +63,15 @@ impl Day {
         let due: Instant = self.ledger.next_due()?;
         Some((due - self.now().instant).as_secs() / 60)
     }
+}
+
+#[test]
+fn what_is_no_fault_is_told_as_normal() {
+    let kind = |reason| {
+        let problem = Problem { reason, ..mk_problem("a") };
+        event::new(&problem, "controller", Timestamp::UNIX_EPOCH).type_.unwrap()
+    };
+    assert_eq!([kind(Reason::WaitingForBalance), kind(Reason::NotSetUp)], ["Normal", "Warning"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod client;
 mod log;
+mod maps;
 mod report;
 mod reports;
 mod server;

@@ -123,7 +123,7 @@ async fn the_index_is_complete_when_all_lists_were_received() {
     let mut changes = start(&server.client());
     let mut index = Index::new("cmd.nu/tunnel");
     let listed = || server.requests(|r| !r.is_watch()).len();
-    while index.snapshot().is_none() || listed() < 6 {
+    while index.snapshot().is_none() || listed() < 5 {
         let change = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.expect("no change comes");
         index.apply(change.unwrap());
     }
@@ -131,32 +131,39 @@ async fn the_index_is_complete_when_all_lists_were_received() {
     let mut paths: Vec<&str> = lists.iter().map(|r| r.path.as_str()).collect();
     paths.sort_unstable();
     let maps = "/api/v1/namespaces/tunnels/configmaps";
-    // Bucket maps, and reports of nodes.
-    let expected = [maps, maps, "/api/v1/nodes", "/api/v1/pods", SERVICES, "/apis/discovery.k8s.io/v1/endpointslices"];
+    let expected = [maps, "/api/v1/nodes", "/api/v1/pods", SERVICES, "/apis/discovery.k8s.io/v1/endpointslices"];
     assert_eq!(paths, expected);
 }
 
 #[tokio::test]
-async fn an_agent_that_may_not_see_bucket_maps_goes_on_without_and_says_so() {
-    let (log, _guard) = Log::start(tracing::Level::INFO);
-    let refusals = std::sync::Arc::new(AtomicUsize::new(0));
-    let counted = refusals.clone();
-    let server = Server::start(move |request| {
-        if request.parameter("labelSelector").is_none_or(|selector| !selector.contains("bucket-map")) {
-            return idle(request);
-        }
-        counted.fetch_add(1, SeqCst);
-        Reply::Json(403, status(403, "Forbidden"))
+async fn nothing_is_known_while_bucket_maps_may_not_be_read() {
+    let server = Server::start(move |request| match request.parameter("labelSelector") {
+        Some(selector) if selector.contains("bucket-map") => Reply::Json(403, status(403, "Forbidden")),
+        _ => idle(request),
     })
     .await;
     let mut changes = start(&server.client());
     let mut index = Index::new("cmd.nu/tunnel");
-    while index.snapshot().is_none() {
-        let change = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.expect("no change comes");
-        index.apply(change.unwrap());
+    let refused = || server.requests(|r| r.parameter("labelSelector").is_some()).len();
+    while refused() < 6 || index.missing() != ["ConfigMap"] {
+        if let Ok(change) = tokio::time::timeout(Duration::from_millis(10), changes.recv()).await {
+            index.apply(change.unwrap());
+        }
     }
-    assert!(refusals.load(SeqCst) >= 4, "a server that has just started refuses a few");
-    assert_eq!(log.count(&["WARN", "ConfigMap", "give us the permission"]), 1, "{}", log.text());
+    assert_eq!(index.snapshot(), None, "a list that is refused is no empty list");
+}
+
+#[tokio::test]
+async fn a_controller_watches_reports_and_no_pods() {
+    let server = scripted(|_, _| None).await;
+    let scope = Scope { node: None, ..SCOPE };
+    let _changes = watch_at(&server.client(), scope, CancellationToken::new(), pace());
+    let of = |label: &str| {
+        let label = format!("cmd.nu/tunnel-object={label}");
+        server.requests(|r| r.is_watch() && r.parameter("labelSelector") == Some(label.clone())).len()
+    };
+    until("the watches of maps and reports", || of("bucket-map") > 0 && of("node-report") > 0).await;
+    assert!(server.requests(|r| r.path == "/api/v1/pods").is_empty());
 }
 
 #[tokio::test]
@@ -256,8 +263,8 @@ async fn an_api_that_is_away_at_the_start_is_waited_for() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let _server = Server::start_at(free, idle).await;
     assert_eq!(next(&mut changes, 2).await, ["init", "done"]);
-    until("the end of the outage", || log.count(&["INFO", "works again"]) == 6).await;
-    assert_eq!(log.count(&["WARN"]), 6, "one line per kind: {}", log.text());
+    until("the end of the outage", || log.count(&["INFO", "works again"]) == 5).await;
+    assert_eq!(log.count(&["WARN"]), 5, "one line per kind: {}", log.text());
 }
 
 #[tokio::test]

@@ -25,16 +25,11 @@ use crate::state::{Change, ObjectKey, Watched};
 /// back stays silent about a version that is yet to come.
 const MAX_DOUBTS: u32 = 3;
 
-/// Lists that must be refused before a kind is done without: a server that has just started refuses a few.
-const MAX_REFUSALS: u32 = 4;
-
 /// Follows one kind.
 pub(super) struct Follower<K> {
     api: Api<DeserializeGuard<K>>,
     fields: Option<String>,
     labels: Option<String>,
-    /// Lists in a row that were refused, for a kind that one can do without; `None` once that does not matter any more.
-    refusals: Option<u32>,
     changes: mpsc::Sender<Change>,
     wrap: fn(Watched<K>) -> Change,
     pace: Pace,
@@ -108,7 +103,6 @@ where
             api,
             fields: None,
             labels: None,
-            refusals: None,
             changes: changes.clone(),
             wrap,
             pace,
@@ -131,13 +125,6 @@ where
     /// Only objects that match this label selector.
     pub(super) fn labels(mut self, selector: String) -> Self {
         self.labels = Some(selector);
-        self
-    }
-
-    /// Who wants the changes can do without this kind: where the server says again and again that we may not see it, its
-    /// list is empty until it says otherwise.
-    pub(super) fn dispensable(mut self) -> Self {
-        self.refusals = Some(0);
         self
     }
 
@@ -182,22 +169,8 @@ where
             self.version = None;
             return Ok(());
         }
-        self.refused(&error).await?;
         self.doubt(error.doubts_version());
         self.outage.failed(&error);
-        Ok(())
-    }
-
-    /// Counts refusals of the first list, and gives an empty one in its place.
-    async fn refused(&mut self, error: &Ended) -> Result<(), Ended> {
-        let Some(refusals) = &mut self.refusals else { return Ok(()) };
-        *refusals = if matches!(error, Ended::Status(status) if status.code == 403) { *refusals + 1 } else { 0 };
-        if *refusals == MAX_REFUSALS {
-            self.refusals = None;
-            warn!(kind = K::KIND, "we may not list this kind and go on without: give us the permission");
-            self.send(Watched::Init).await?;
-            self.send(Watched::InitDone).await?;
-        }
         Ok(())
     }
 
@@ -237,7 +210,6 @@ where
         let version = page.metadata.resource_version.filter(|v| !v.is_empty()).ok_or(Ended::NoVersion)?;
         self.send(Watched::InitDone).await?;
         self.version = Some(version);
-        self.refusals = None;
         self.outage.over();
         Ok(())
     }

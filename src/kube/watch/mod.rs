@@ -1,4 +1,5 @@
-//! Lists that stay up to date: Services, EndpointSlices, Nodes, the Pods of the own node, bucket maps and reports.
+//! Lists that stay up to date: Services, EndpointSlices, Nodes, bucket maps; for agents the Pods of the own node, for
+//! controllers the reports of nodes.
 //!
 //! `kube::runtime::watcher` would be the obvious way, and is not taken: when the server refuses to *start* a watch with
 //! HTTP 410, it asks for the same version again for ever (kube-rs/kube#1042; the code of 5.0 still does); a list that
@@ -21,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::state::Change;
-use crate::state::report::REPORT_LABEL;
-use crate::state::stored::MAP_LABEL;
+use crate::state::assignment::MAP_LABEL;
+use crate::state::node_report::REPORT_LABEL;
 use follow::Follower;
 pub(super) use pace::Pace;
 
@@ -37,10 +38,11 @@ pub fn watch(client: Client, scope: Scope<'_>, cancel: CancellationToken) -> mps
     watch_at(&client, scope, cancel, Pace::default())
 }
 
-/// Which objects of a kind are watched.
+/// Which objects are watched.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
-    /// Pods of this node; `None`: no pods.
+    /// An agent sees the pods of this node. `None`: a controller, which sees the reports of all nodes instead. If agents did,
+    /// each report would cost the API server as much as there are nodes.
     pub node: Option<&'a str>,
     /// Bucket maps and reports of nodes in this namespace.
     pub namespace: &'a str,
@@ -54,24 +56,23 @@ pub(super) fn watch_at(
     pace: Pace,
 ) -> mpsc::Receiver<Change> {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let (label, value) = MAP_LABEL;
-    let maps = Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), scope.namespace);
+    let config_maps = || Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), scope.namespace);
     let mut tasks = JoinSet::new();
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::Service, pace).run());
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::EndpointSlice, pace).run());
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::Node, pace).run());
-    let maps = Follower::new(maps, &sender, Change::Map, pace).labels(format!("{label}={value}"));
-    tasks.spawn(maps.dispensable().run());
+    let (label, value) = MAP_LABEL;
+    let maps = Follower::new(config_maps(), &sender, Change::Map, pace).labels(format!("{label}={value}"));
+    tasks.spawn(maps.run());
     if let Some(node) = scope.node {
         let pods = Api::<DeserializeGuard<Pod>>::all(client.clone());
         let own = format!("spec.nodeName={node}");
         tasks.spawn(Follower::new(pods, &sender, Change::Pod, pace).fields(own).run());
+    } else {
+        let (label, value) = REPORT_LABEL;
+        let reports = Follower::new(config_maps(), &sender, Change::Report, pace).labels(format!("{label}={value}"));
+        tasks.spawn(reports.run());
     }
-    let (label, value) = REPORT_LABEL;
-    let reports = Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), scope.namespace);
-    let reports = Follower::new(reports, &sender, Change::Report, pace).labels(format!("{label}={value}"));
-    // Agents do without them.
-    tasks.spawn(if scope.node.is_some() { reports.dispensable() } else { reports }.run());
     tokio::spawn(supervise(tasks, sender, cancel));
     receiver
 }

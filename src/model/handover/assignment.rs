@@ -1,6 +1,7 @@
 //! The bucket map of one Service, as it is stored and as every node reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use super::{FlowHash, Generation, Name, NodeName, ServiceUid};
@@ -73,6 +74,18 @@ pub enum Why {
     Left,
     /// Its node said that its tunnel fell.
     TunnelFell,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Balance => "balance",
+            Why::NotReady => "not ready",
+            Why::Terminating => "terminating",
+            Why::Left => "not listed any more",
+            Why::TunnelFell => "its tunnel fell",
+        })
+    }
 }
 
 /// An endpoint that has a name.

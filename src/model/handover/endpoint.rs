@@ -49,6 +49,17 @@ pub struct Endpoint {
     pub state: EndpointState,
 }
 
+impl From<&crate::model::Endpoint> for Endpoint {
+    fn from(endpoint: &crate::model::Endpoint) -> Self {
+        Endpoint {
+            id: endpoint.pod_uid.as_str().into(),
+            node: endpoint.node.as_str().into(),
+            addresses: endpoint.addresses,
+            state: endpoint.state,
+        }
+    }
+}
+
 /// Whether both may be addresses of one network namespace: at least one family in common, and no family that differs. Slices
 /// of the two families are not written at the same moment.
 pub(super) fn agree(one: Addresses, other: Addresses) -> bool {

@@ -1,10 +1,9 @@
 //! The two forms in which a flow is met.
 
-use super::node::OPENS;
 use super::protocol::WITH_PORTS;
 use crate::model::Family;
 use crate::model::hash::hash_expr;
-use crate::plan::icmp::{error_hash_expr, error_match, quotes_ports, quotes_tcp};
+use crate::plan::icmp::{error_hash_expr, quotes_ports};
 
 /// Whether packets speak for themselves, or quote another one in an ICMP error. An error goes where the flow goes that it
 /// quotes, or path-MTU discovery never reaches the pod.
@@ -15,16 +14,6 @@ pub(super) enum Form {
 }
 
 impl Form {
-    pub const BOTH: [Form; 2] = [Form::Packet, Form::Error];
-
-    /// The name of a chain that each form has one of.
-    pub fn named(self, chain: &str) -> String {
-        match self {
-            Form::Packet => chain.to_owned(),
-            Form::Error => format!("{chain}_error"),
-        }
-    }
-
     /// The beginning of what a rule is for.
     pub fn about(self) -> &'static str {
         match self {
@@ -41,19 +30,11 @@ impl Form {
         }
     }
 
-    /// Matches protocols with ports; of errors, behind [`error_match`].
+    /// Matches protocols with ports; of errors, behind [`crate::plan::icmp::error_match`].
     pub fn has_ports(self, family: Family) -> &'static str {
         match self {
             Form::Packet => WITH_PORTS,
             Form::Error => quotes_ports(family),
-        }
-    }
-
-    /// Matches what concerns a TCP connection that is open already.
-    pub fn of_open_connection(self, family: Family) -> String {
-        match self {
-            Form::Packet => OPENS.replace("==", "!="),
-            Form::Error => format!("{} {}", error_match(family), quotes_tcp(family)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`, `onward`), and for moments (`pause`): every
-//! rule that the product writes stands in these five files. Rules have numbers where nft would ask a file for a name.
+//! Our nft tables, in the node (`node`, `frames`) and in a pod (`pod`), and for moments (`pause`): every
+//! rule that the product writes stands in these four files. Rules have numbers where nft would ask a file for a name.
 //!
 //! A [`Table`] is data. It is compared with what `nft -j list table` shows by the tag in each rule's comment (a hash of the
 //! rule's text), because nft prints a rule differently from version to version but never touches its comment. Tables are
@@ -11,7 +11,6 @@ mod form;
 pub mod frames;
 mod listed;
 pub mod node;
-pub mod onward;
 pub mod pause;
 pub mod pod;
 mod protocol;

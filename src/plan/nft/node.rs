@@ -6,12 +6,10 @@
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
-//! drain              of a bucket that drains: datagrams go to who had the bucket before, by PREVIOUS, and what opens no
-//!                    connection does while the owner's node may not be prepared
-//! drain_error        the same for the flow that an ICMP error quotes
 //! own_error          our own ICMP errors about a packet to a VIP come from the VIP
 //! outer_source       GRE over IPv6 comes from the node's own address
-//! forward            to a VIP but not through our encapsulation: reject
+//! forward            SYN of a bucket that nobody may own: reset │ to a VIP but not through our encapsulation: reject
+//! refuse             the same SYN from this node itself: reset
 //! postrouting        through a tunnel device: clear the mark, or the outer packet would walk the rules again
 //! ```
 //!
@@ -23,11 +21,12 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::family::{addresses, ip, named, of_family};
 use super::form::Form;
-use super::protocol::{GRE, TCP};
-use super::script::{DRAINING, DRAINING_DATAGRAMS, VIPS};
+use super::protocol::GRE;
+use super::script::{REFUSING, VIPS};
 use super::{BaseChain, Chain, ObservedTable, Rule, Set, SetType, Table};
-use crate::model::{Family, Flows, MarkField};
-use crate::plan::icmp::{error_match, quoted_element, quotes_tcp, source_from_vip};
+use crate::model::handover::{FlowHash, HashKey};
+use crate::model::{Family, MarkField};
+use crate::plan::icmp::{error_match, quoted_element, source_from_vip};
 
 /// What differs from node to node and from moment to moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,18 +54,16 @@ pub struct NodeTable {
 /// What only an ingress node does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingress {
-    /// VIPs whose flows are told apart by address only (`sessionAffinity: ClientIP`).
-    pub affinity_vips: BTreeSet<IpAddr>,
     /// Outer destinations: the pods' addresses.
     pub endpoints: BTreeSet<IpAddr>,
     /// What the routing of MPLS nexthops shows as the next hop, by family of the VIP.
     pub mpls_gateways: BTreeSet<IpAddr>,
     /// How flows become buckets, but for those below.
-    pub flows: Flows,
+    pub flows: FlowHash,
     /// VIPs whose flows become buckets in another way.
-    pub other_flows: BTreeMap<Flows, BTreeSet<IpAddr>>,
-    /// Buckets that drain.
-    pub draining: Vec<Draining>,
+    pub other_flows: BTreeMap<FlowHash, BTreeSet<IpAddr>>,
+    /// VIPs with the marks of their buckets that take no new connections.
+    pub refusing: BTreeSet<(IpAddr, u32)>,
     /// Field of the fwmark.
     pub mark: MarkField,
     /// UDP port of the VXLAN tunnels.
@@ -75,24 +72,12 @@ pub struct Ingress {
     pub gre6_source: Option<Ipv6Addr>,
 }
 
-/// A bucket that drains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Draining {
-    /// The VIP.
-    pub vip: IpAddr,
-    /// The mark of its packets, without PREVIOUS.
-    pub mark: u32,
-    /// TCP goes there if it opens no connection.
-    pub connections: bool,
-    /// What is no TCP goes there.
-    pub datagrams: bool,
-}
-
 /// Priorities are numbers because `nft -j` shows numbers. Raw (-300) comes after reassembly (-400) and before connection
 /// tracking (-200).
 const RAW: i32 = -300;
 const MANGLE: i32 = -150;
-/// Before the filters of others: what we reject must not have been accepted into a flowtable.
+/// Before the filters of others: what we reject must not have been accepted into a flowtable. Behind reverse path filtering
+/// and what others drop in prerouting: a reset is sent only to a client whose packet would have been forwarded.
 const GUARD: i32 = -5;
 
 /// The map, one for each family, from what an ICMP error of ours quotes to the VIP that it then comes from.
@@ -111,10 +96,6 @@ impl NodeTable {
         }
         if let Some(ingress) = &self.ingress {
             for family in self.families() {
-                if ingress.drains(family) {
-                    chain(named("drain", family), drain(ingress, family));
-                    chain(named("drain_error", family), drain_error(ingress, family));
-                }
                 chain(named("vip", family), self.vip(ingress, family));
                 chain(named("icmp_error", family), icmp_error(ingress, family));
                 for flows in ingress.others(family) {
@@ -134,7 +115,10 @@ impl NodeTable {
             if let Some(source) = ingress.gre6_source {
                 chain("outer_source".to_owned(), outer_source(source));
             }
-            chain("forward".to_owned(), self.forward());
+            chain("forward".to_owned(), self.forward(ingress));
+            if !ingress.refusing.is_empty() {
+                chain("refuse".to_owned(), base("filter", "output", GUARD, ingress.refuse()));
+            }
             chain("postrouting".to_owned(), self.postrouting());
         }
         table
@@ -158,21 +142,14 @@ impl NodeTable {
             let quoted = of_family(&self.vips, family).map(|vip| quoted_element(*vip));
             sets.insert(named(ERROR_SOURCE, family), Set::new(SetType::QuotedToAddress(family), quoted));
             sets.insert(named("mpls_gateways", family), addresses(&ingress.mpls_gateways, family));
-            if ingress.drains(family) {
-                let of_family = ingress.draining.iter().filter(|d| Family::of(d.vip) == family);
-                let element = |d: &Draining| format!("{} . {}", d.vip, d.mark);
-                let datagrams = of_family.clone().filter(|d| d.datagrams).map(element);
-                let connections = of_family.filter(|d| d.connections).map(element);
-                let kind = SetType::AddressMark(family);
-                sets.insert(named(DRAINING, family), Set::new(kind, connections));
-                sets.insert(named(DRAINING_DATAGRAMS, family), Set::new(kind, datagrams));
+            if ingress.refuses(family) {
+                let of_family = ingress.refusing.iter().filter(|(vip, _)| Family::of(*vip) == family);
+                let elements = of_family.map(|(vip, mark)| refused(*vip, *mark));
+                sets.insert(named(REFUSING, family), Set::new(SetType::AddressMark(family), elements));
             }
             for flows in ingress.others(family) {
                 let vips = addresses(&ingress.other_flows[&flows], family);
                 sets.insert(named(&hashed_by("vips", flows), family), vips);
-            }
-            if has(&ingress.affinity_vips, family) {
-                sets.insert(named("affinity_vips", family), addresses(&ingress.affinity_vips, family));
             }
         }
         for family in families(&self.nodes) {
@@ -265,7 +242,7 @@ impl NodeTable {
     }
 
     /// A lost rule would otherwise bounce a packet between the router and us until its TTL is used up.
-    fn forward(&self) -> Chain {
+    fn forward(&self, ingress: &Ingress) -> Chain {
         let guard = |family| {
             let (ip, served, gateways) = (ip(family), named("served", family), named("mpls_gateways", family));
             let reject = match family {
@@ -276,7 +253,8 @@ impl NodeTable {
             let text = format!("{ip} daddr @{served} {elsewhere} counter reject with {reject}");
             Rule::new("VIP traffic leaves encapsulated or not at all", text)
         };
-        base("filter", "forward", GUARD, self.families().into_iter().map(guard).collect())
+        let rules = ingress.refuse().into_iter().chain(self.families().into_iter().map(guard));
+        base("filter", "forward", GUARD, rules.collect())
     }
 
     fn postrouting(&self) -> Chain {
@@ -287,7 +265,7 @@ impl NodeTable {
 
 impl Ingress {
     /// The other ways of hashing that VIPs of a family have.
-    fn others(&self, family: Family) -> impl Iterator<Item = Flows> {
+    fn others(&self, family: Family) -> impl Iterator<Item = FlowHash> {
         self.other_flows.iter().filter(move |(_, vips)| has(vips, family)).map(|(flows, _)| *flows)
     }
 
@@ -300,9 +278,18 @@ impl Ingress {
         self.others(family).map(rule).collect()
     }
 
-    /// Whether a bucket of some VIP of a family drains.
-    fn drains(&self, family: Family) -> bool {
-        self.draining.iter().any(|draining| Family::of(draining.vip) == family)
+    /// Whether a bucket of some VIP of a family takes no new connections.
+    fn refuses(&self, family: Family) -> bool {
+        self.refusing.iter().any(|(vip, _)| Family::of(*vip) == family)
+    }
+
+    /// The rules that answer for buckets that take no new connections: the client is told at once, and open connections go on.
+    fn refuse(&self) -> Vec<Rule> {
+        let rule = |family| {
+            let of = format!("{} daddr . meta mark @{}", ip(family), named(REFUSING, family));
+            Rule::new("nobody takes new connections", format!("{OPENS} {of} counter reject with tcp reset"))
+        };
+        Family::ALL.into_iter().filter(|family| self.refuses(*family)).map(rule).collect()
     }
 
     /// The families of the outer packets.
@@ -373,78 +360,49 @@ pub fn owner(table: &ObservedTable) -> Option<String> {
 }
 
 /// Name of the chain or set for VIPs that are hashed in a way of their own.
-pub(super) fn hashed_by(what: &str, flows: Flows) -> String {
-    format!("{what}_{}_{:x}_", flows.buckets, flows.seed)
+pub(super) fn hashed_by(what: &str, flows: FlowHash) -> String {
+    let key = match flows.key {
+        HashKey::Ports => "",
+        HashKey::Addresses => "addresses_",
+    };
+    format!("{what}_{}_{:x}_{key}", flows.buckets, flows.seed)
+}
+
+/// An element of the set of buckets that take no new connections.
+pub(super) fn refused(vip: IpAddr, mark: u32) -> String {
+    format!("{vip} . {mark}")
 }
 
 /// The rules that hash packets of one family in one way, and write the mark.
 struct Hashed<'a> {
     ingress: &'a Ingress,
     family: Family,
-    flows: Flows,
+    flows: FlowHash,
 }
 
 impl Hashed<'_> {
     fn rules(&self, form: Form) -> Vec<Rule> {
         let (about, has_ports) = (form.about(), format!("{} ", form.has_ports(self.family)));
         let (with, without) = (form.hash_expr(self.family, true), form.hash_expr(self.family, false));
-        let mut rules: Vec<Rule> = self.affinity(form).into_iter().collect();
-        rules.push(self.mark(&format!("{about}protocols with ports"), &has_ports, with, form));
-        rules.push(self.mark(&format!("{about}any other protocol"), "", without, form));
-        rules
+        match self.flows.key {
+            HashKey::Addresses => vec![self.mark(&format!("{about}ClientIP affinity"), "", without)],
+            HashKey::Ports => vec![
+                self.mark(&format!("{about}protocols with ports"), &has_ports, with),
+                self.mark(&format!("{about}any other protocol"), "", without),
+            ],
+        }
     }
 
-    /// One rule that hashes `what` into the bucket and writes the mark; then the chain `drain` may change it.
-    fn mark(&self, why: &str, matches: &str, what: &str, form: Form) -> Rule {
-        let Flows { buckets, seed } = self.flows;
+    /// One rule that hashes `what` into the bucket and writes the mark.
+    fn mark(&self, why: &str, matches: &str, what: &str) -> Rule {
+        let FlowHash { buckets, seed, .. } = self.flows;
         let set = self.ingress.mark.nft_statements(what, buckets, seed).join(" ");
-        let then = match self.ingress.drains(self.family) {
-            true => format!("goto {}", named(&form.named("drain"), self.family)),
-            false => "return".to_owned(),
-        };
-        Rule::new(why, format!("{matches}{set} {then}"))
-    }
-
-    /// The rule for VIPs with ClientIP affinity, if there are any.
-    fn affinity(&self, form: Form) -> Option<Rule> {
-        let matches = format!("{} daddr @{} ", ip(self.family), named("affinity_vips", self.family));
-        let some = has(&self.ingress.affinity_vips, self.family);
-        some.then(|| self.mark("ClientIP affinity", &matches, form.hash_expr(self.family, false), form))
+        Rule::new(why, format!("{matches}{set} return"))
     }
 }
 
 /// `tcp flags` of a packet that opens a connection.
 pub(super) const OPENS: &str = "tcp flags & (syn | ack) == syn";
-
-fn drain(ingress: &Ingress, family: Family) -> Chain {
-    let (tcp, other) = diversions(ingress, family);
-    let rules = vec![
-        Rule::new("who opens a connection gets the owner", format!("{OPENS} return")),
-        Rule::new("open connections, while the owner is not prepared", format!("meta l4proto {TCP} {tcp}")),
-        Rule::new("datagrams stay for a while", format!("meta l4proto != {TCP} {other}")),
-    ];
-    Chain { base: None, rules }
-}
-
-fn drain_error(ingress: &Ingress, family: Family) -> Chain {
-    let (tcp, other) = diversions(ingress, family);
-    let quotes = quotes_tcp(family);
-    let rules = vec![
-        Rule::new("about open connections", format!("{quotes} {tcp} return")),
-        Rule::new("about those that the owner is asked for", format!("{quotes} return")),
-        Rule::new("about datagrams", other),
-    ];
-    Chain { base: None, rules }
-}
-
-/// What marks packets with PREVIOUS: TCP, and the rest.
-fn diversions(ingress: &Ingress, family: Family) -> (String, String) {
-    let divert = |set| {
-        let (ip, set, previous) = (ip(family), named(set, family), ingress.mark.previous());
-        format!("{ip} daddr . meta mark @{set} meta mark set meta mark or {previous:#x}")
-    };
-    (divert(DRAINING), divert(DRAINING_DATAGRAMS))
-}
 
 fn icmp_error(ingress: &Ingress, family: Family) -> Chain {
     let mut rules = ingress.elsewhere("icmp_error", family);

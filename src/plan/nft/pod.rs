@@ -1,8 +1,8 @@
 //! The table of a pod.
 //!
 //! ```text
-//! prerouting (raw)     out of a tunnel: to a VIP: vip, else drop │ outer packets: only from nodes
-//! vip                  wildcard UDP servers stay tracked, everything else is untracked
+//! prerouting (raw)     out of a tunnel: to a VIP: vip, else drop │ outer packets: only from nodes and peers
+//! vip                  no tunnel inside a tunnel; wildcard UDP servers stay tracked, everything else is untracked
 //! wildcard_udp (nat)   a UDP server bound to 0.0.0.0 would answer from the pod's address: give it the pod's address to
 //!                      begin with, and connection tracking turns the reply round
 //! output (raw)         replies from a VIP are untracked
@@ -12,12 +12,16 @@
 //!
 //! The sets of IPv6 have the same names with a 6 behind them. `vips` counts what is received, `sent` what is answered;
 //! `served` holds the same addresses for look-ups that must not count.
+//!
+//! Outer packets are judged on the device that they come in by, before the program for second chances sees what is inside.
+//! What is addressed to a VIP and looks like an outer packet itself is a client's: an application may use GRE. Our own
+//! devices would take it, too, with whatever source the client has written inside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::accounting::SENT;
-use super::family::{addresses, ip, named, of_family};
+use super::family::{addresses, ip, named};
 use super::node::{about, base};
 use super::protocol::{GRE, UDP};
 use super::script::VIPS;
@@ -31,8 +35,10 @@ pub struct PodTable {
     pub node: String,
     /// VIPs of this pod.
     pub vips: BTreeSet<IpAddr>,
-    /// Addresses of all nodes: only they may send outer packets.
+    /// Addresses of all nodes: they may send outer packets.
     pub nodes: BTreeSet<IpAddr>,
+    /// Addresses of pods that may forward packets to this one.
+    pub peers: BTreeSet<IpAddr>,
     /// The pod's own addresses, as far as it has them.
     pub pod: Addresses,
     /// Which tunnels end here.
@@ -41,15 +47,13 @@ pub struct PodTable {
     pub mss: BTreeMap<Family, u32>,
     /// Prefix of our links.
     pub link_prefix: String,
-    /// Addresses of pods that pass packets on to this one.
-    pub peers: BTreeSet<IpAddr>,
 }
 
 /// The tunnels that end in a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tunnels {
-    /// GRE, to these addresses of the pod.
-    pub gre: BTreeSet<IpAddr>,
+    /// GRE over these families, to any address of the pod.
+    pub gre: BTreeSet<Family>,
     /// VXLAN-GPE, with its UDP port: the device listens on all addresses.
     pub vxlan: Option<u16>,
     /// MPLS: popped packets appear on `lo`.
@@ -61,6 +65,9 @@ const MANGLE: i32 = -150;
 const DSTNAT: i32 = -100;
 /// Behind the translation of sources.
 const LAST: i32 = 300;
+/// Mark of GRE that is addressed to a VIP. It survives when the packet is unpacked in the same namespace
+/// (`skb_scrub_packet`, net/core/skbuff.c).
+const NESTED: u32 = 0x6b73_7401;
 
 impl PodTable {
     /// The table as data.
@@ -68,7 +75,7 @@ impl PodTable {
         let chains = BTreeMap::from([
             ("about".to_owned(), about(&self.node)),
             ("prerouting".to_owned(), self.prerouting()),
-            ("vip".to_owned(), vip()),
+            ("vip".to_owned(), self.vip()),
             ("wildcard_udp".to_owned(), self.wildcard_udp()),
             ("output".to_owned(), self.output()),
             ("mss".to_owned(), self.mss()),
@@ -91,33 +98,28 @@ impl PodTable {
         }
         for family in self.outer_families() {
             sets.insert(named("nodes", family), addresses(&self.nodes, family));
-            if self.has_peers(family) {
-                sets.insert(named("peers", family), addresses(&self.peers, family));
-            }
+            sets.insert(named("peers", family), addresses(&self.peers, family));
         }
         sets
     }
 
     /// The families in which outer packets can come in.
     fn outer_families(&self) -> BTreeSet<Family> {
-        let gre = self.tunnels.gre.iter().map(|address| Family::of(*address));
         let vxlan = self.tunnels.vxlan.map(|_| Family::ALL).into_iter().flatten();
-        gre.chain(vxlan).collect()
-    }
-
-    fn has_peers(&self, family: Family) -> bool {
-        of_family(&self.peers, family).next().is_some()
+        self.tunnels.gre.iter().copied().chain(vxlan).collect()
     }
 
     /// The devices that VIP packets come out of, as nft matches them.
-    pub fn entrances(&self) -> Vec<String> {
+    fn entrances(&self) -> Vec<String> {
         let links = !self.tunnels.gre.is_empty() || self.tunnels.vxlan.is_some();
         let tunnel = links.then(|| format!("iifname \"{}*\"", self.link_prefix));
         tunnel.into_iter().chain(self.tunnels.mpls.then(|| "iifname \"lo\"".to_owned())).collect()
     }
 
     fn prerouting(&self) -> Chain {
-        let mut rules = Vec::new();
+        let nested = format!("iifname \"{}*\" meta mark {NESTED:#x} drop", self.link_prefix);
+        let nested = (!self.tunnels.gre.is_empty()).then(|| Rule::new("no tunnel inside a tunnel", nested));
+        let mut rules: Vec<Rule> = nested.into_iter().collect();
         for from in self.entrances() {
             for family in self.families() {
                 let text = format!("{from} {} daddr @{} goto vip", ip(family), named(VIPS, family));
@@ -129,23 +131,33 @@ impl PodTable {
             rules.push(Rule::new("only VIPs leave MPLS", "iifname \"lo\" fib saddr type != local drop"));
         }
         rules.push(Rule::new("only VIPs leave a tunnel", format!("iifname \"{}*\" drop", self.link_prefix)));
-        for address in &self.tunnels.gre {
-            let family = Family::of(*address);
-            let (ip, nodes) = (ip(family), named("nodes", family));
-            let text = format!("{ip} daddr {address} meta l4proto {GRE} {ip} saddr != @{nodes} drop");
-            rules.push(Rule::new("GRE only from nodes", text));
+        for family in &self.tunnels.gre {
+            let text = format!("meta l4proto {GRE} {} drop", self.strangers(*family));
+            rules.push(Rule::new("GRE only from nodes and endpoints", text));
         }
         for family in self.tunnels.vxlan.map(|_| Family::ALL).into_iter().flatten() {
-            let (port, ip) = (self.tunnels.vxlan.unwrap_or_default(), ip(family));
-            let nodes = format!("{ip} saddr != @{}", named("nodes", family));
-            let peers = match self.has_peers(family) {
-                true => format!(" {ip} saddr != @{}", named("peers", family)),
-                false => String::new(),
-            };
-            let text = format!("udp dport {port} {nodes}{peers} drop");
-            rules.push(Rule::new("VXLAN only from nodes", text));
+            let text = format!("udp dport {} {} drop", self.tunnels.vxlan.unwrap_or_default(), self.strangers(family));
+            rules.push(Rule::new("VXLAN only from nodes and endpoints", text));
         }
         base("filter", "prerouting", RAW, rules)
+    }
+
+    /// Matches who may not send outer packets.
+    fn strangers(&self, family: Family) -> String {
+        let (ip, nodes, peers) = (ip(family), named("nodes", family), named("peers", family));
+        format!("{ip} saddr != @{nodes} {ip} saddr != @{peers}")
+    }
+
+    /// An application can use GRE beside our device, but no port that a device of the kernel has.
+    fn vip(&self) -> Chain {
+        let vxlan =
+            self.tunnels.vxlan.map(|port| Rule::new("no tunnel inside a tunnel", format!("udp dport {port} drop")));
+        let gre = (!self.tunnels.gre.is_empty())
+            .then(|| Rule::new("GRE of clients", format!("meta l4proto {GRE} meta mark set {NESTED:#x}")));
+        let wildcard = format!("meta l4proto {UDP} socket wildcard 1 return");
+        let rules =
+            [Rule::new("tracked, so that the reply is turned round", wildcard), Rule::new("VIP traffic", "notrack")];
+        Chain { base: None, rules: vxlan.into_iter().chain(gre).chain(rules).collect() }
     }
 
     /// A pod without an address of the VIP's family has no other address to answer from: nothing to repair there.
@@ -183,11 +195,4 @@ impl PodTable {
         };
         base("filter", "postrouting", MANGLE, self.mss.iter().map(clamp).collect())
     }
-}
-
-fn vip() -> Chain {
-    let wildcard = format!("meta l4proto {UDP} socket wildcard 1 return");
-    let rules =
-        vec![Rule::new("tracked, so that the reply is turned round", wildcard), Rule::new("VIP traffic", "notrack")];
-    Chain { base: None, rules }
 }

@@ -1,6 +1,5 @@
 //! IP protocols as numbers: nft asks `/etc/protocols` for a name, and minimal images have no such file.
 
-pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const GRE: u8 = 47;
 

@@ -1,10 +1,8 @@
 //! The difference between two tables as text for `nft -f -`, in four transactions.
 //!
 //! [`Scripts::prepare`] comes first: the table, its chains and guards, and VIPs that are withdrawn. [`Scripts::divert`] comes
-//! when new routes and rules stand, before any route changes: it sends packets of open connections another way, by chains of
-//! their own in pods.
-//! [`Scripts::enable`] comes when all routes stand: it adds VIPs, and ends diversions. [`Scripts::finish`] comes last and
-//! removes what nothing needs any more.
+//! when new routes and rules stand, before any route changes: from then on SYNs are refused. [`Scripts::enable`] comes when all
+//! routes stand: it adds VIPs, and ends refusals. [`Scripts::finish`] comes last and removes what nothing needs any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -17,20 +15,15 @@ use crate::plan::NFT_TABLE;
 /// The set, one for each family, whose elements switch VIPs on and off.
 pub const VIPS: &str = "vips";
 
-/// The sets and maps, one for each family, that divert packets of open connections: on ingress nodes towards those who had
-/// a bucket before, in pods onward from there.
-pub const DRAINING: &str = "draining";
-/// The same for what is no TCP.
-pub const DRAINING_DATAGRAMS: &str = "draining_datagrams";
-/// In pods: where to, by VIP and bucket.
-pub const ONWARD: &str = "onward";
+/// The set, one for each family, of buckets that take no new connections.
+pub const REFUSING: &str = "refusing";
 
 fn is_switch(set: &str) -> bool {
     is_any(&[VIPS], set)
 }
 
 fn diverts(set: &str) -> bool {
-    is_any(&[DRAINING, DRAINING_DATAGRAMS, ONWARD], set)
+    is_any(&[REFUSING], set)
 }
 
 fn is_any(names: &[&str], set: &str) -> bool {
@@ -76,19 +69,14 @@ pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&O
     }
     withdraw_unknown(&mut out.prepare, of, &desired.sets, kept);
     diff_sets(&mut out, of, &desired.sets, kept);
-    // While a diversion ends, packets go on being diverted until the routes have changed.
+    // While a refusal or diversion ends, packets go on being refused or diverted until the routes have changed.
     let ended: Vec<_> =
         kept.sets.iter().filter(|(name, _)| diverts(name) && !desired.sets.contains_key(*name)).collect();
     for (name, set) in &ended {
         let keys = set.elements.iter().map(|e| key(e).to_owned()).collect();
         elements(&mut out.enable, of, "delete", name, &keys, true);
     }
-    let target = match family {
-        _ if !ended.is_empty() => &mut out.enable,
-        // What hashes a flow and what is looked up for its bucket change together.
-        TableFamily::Ip | TableFamily::Ip6 => &mut out.divert,
-        _ => &mut out.prepare,
-    };
+    let target = if ended.is_empty() { &mut out.prepare } else { &mut out.enable };
     diff_chains((target, &mut out.finish), of, &desired.chains, kept);
     drop_unknown_sets(&mut out.finish, of, &desired.sets, kept);
     out

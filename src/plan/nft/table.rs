@@ -11,9 +11,9 @@ use crate::plan::icmp::quoted_map_type;
 pub enum TableFamily {
     /// IPv4 and IPv6 packets.
     Inet,
-    /// IPv4 packets.
+    /// IPv4 packets. Only 0.1 made tables of this family.
     Ip,
-    /// IPv6 packets.
+    /// IPv6 packets. Only 0.1 made tables of this family.
     Ip6,
     /// Frames as they come in by a device.
     Netdev,
@@ -48,8 +48,6 @@ pub enum SetType {
     IfnameToMark,
     /// An address and a mark: a VIP and one of its buckets.
     AddressMark(Family),
-    /// The same, as the key of a map to addresses.
-    AddressMarkToAddress(Family),
 }
 
 impl SetType {
@@ -65,8 +63,6 @@ impl SetType {
             SetType::IfnameToMark => "ifname : mark",
             SetType::AddressMark(Family::V4) => "ipv4_addr . mark",
             SetType::AddressMark(Family::V6) => "ipv6_addr . mark",
-            SetType::AddressMarkToAddress(Family::V4) => "ipv4_addr . mark : ipv4_addr",
-            SetType::AddressMarkToAddress(Family::V6) => "ipv6_addr . mark : ipv6_addr",
         }
     }
 
@@ -84,16 +80,13 @@ impl SetType {
             SetType::Ifname => "typeof iifname".to_owned(),
             SetType::IfnameToMark => "typeof iifname : meta mark".to_owned(),
             SetType::AddressMark(family) => format!("typeof {} . meta mark", source(family)),
-            SetType::AddressMarkToAddress(family) => {
-                format!("typeof {} . meta mark : {}", source(family), source(family))
-            }
         }
     }
 
     /// The nft keyword of the object: `set` or `map`.
     pub fn keyword(self) -> &'static str {
         match self {
-            SetType::IfnameToMark | SetType::QuotedToAddress(_) | SetType::AddressMarkToAddress(_) => "map",
+            SetType::IfnameToMark | SetType::QuotedToAddress(_) => "map",
             _ => "set",
         }
     }

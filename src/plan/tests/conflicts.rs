@@ -63,7 +63,7 @@ fn a_foreign_rule_inside_our_block_is_named() {
 fn foreign_routes_in_our_tables_are_named() {
     let mut kernel = kernel();
     kernel.observed.foreign_routes.insert(10_003, 2);
-    assert_eq!(found(&kernel, Mode::Gre), [Conflict::Table { table: 10_003, routes: 2, first: 10_000, last: 10_128 }]);
+    assert_eq!(found(&kernel, Mode::Gre), [Conflict::Table { table: 10_003, routes: 2, first: 10_000, last: 10_256 }]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Family;
+use crate::model::second_chance::Version;
+use crate::plan::filter::ObservedFilter;
 use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable, SetType, TableFamily};
 use crate::plan::observed::{ObservedLink, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRule};
 use crate::plan::step::RouteWrite;
@@ -66,12 +68,20 @@ impl FakeKernel {
             }
             Step::AddLink(name, kind) => {
                 assert!(!o.links.contains_key(name), "link exists: {name}");
+                let taken = o.links.values().any(|link| link.kind.as_ref() == Some(kind));
+                assert!(!taken, "there can be only one {kind}");
                 self.device(name, false, 1476);
                 let link = self.observed.links.get_mut(name).unwrap();
                 (link.kind, link.up) = (Some(kind.clone()), false);
             }
             Step::LinkUp(name) => o.links.get_mut(name).expect("link exists").up = true,
             Step::DelLink(name) => self.delete_link(name),
+            Step::AttachFilter { dev, program } => {
+                assert!(o.links.contains_key(dev), "no device {dev}");
+                let version = Some(Version::of(b"fake"));
+                o.filters.insert(dev.clone(), ObservedFilter { program: *program, version });
+            }
+            Step::DetachFilter(dev) => assert!(o.filters.remove(dev).is_some(), "no filter on {dev}"),
             Step::AddAddress(a) => {
                 assert!(o.links.contains_key(&a.dev), "no device {}", a.dev);
                 let disabled = o.sysctls.get(&Sysctl::DisableIpv6(a.dev.clone())) == Some(&1);
@@ -146,6 +156,7 @@ impl FakeKernel {
     fn delete_link(&mut self, name: &str) {
         let o = &mut self.observed;
         assert!(o.links.remove(name).is_some(), "no link {name}");
+        o.filters.remove(name);
         o.addresses.retain(|(a, _, _)| a.dev != name);
         o.sysctls.retain(|k, _| k.dev() != Some(name));
         remove_nexthops_of(o, name);
@@ -274,8 +285,8 @@ fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) 
 
 fn set_types() -> Vec<SetType> {
     let of = |family| {
-        use SetType::{Address, AddressMark, AddressMarkToAddress, QuotedToAddress};
-        [Address(family), QuotedToAddress(family), AddressMark(family), AddressMarkToAddress(family)]
+        use SetType::{Address, AddressMark, QuotedToAddress};
+        [Address(family), QuotedToAddress(family), AddressMark(family)]
     };
     let of_families = Family::ALL.into_iter().flat_map(of);
     of_families.chain([SetType::Ether, SetType::Ifname, SetType::IfnameToMark]).collect()

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::fake::FakeKernel;
+use super::pod;
 use super::support::{
-    both, cluster, draining_vip, endpoint, ip, published, routes, settings, unprepared, vip, with_nodes,
+    both, cluster, draining_vip, endpoint, ip, published, routes, settings, unready, vip, with_nodes,
 };
-use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode};
+use crate::model::{Addresses, Cluster, Family, Mode};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
-use crate::plan::pod::{PodDrain, PodInput, desired_pod};
+use crate::plan::pod::{PodInput, desired_pod};
 use crate::plan::{Desired, Plan, Settings, Step};
 
 fn golden(case: &str, plan: &Plan) {
@@ -41,12 +42,8 @@ fn pod_plan(vips: &[(&str, Mode)]) -> Plan {
     pod_plan_over(&[Family::V4], vips)
 }
 
-/// For a pod that publishes addresses of these families, in a cluster of nodes that do so, too.
+/// For a pod that publishes addresses of these families, in a cluster of nodes that do so, too. It has the program.
 fn pod_plan_over(families: &[Family], vips: &[(&str, Mode)]) -> Plan {
-    pod_plan_with(families, vips, PodDrain::default())
-}
-
-fn pod_plan_with(families: &[Family], vips: &[(&str, Mode)], drain: PodDrain) -> Plan {
     let kernel = FakeKernel::new("eth0", "10.244.1.2");
     let of =
         |address: &str| both(ip(address)).iter().filter(|a| families.contains(&Family::of(*a))).collect::<Vec<_>>();
@@ -56,7 +53,8 @@ fn pod_plan_with(families: &[Family], vips: &[(&str, Mode)], drain: PodDrain) ->
         outer: families.iter().copied().take(1).collect(),
         nodes: ["10.0.0.1", "10.0.0.2"].into_iter().flat_map(of).collect(),
         underlay_mtu: Some(1500),
-        drain,
+        peers: of("10.244.2.4").into_iter().collect(),
+        program: Some(7),
     };
     let desired = desired_pod(&input, &kernel.observed, &settings("n1")).unwrap();
     diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-")
@@ -123,46 +121,49 @@ fn a_vip_without_endpoints_is_unreachable_in_every_bucket() {
 
 #[test]
 fn an_endpoint_that_leaves_moves_only_its_own_buckets() {
-    let before =
-        cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(2, "n1"), endpoint(3, "n2"), endpoint(4, "n2")])]);
+    let endpoints = vec![endpoint(2, "n1"), endpoint(3, "n2"), endpoint(4, "n2")];
+    let before = cluster(vec![vip("192.0.2.10", Mode::Gre, endpoints.clone())]);
     let mut kernel = node_kernel(&before);
     kernel.apply(&node_plan(&before, &kernel), usize::MAX);
-    let after = cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(2, "n1"), endpoint(3, "n2")])]);
+    let left = endpoints[..2].to_vec();
+    let after = cluster(vec![draining_vip("192.0.2.10", Mode::Gre, left, &endpoints)]);
     golden("node-endpoint-gone", &node_plan(&after, &kernel));
 }
 
 #[test]
-fn a_bucket_that_drains_sends_open_connections_to_who_had_it_before_until_its_owner_is_prepared() {
-    let endpoints = vec![endpoint(2, "n1"), endpoint(3, "n2")];
-    let before = cluster(vec![draining_vip("192.0.2.10", Mode::Gre, endpoints.clone(), &endpoints)]);
-    let mut kernel = node_kernel(&before);
-    kernel.apply(&node_plan(&before, &kernel), usize::MAX);
-    let unready = vec![endpoints[0].clone(), Endpoint { eligible: false, ..endpoints[1].clone() }];
-    let after = draining_vip("192.0.2.10", Mode::Gre, unready, &endpoints);
-    let (unprepared, after) = (cluster(vec![unprepared(after.clone())]), cluster(vec![after]));
-    golden("node-gre-drain", &node_plan(&unprepared, &kernel));
-    kernel.apply(&node_plan(&unprepared, &kernel), usize::MAX);
-    golden("node-gre-drain-prepared", &node_plan(&after, &kernel));
-    kernel.apply(&node_plan(&after, &kernel), usize::MAX);
-    golden("node-gre-drain-over", &node_plan(&before, &kernel));
+fn a_bucket_that_changes_hands_gets_a_next_hop_with_the_former_owners_name() {
+    for mode in [Mode::Gre, Mode::Mpls] {
+        let endpoints = vec![endpoint(2, "n1"), endpoint(3, "n2")];
+        let before = cluster(vec![vip("192.0.2.10", mode, endpoints.clone())]);
+        let mut kernel = node_kernel(&before);
+        kernel.apply(&node_plan(&before, &kernel), usize::MAX);
+        let unready = vec![endpoints[0].clone(), unready(endpoints[1].clone())];
+        let after = cluster(vec![draining_vip("192.0.2.10", mode, unready, &endpoints)]);
+        golden(&format!("node-{mode}-drain"), &node_plan(&after, &kernel));
+        kernel.apply(&node_plan(&after, &kernel), usize::MAX);
+        let over = cluster(vec![vip("192.0.2.10", mode, vec![endpoints[0].clone()])]);
+        golden(&format!("node-{mode}-drain-over"), &node_plan(&over, &kernel));
+    }
 }
 
 #[test]
-fn a_pod_passes_on_what_belongs_to_no_connection_of_its_own() {
-    let vips = ["192.0.2.10", "2001:db8::10"].map(ip);
-    let next = Addresses::first_of(&[ip("10.244.2.3")]);
-    let bucket = Bucket::new(5).unwrap();
-    for mode in Mode::ALL {
-        let drain = PodDrain {
-            onward: vips.map(|vip| ((vip, bucket), next)).into(),
-            hashed: vips.map(|vip| (vip, (settings("n1").flows(), false))).into(),
-            peers: [ip("10.244.2.4")].into(),
-        };
-        golden(
-            &format!("pod-{mode}-drain"),
-            &pod_plan_with(&[Family::V4], &[("192.0.2.10", mode), ("2001:db8::10", mode)], drain),
-        );
-    }
+fn syns_are_refused_while_nobody_may_own_a_bucket() {
+    let endpoints = vec![endpoint(2, "n1"), endpoint(3, "n2")];
+    let before = cluster(vec![vip("192.0.2.10", Mode::Gre, endpoints.clone())]);
+    let mut kernel = node_kernel(&before);
+    kernel.apply(&node_plan(&before, &kernel), usize::MAX);
+    let unready = endpoints.iter().cloned().map(unready).collect();
+    let after = cluster(vec![draining_vip("192.0.2.10", Mode::Gre, unready, &endpoints)]);
+    golden("node-gre-refusing", &node_plan(&after, &kernel));
+    kernel.apply(&node_plan(&after, &kernel), usize::MAX);
+    golden("node-gre-refusing-over", &node_plan(&before, &kernel));
+}
+
+#[test]
+fn a_pod_that_0_1_has_set_up() {
+    let input = pod::input(Mode::Gre);
+    let kernel = pod::left_by_0_1(Mode::Gre);
+    golden("pod-gre-from-0.1", &pod::plan(&input, &kernel));
 }
 
 #[test]

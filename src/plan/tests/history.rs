@@ -8,14 +8,17 @@ use proptest::prelude::*;
 
 use super::fake::FakeKernel;
 use super::support::{
-    both, cluster, draining_vip, endpoint, ip, published, routes, settings, unprepared, vip, with_nodes,
+    bare_vip, both, cluster, draining_vip, endpoint, following, ip, next_map, published, routes, settings, unready,
+    with_nodes,
 };
-use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode};
+use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode, Vip};
 use crate::plan::diff::diff;
+use crate::plan::nft::seen;
 use crate::plan::node::desired_node;
 use crate::plan::observed::ObservedRoute;
-use crate::plan::pod::{PodDrain, PodInput, desired_pod};
-use crate::plan::{Desired, Nexthop, Observed, Plan, RouteKey, RuleAction};
+use crate::plan::pod::{PodInput, desired_pod};
+use crate::plan::rule::walk;
+use crate::plan::{Desired, Nexthop, Observed, Plan, RouteKey, RuleSpec};
 
 fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::Gre), Just(Mode::Mpls), Just(Mode::Vxlan)]
@@ -30,18 +33,19 @@ fn families() -> impl Strategy<Value = Vec<Family>> {
     prop_oneof![Just(vec![Family::V4]), Just(vec![Family::V6]), Just(vec![Family::V4, Family::V6])]
 }
 
-/// Up to three VIPs of either family, each in some mode with some of six pods on two nodes, of which some were there when
-/// the buckets were shared out first, and some do not take new connections any more.
+/// Up to three VIPs of either family, each in some mode with some of six pods on two nodes. Some were there when the buckets
+/// were given out first, some are not ready. Without any that was there before, there is no map.
 fn any_cluster() -> impl Strategy<Value = Cluster> {
     let pods = || proptest::collection::btree_set(2_u8..8, 0..6);
     let one = (any_vip(), mode(), pods(), pods(), pods());
     (proptest::collection::vec(one, 0..3), families()).prop_map(|(vips, families)| {
         let pod = |n: u8| published(endpoint(n, if n.is_multiple_of(2) { "n1" } else { "n2" }), &families);
         let build =
-            |(address, mode, pods, before, unready): (String, Mode, BTreeSet<u8>, BTreeSet<u8>, BTreeSet<u8>)| {
-                let now = pods.into_iter().map(|n| Endpoint { eligible: !unready.contains(&n), ..pod(n) }).collect();
+            |(address, mode, pods, before, not_ready): (String, Mode, BTreeSet<u8>, BTreeSet<u8>, BTreeSet<u8>)| {
+                let now =
+                    pods.into_iter().map(|n| if not_ready.contains(&n) { unready(pod(n)) } else { pod(n) }).collect();
                 match before.is_empty() {
-                    true => vip(&address, mode, now),
+                    true => bare_vip(&address, mode, now),
                     false => draining_vip(&address, mode, now, &before.into_iter().map(pod).collect::<Vec<_>>()),
                 }
             };
@@ -50,30 +54,18 @@ fn any_cluster() -> impl Strategy<Value = Cluster> {
 }
 
 fn any_pod() -> impl Strategy<Value = PodInput> {
-    let next = (any_vip(), 0_u32..16, 3_u8..6);
-    let drains = (proptest::collection::vec(next, 0..6), proptest::collection::btree_set(3_u8..6, 0..3));
     let vips = proptest::collection::btree_map(any_vip(), mode(), 0..4);
-    (vips, families(), drains).prop_map(|(vips, outer, (onward, peers))| {
-        let pod = |n: u8| {
-            Addresses::first_of(
-                &outer.iter().filter_map(|f| both(IpAddr::from([10, 244, 2, n])).of(*f)).collect::<Vec<_>>(),
-            )
-        };
-        let onward = onward.into_iter().filter(|(vip, _, _)| vips.contains_key(vip));
-        let drain = PodDrain {
-            onward: onward.map(|(vip, bucket, n)| ((ip(&vip), Bucket::new(bucket).unwrap()), pod(n))).collect(),
-            hashed: vips.keys().map(|vip| (ip(vip), (settings("n1").flows(), false))).collect(),
-            peers: peers.into_iter().flat_map(|n| pod(n).iter().collect::<Vec<_>>()).collect(),
-        };
-        let known = both(ip("10.244.1.2"));
-        let addresses: Vec<_> = outer.iter().filter_map(|family| known.of(*family)).collect();
+    let (peers, program) = (proptest::collection::btree_set(3_u8..6, 0..3), proptest::option::of(7_u32..9));
+    (vips, families(), peers, program).prop_map(|(vips, outer, peers, program)| {
+        let of = |address: IpAddr| outer.iter().filter_map(move |family| both(address).of(*family));
         PodInput {
             vips: vips.into_iter().map(|(address, mode)| (ip(&address), mode)).collect(),
-            addresses: Addresses::first_of(&addresses),
-            outer: outer.into_iter().collect(),
+            addresses: Addresses::first_of(&of(ip("10.244.1.2")).collect::<Vec<_>>()),
+            outer: outer.iter().copied().collect(),
             nodes: BTreeSet::from([ip("10.0.0.1")]),
             underlay_mtu: None,
-            drain,
+            peers: peers.into_iter().flat_map(|n| of(IpAddr::from([10, 244, 2, n]))).collect(),
+            program,
         }
     })
 }
@@ -151,53 +143,78 @@ proptest! {
     }
 }
 
-/// Where a node sends a packet of a bucket that opens no connection: the outer destination.
-fn open_connection_goes_to(observed: &Observed, vip: IpAddr, bucket: Bucket) -> Option<IpAddr> {
-    let settings = settings("n1");
-    let mark = settings.mark.mark(bucket);
-    let draining = observed.nft.as_ref()?.sets.get("draining");
-    let diverted = draining.is_some_and(|set| set.elements.contains(&format!("{vip} . {mark}")));
-    let mark = if diverted { settings.mark.mark_previous(bucket) } else { mark };
-    let lookup = observed.rules.iter().filter_map(|rule| rule.spec.as_ref()).find_map(|rule| match rule.action {
-        RuleAction::Lookup(table) if rule.mark == Some((mark, settings.mark.mask())) => Some(table),
-        _ => None,
-    });
-    let ObservedRoute::Nhid { id, .. } = observed.routes.get(&RouteKey { table: lookup?, vip })? else { return None };
-    match observed.nexthops.get(id)?.spec.as_ref()? {
-        Nexthop::EncapIp { dst, .. } => Some(*dst),
-        Nexthop::Mpls { .. } => None,
-    }
+/// The next hop of a bucket, as the rules and routes of a node lead to it.
+fn next_hop(observed: &Observed, vip: IpAddr, bucket: Bucket) -> Option<String> {
+    let mark = settings("n1").mark.mark(bucket);
+    let rules: Vec<RuleSpec> = observed.rules.iter().filter_map(|rule| rule.spec).collect();
+    let table = walk(&rules, mark, |table| observed.routes.contains_key(&RouteKey { table, vip })).tables.pop()?;
+    let ObservedRoute::Nhid { id, .. } = observed.routes.get(&RouteKey { table, vip })? else { return None };
+    observed.nexthops.get(id)?.spec.as_ref().map(Nexthop::to_string)
 }
 
 #[test]
-fn at_every_step_of_a_drain_open_connections_go_where_they_went() {
+fn at_every_step_a_bucket_goes_to_its_former_owner_or_names_it() {
     let endpoints = vec![endpoint(3, "n2"), endpoint(5, "n2")];
-    let gone = vec![Endpoint { eligible: false, ..endpoints[0].clone() }, endpoints[1].clone()];
-    let of =
-        |now: &[Endpoint]| cluster(vec![unprepared(draining_vip("192.0.2.10", Mode::Gre, now.to_vec(), &endpoints))]);
+    let gone = vec![unready(endpoints[0].clone()), endpoints[1].clone()];
+    let of = |now: &[Endpoint]| cluster(vec![draining_vip("192.0.2.10", Mode::Gre, now.to_vec(), &endpoints)]);
     let desired = |cluster: &Cluster| desired_node(cluster, &routes(cluster), &settings("n1")).0;
     let (before, after) = (desired(&of(&endpoints)), desired(&of(&gone)));
     let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
     kernel.apply(&plan(&before, &kernel.observed), usize::MAX);
-    let vip = ip("192.0.2.10");
-    let seen = |kernel: &FakeKernel| -> Vec<Option<IpAddr>> {
-        (0..16).map(|b| open_connection_goes_to(&kernel.observed, vip, Bucket::new(b).unwrap())).collect()
+    let to = |dst: &str, rest: &str| format!("src 10.0.0.1 dst {dst} ttl 64{rest} dev kst-gre");
+    let (former, stays) = (to("10.244.2.3", ""), to("10.244.2.5", ""));
+    // The name of the first pod.
+    let handed_over = format!("encap ip id 1 {}", to("10.244.2.5", " key"));
+    let seen = |kernel: &FakeKernel| -> Vec<String> {
+        let vip = ip("192.0.2.10");
+        (0..16).map(|b| next_hop(&kernel.observed, vip, Bucket::new(b).unwrap()).expect("a next hop")).collect()
     };
     let first = seen(&kernel);
-    assert!(first.iter().all(Option::is_some), "{first:?}");
-    let steps = plan(&after, &kernel.observed);
+    assert_eq!(first.iter().filter(|hop| hop.ends_with(&former)).count(), 8, "{first:?}");
+    for (from, goal) in [(&before, &after), (&after, &before)] {
+        kernel.apply(&plan(from, &kernel.observed), usize::MAX);
+        let steps = plan(goal, &kernel.observed);
+        for cut in 0..=steps.steps.len() {
+            let mut kernel = kernel.clone();
+            kernel.apply(&steps, cut);
+            for (hop, was) in seen(&kernel).iter().zip(&first) {
+                let is_right = if was.ends_with(&stays) { hop == was } else { hop == was || *hop == handed_over };
+                assert!(is_right, "{was} became {hop} after {cut} steps of\n{steps}");
+            }
+        }
+    }
+    kernel.apply(&plan(&after, &kernel.observed), usize::MAX);
+    assert_eq!(seen(&kernel).iter().filter(|hop| **hop == handed_over).count(), 8);
+}
+
+#[test]
+fn at_every_step_a_syn_is_refused_or_goes_to_a_ready_owner() {
+    let endpoints = vec![endpoint(3, "n2"), endpoint(5, "n2")];
+    let nobody: Vec<Endpoint> = endpoints.iter().cloned().map(unready).collect();
+    let refusing = draining_vip("192.0.2.10", Mode::Gre, nobody.clone(), &endpoints);
+    let one = vec![nobody[0].clone(), endpoints[1].clone()];
+    let map = next_map(refusing.map.as_ref().unwrap(), &one);
+    let served = following(bare_vip("192.0.2.10", Mode::Gre, one), map);
+    let desired = |vip: Vip| {
+        let cluster = cluster(vec![vip]);
+        desired_node(&cluster, &routes(&cluster), &settings("n1")).0
+    };
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    kernel.apply(&plan(&desired(refusing), &kernel.observed), usize::MAX);
+    let steps = plan(&desired(served), &kernel.observed);
     for cut in 0..=steps.steps.len() {
         let mut kernel = kernel.clone();
         kernel.apply(&steps, cut);
-        assert_eq!(seen(&kernel), first, "after {cut} steps of\n{steps}");
+        let table = kernel.observed.nft.as_ref().unwrap();
+        let has_rule =
+            table.chains["forward"].comments.iter().any(|rule| rule.contains("nobody takes new connections"));
+        for bucket in settings("n1").buckets.iter() {
+            let vip = ip("192.0.2.10");
+            let is_refused = has_rule && seen::refuses(table, vip, settings("n1").mark.mark(bucket));
+            let hop = next_hop(&kernel.observed, vip, bucket).expect("a next hop");
+            assert!(is_refused || hop.contains("dst 10.244.2.5"), "{hop} after {cut} steps of\n{steps}");
+        }
     }
     kernel.apply(&steps, usize::MAX);
-    let back = plan(&before, &kernel.observed);
-    for cut in 0..=back.steps.len() {
-        let mut kernel = kernel.clone();
-        kernel.apply(&back, cut);
-        assert_eq!(seen(&kernel), first, "after {cut} steps of\n{back}");
-    }
-    let owners: BTreeSet<String> = kernel.observed.nexthops.values().map(|n| format!("{:?}", n.spec)).collect();
-    assert_eq!(owners.len(), 2, "the other one takes new connections: {owners:?}");
+    assert!(!kernel.observed.nft.unwrap().sets.contains_key("refusing"));
 }

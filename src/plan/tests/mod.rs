@@ -4,6 +4,7 @@ mod conflicts;
 pub(crate) mod fake;
 mod golden;
 mod history;
+mod next_hop;
 mod node;
 mod pod;
 pub(crate) mod support;

@@ -3,18 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fake::FakeKernel;
-use super::support::{both, cluster, endpoint, ip, routes, settings, vip, with_nodes};
-use crate::model::{BucketCount, Family, Flows, MarkField, Mode, Reason, SharedMap};
+use super::support::{bare_vip, cluster, endpoint, first_map, following, ip, on_nodes, routes, settings, vip};
+use crate::model::handover::{FlowHash, HashKey};
+use crate::model::{BucketCount, Family, MarkField, Mode, Reason, Vip};
 use crate::plan::diff::diff;
 use crate::plan::node::desired_node;
 use crate::plan::observed::ObservedRoute;
-use crate::plan::{
-    LabelRoute, Nexthop, PAUSED_TABLE, Plan, RouteKey, RouteTarget, RuleAction, Settings, Source, Sysctl,
-};
-
-fn on_nodes() -> Vec<crate::model::Endpoint> {
-    vec![endpoint(2, "n1"), endpoint(3, "n2")]
-}
+use crate::plan::step::RouteWrite;
+use crate::plan::{PAUSED_TABLE, Plan, RouteKey, RouteTarget, RuleAction, RuleSpec, Settings, Source, Step, Sysctl};
 
 #[test]
 fn a_node_that_takes_nothing_in_and_runs_no_endpoint_holds_nothing() {
@@ -96,84 +92,25 @@ fn a_mode_that_the_kernel_cannot_do_takes_only_its_own_vips_away() {
 }
 
 #[test]
-fn an_endpoint_that_this_node_cannot_reach_leaves_its_buckets_to_the_others() {
+fn the_uplink_is_no_device_of_a_pod_that_has_ended() {
     let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
     let mut facts = routes(&cluster);
-    facts.remove(&ip("10.244.2.3"));
-    let (desired, problems) = desired_node(&cluster, &facts, &settings("n1"));
-    let destinations: BTreeSet<_> = desired.nexthops().into_iter().map(Nexthop::to_string).collect();
-    assert_eq!(destinations.len(), 1, "{destinations:?}");
-    assert!(desired.routes.values().all(|t| *t != RouteTarget::Unreachable));
-    assert!(problems[0].note.contains("default/echo-3") && problems[0].note.contains("no route"));
-}
-
-#[test]
-fn mpls_pushes_the_pods_own_label_at_home_and_its_address_label_abroad() {
-    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, on_nodes())]);
-    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
-    assert_eq!(problems, []);
-    let ways: Vec<String> = desired.nexthops().into_iter().map(Nexthop::to_string).collect();
-    assert_eq!(ways, ["encap mpls 100 via 10.244.1.2 dev veth2", "encap mpls 66051 via 10.0.0.2 dev eth0"]);
-    let swap = LabelRoute::Swap { out: 100, via: ip("10.244.1.2"), dev: "veth2".into() };
-    assert_eq!(desired.labels.into_iter().collect::<Vec<_>>(), [(65_794, swap)]);
-}
-
-#[test]
-fn mpls_takes_the_neighbour_of_the_vips_family_if_there_is_one() {
-    let both_families = |n, node| {
-        let mut endpoint = endpoint(n, node);
-        endpoint.addresses = both(endpoint.addresses.of(Family::V4).unwrap());
-        endpoint
-    };
-    let endpoints = vec![both_families(2, "n1"), both_families(3, "n2")];
-    let vips = vec![vip("2001:db8::10", Mode::Mpls, endpoints)];
-    let cluster = with_nodes(cluster(vips), &Family::ALL);
-    let mut facts = routes(&cluster);
-    let vias = |facts: &_| -> Vec<String> {
-        let (desired, problems) = desired_node(&cluster, facts, &settings("n1"));
-        assert_eq!(problems, []);
-        let ways = desired.nexthops().into_iter().map(Nexthop::to_string);
-        ways.map(|way| way.split(' ').nth(4).unwrap_or_default().to_owned()).collect()
-    };
-    let six = |address: &str| both(ip(address)).of(Family::V6).unwrap();
-    assert_eq!(vias(&facts), [six("10.244.1.2").to_string(), six("10.0.0.2").to_string()]);
-    // Not if it lies behind a router.
-    facts.get_mut(&six("10.0.0.2")).unwrap().gateway = Some(ip("fe80::1"));
-    assert_eq!(vias(&facts)[1], "::ffff:10.0.0.2");
-}
-
-#[test]
-fn of_two_pods_with_one_label_the_second_is_refused_by_name() {
-    let mut twin = endpoint(9, "n2");
-    twin.addresses = ip("10.245.2.3").into();
-    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, vec![endpoint(3, "n2"), twin])]);
-    let mut facts = routes(&cluster);
-    facts.insert(ip("10.245.2.3"), facts[&ip("10.244.2.3")].clone());
-    let (_, problems) = desired_node(&cluster, &facts, &settings("n1"));
-    assert_eq!(problems.len(), 1);
-    assert!(problems[0].note.contains("echo-9") && problems[0].note.contains("also that of pod default/echo-3"));
-}
-
-#[test]
-fn a_node_beyond_a_router_cannot_be_reached_with_mpls_and_is_named() {
-    let cluster = cluster(vec![vip("192.0.2.10", Mode::Mpls, on_nodes())]);
-    let mut facts = routes(&cluster);
-    facts.get_mut(&ip("10.0.0.2")).unwrap().gateway = Some(ip("10.0.0.254"));
-    let (_, problems) = desired_node(&cluster, &facts, &settings("n1"));
-    assert!(problems[0].note.contains("node n2 is not on the same link"), "{problems:?}");
+    // Its own route went with it, and its address is one of the nodes' network.
+    facts.insert(ip("10.244.1.2"), facts[&ip("10.0.0.2")].clone());
+    let (desired, _) = desired_node(&cluster, &facts, &settings("n1"));
+    assert!(desired.nft.unwrap().sets["endpoint_devices"].elements.is_empty());
+    assert!(!desired.sysctls.contains_key(&Sysctl::RpFilter("eth0".into())));
 }
 
 /// A VIP whose stored map was made for this hash.
-fn mapped(address: &str, buckets: u32, seed: u32) -> crate::model::Vip {
-    let mut vip = vip(address, Mode::Gre, on_nodes());
-    let flows = Flows { buckets: BucketCount::new(buckets).unwrap(), seed };
-    vip.shared = Some(SharedMap::new(flows, &vip.endpoints).into());
-    vip
+fn mapped(address: &str, buckets: u32, seed: u32, key: HashKey) -> Vip {
+    let hash = FlowHash { buckets: BucketCount::new(buckets).unwrap(), seed, key };
+    following(bare_vip(address, Mode::Gre, on_nodes()), first_map(hash, &on_nodes()))
 }
 
 #[test]
 fn a_vip_is_hashed_as_its_map_says_and_the_others_as_the_flags_say() {
-    let cluster = cluster(vec![mapped("192.0.2.10", 64, 7), vip("192.0.2.11", Mode::Gre, on_nodes())]);
+    let cluster = cluster(vec![mapped("192.0.2.10", 64, 7, HashKey::Ports), vip("192.0.2.11", Mode::Gre, on_nodes())]);
     let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
     assert_eq!(problems, []);
     let table = desired.nft.unwrap();
@@ -189,12 +126,27 @@ fn a_vip_is_hashed_as_its_map_says_and_the_others_as_the_flags_say() {
 }
 
 #[test]
+fn a_vip_with_client_ip_affinity_is_hashed_on_addresses_alone() {
+    let Settings { buckets, hash_seed, .. } = settings("n1");
+    let cluster = cluster(vec![mapped("2001:db8::10", buckets.get(), hash_seed, HashKey::Addresses)]);
+    let (desired, _) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    let table = desired.nft.unwrap();
+    let texts = |chain: &str| table.chains[chain].rules.iter().map(|rule| rule.text.as_str()).collect::<Vec<_>>();
+    assert_eq!(
+        texts("vip_16_6b737401_addresses_6"),
+        ["meta mark set jhash ip6 saddr . ip6 daddr mod 16 seed 0x6b737401 offset 128 return"]
+    );
+    assert!(texts("icmp_error6")[0].contains("@vips_16_6b737401_addresses_6 goto icmp_error_16_6b737401_addresses_6"));
+}
+
+#[test]
 fn a_map_with_more_buckets_than_the_mark_can_hold_is_refused_and_the_others_are_served() {
-    let cluster = cluster(vec![mapped("192.0.2.10", 128, 7), vip("192.0.2.11", Mode::Gre, on_nodes())]);
-    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    let cluster = cluster(vec![mapped("192.0.2.10", 128, 7, HashKey::Ports), vip("192.0.2.11", Mode::Gre, on_nodes())]);
+    let narrow = Settings { mark: MarkField::new(0x7f, settings("n1").buckets).unwrap(), ..settings("n1") };
+    let (desired, problems) = desired_node(&cluster, &routes(&cluster), &narrow);
     assert_eq!(problems.len(), 1);
     assert!(problems[0].reason == Reason::NodeFailed && problems[0].note.contains("128 buckets"), "{problems:?}");
-    assert!(problems[0].note.contains("--mark-field 0xff"), "{problems:?}");
+    assert!(problems[0].note.contains("--mark-field 0x7f"), "{problems:?}");
     let target = |vip| &desired.routes[&RouteKey { table: 10_000, vip: ip(vip) }];
     assert_eq!(target("192.0.2.10"), &RouteTarget::Unreachable);
     assert!(matches!(target("192.0.2.11"), RouteTarget::Via { .. }));
@@ -236,4 +188,41 @@ fn no_packet_comes_in_while_the_tree_of_rules_takes_another_shape() {
     let rest = plan(&torn, &other);
     torn.apply(&rest, usize::MAX);
     assert!(!torn.observed.paused && plan(&torn, &other).is_empty());
+}
+
+#[test]
+fn what_version_0_1_has_left_of_drains_is_removed_without_a_pause() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    kernel.device("veth2", false, 1500);
+    let (desired, _) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    let plan = |kernel: &FakeKernel| diff(&desired, &kernel.observed, &BTreeMap::new(), "kst-");
+    kernel.apply(&plan(&kernel), usize::MAX);
+    let clean = kernel.clone();
+
+    let (leaf, key) = ((0xc3, 0xff), RouteKey { table: 10_019, vip: ip("192.0.2.10") });
+    let former =
+        RuleSpec { family: Family::V4, priority: 112, mark: Some(leaf), action: RuleAction::Lookup(key.table) };
+    let id = *kernel.observed.nexthops.first_key_value().unwrap().0;
+    kernel.apply(
+        &Plan {
+            steps: vec![
+                Step::AddRule(former),
+                Step::ReplaceRoute(key, RouteWrite::Nhid { id, mtu: 1472 }),
+                Step::Nft(
+                    "add set inet kube_service_tunnel draining { typeof ip saddr . meta mark; }\n\
+                     add element inet kube_service_tunnel draining { 192.0.2.10 . 131 }\n\
+                     add chain inet kube_service_tunnel drain\n\
+                     add rule inet kube_service_tunnel drain ip daddr . meta mark @draining accept comment \"old\"\n\
+                     add rule inet kube_service_tunnel vip goto drain comment \"old\"\n"
+                        .to_owned(),
+                ),
+            ],
+        },
+        usize::MAX,
+    );
+    let upgrade = plan(&kernel);
+    assert!(!upgrade.to_string().contains(PAUSED_TABLE), "{upgrade}");
+    kernel.apply(&upgrade, usize::MAX);
+    assert_eq!(kernel.observed, clean.observed);
 }

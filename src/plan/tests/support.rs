@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::config::MplsLabels;
-use crate::model::names::LinkPrefix;
-use crate::model::{
-    Addresses, BucketCount, Cluster, DrainRules, Endpoint, Family, MarkField, Mode, Node, ServiceRef, SharedMap,
-    Staged, Vip,
+use crate::model::handover::{
+    self, Assignment, DrainLimits, EndpointState, FlowHash, Follow, Inputs, Intent, Moment, Name, NodeName, NodeReport,
+    SetUp, Witness,
 };
+use crate::model::names::LinkPrefix;
+use crate::model::{Addresses, BucketCount, Cluster, Endpoint, Family, MarkField, Mode, Node, ServiceRef, Vip};
 use crate::plan::Settings;
 use crate::plan::node::{RouteFact, Routes};
 
@@ -58,13 +59,27 @@ pub fn endpoint(n: u8, node: &str) -> Endpoint {
         pod: format!("echo-{n}"),
         node: node.to_owned(),
         addresses: IpAddr::from([10, 244, third, n]).into(),
-        eligible: true,
-        terminating: false,
-        state: crate::model::handover::EndpointState::Ready,
+        state: EndpointState::Ready,
     }
 }
 
+/// A pod on each node.
+pub fn on_nodes() -> Vec<Endpoint> {
+    vec![endpoint(2, "n1"), endpoint(3, "n2")]
+}
+
+/// A pod that its readiness probe has given up.
+pub fn unready(endpoint: Endpoint) -> Endpoint {
+    Endpoint { state: EndpointState::NotReady, ..endpoint }
+}
+
+/// A VIP whose buckets were given out to its endpoints, none of which has owned one before.
 pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
+    with_map(bare_vip(address, mode, endpoints.clone()), &endpoints)
+}
+
+/// A VIP without a map.
+pub fn bare_vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
     Vip {
         address: ip(address),
         service: ServiceRef { namespace: "default".into(), name: format!("svc-{address}"), uid: address.to_owned() },
@@ -74,32 +89,70 @@ pub fn vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
         endpoints,
         local_only: false,
         drain_limit: None,
-        shared: None,
-        staged: None,
         map: None,
         intent: None,
     }
 }
 
-/// A VIP with a stored map that was made for `before` and then for its present endpoints: what moved between the two drains.
+/// A VIP whose buckets were given out to `before`, and then to its present endpoints. All of them are set up with the program,
+/// and no pod has ended: whoever lost a bucket is a former owner.
 pub fn draining_vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>, before: &[Endpoint]) -> Vip {
-    let rules = DrainRules { limit: None, datagrams: Duration::from_secs(30) };
-    let map = SharedMap::new(settings("n1").flows(), before).next(&endpoints, 1, rules, |_, _| false);
-    Vip { shared: Some(Arc::new(map)), ..vip(address, mode, endpoints) }
+    let map = next_map(&first_map(settings("n1").flows(), before), &endpoints);
+    following(bare_vip(address, mode, endpoints), map)
 }
 
-/// The same while it is not known whether the nodes of its endpoints are prepared: former owners are asked first.
-pub fn unprepared(vip: Vip) -> Vip {
-    let map = vip.bucket_map(settings("n1").flows());
-    let first =
-        map.previous.iter().map(|(bucket, drains)| (*bucket, drains[drains.len() - 1].endpoint.clone())).collect();
-    let (onward, admitted) = (map.onward(), BTreeSet::new());
-    let (unsettled, turning, entering) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-    let followed = map.generation;
-    Vip {
-        staged: Some(Arc::new(Staged { map, first, onward, admitted, unsettled, turning, entering, followed })),
-        ..vip
+/// The same VIP with the first map of these endpoints.
+pub fn with_map(vip: Vip, endpoints: &[Endpoint]) -> Vip {
+    let map = first_map(settings("n1").flows(), endpoints);
+    following(vip, map)
+}
+
+/// The VIP on a node that has just begun to follow this map.
+pub fn following(vip: Vip, map: Assignment) -> Vip {
+    let follow = Follow::new(map.clone(), vip.endpoints.iter().map(handover::Endpoint::from).collect(), now());
+    Vip { intent: Some(Arc::new(Intent::of(&follow))), map: Some(Arc::new(map)), ..vip }
+}
+
+/// The first map of a Service. Names begin at 1, in the order of the UIDs.
+pub fn first_map(hash: FlowHash, endpoints: &[Endpoint]) -> Assignment {
+    let mut nobody = Assignment::begin(hash, &SERVICE.into(), 0, None);
+    nobody.last_name = Name::new(Name::MAX.into()).unwrap();
+    next_map(&nobody, endpoints)
+}
+
+/// What the controller makes of a map once these endpoints are listed and set up.
+pub fn next_map(before: &Assignment, endpoints: &[Endpoint]) -> Assignment {
+    let endpoints: Vec<_> = endpoints.iter().map(handover::Endpoint::from).collect();
+    let inputs = Inputs {
+        service: &SERVICE.into(),
+        endpoints: &endpoints,
+        witness: &all_set_up(&endpoints),
+        lost: &BTreeSet::new(),
+        key: before.hash.key,
+        limits: DrainLimits { limit: None, non_tcp: Duration::from_secs(30) },
+        now: now(),
+    };
+    let decisions = std::iter::successors(Some(before.clone()), |map| Some(map.next(&inputs).0));
+    // It puts balance off to a decision of its own.
+    decisions.take(10).last().unwrap()
+}
+
+const SERVICE: &str = "service";
+
+fn now() -> Moment {
+    Moment { instant: Instant::now(), unix: 1000 }
+}
+
+fn all_set_up(endpoints: &[handover::Endpoint]) -> Witness {
+    let mut reports: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
+    for endpoint in endpoints {
+        let pod = SetUp { addresses: endpoint.addresses, program: true, fallen: false };
+        reports.entry(endpoint.node.clone()).or_default().pods.insert(endpoint.id.clone(), pod);
     }
+    let mut witness = Witness::default();
+    reports.into_iter().for_each(|(node, report)| witness.hear(&node, Some(report), now().instant));
+    witness.complete();
+    witness
 }
 
 /// Nodes `n1` and `n2`, both ingress nodes, 10.0.0.1 and 10.0.0.2.
@@ -130,10 +183,10 @@ pub fn with_nodes(mut cluster: Cluster, families: &[Family]) -> Cluster {
 pub fn routes(cluster: &Cluster) -> Routes {
     let uplink = |gateway| RouteFact { dev: "eth0".into(), gateway, mtu: 1500, bare: false, bridge: false, mac: None };
     let mut out = BTreeMap::new();
-    for endpoint in cluster.vips.values().flat_map(|v| &v.endpoints) {
-        let n = endpoint.pod_uid.trim_start_matches("uid-");
-        for address in endpoint.addresses.iter() {
-            let fact = match endpoint.node.as_str() {
+    for pod in cluster.vips.values().flat_map(Vip::pods) {
+        let n = pod.uid.trim_start_matches("uid-");
+        for address in pod.addresses.iter() {
+            let fact = match pod.node {
                 "n1" => RouteFact { dev: format!("veth{n}"), bare: true, ..uplink(None) },
                 other => uplink(both(IpAddr::from([10, 0, 0, node_number(other)])).of(Family::of(address))),
             };

@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::ObjectKey;
 use super::settings::{conntrack_annotation, drain_annotation, mode_annotation};
 
-pub(super) use map::{GoodMap, MapRecord};
+pub(super) use map::MapRecord;
 pub(super) use node::NodeRecord;
 pub(super) use pod::PodRecord;
 pub(super) use report::ReportRecord;

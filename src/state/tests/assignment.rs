@@ -105,8 +105,6 @@ fn maps_of_other_versions_are_told_apart() {
     assert!(later.to_string().contains("left as it is"));
     let grown = with("\"revision\":1", "\"revision\":2,\"colour\":[1]").unwrap();
     assert_eq!((grown.map.clone(), grown.may_be_replaced()), (map(16), false), "followed, and not overwritten");
-    // 0.1 does not take it for one of its own.
-    assert_eq!(stored::decode(Some(&text), "u-1"), Err(stored::MapFault::Version(2)));
 }
 
 #[test]

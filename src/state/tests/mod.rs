@@ -8,6 +8,7 @@ mod order;
 mod pods;
 mod problems;
 mod recorded;
+mod reports;
 mod selector;
 mod services;
 mod slices;

@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::report;
 use crate::testing::thorough;
 
 fn report_of(pods: u8, generation: u64) -> NodeReport {
@@ -43,17 +42,16 @@ fn the_form_is_as_documented() {
 
 #[test]
 fn reports_of_other_versions_are_told_apart() {
-    let old = report::encode("n1", &report::NodeReport::default());
-    assert_eq!(decode(Some(&old)), Err(ReportFault::Old));
-    assert_eq!(decode(None), Err(ReportFault::Empty));
+    let old = r#"{"version":1,"node":"n1","entered":{},"prepared":{},"followed":{},"drained":[]}"#;
+    assert_eq!(decode(Some(old), "n1"), Err(ReportFault::Old));
+    assert_eq!(decode(None, "n1"), Err(ReportFault::Empty));
     let text = encode(&"n1".into(), &report_of(1, 7));
-    let later = decode(Some(&text.replacen("\"version\":2", "\"version\":3", 1))).unwrap_err();
+    let later = decode(Some(&text.replacen("\"version\":2", "\"version\":3", 1)), "n1").unwrap_err();
     assert_eq!((later.clone(), later.may_be_replaced()), (ReportFault::Later(3), false));
     assert!(!ReportFault::Malformed(String::new()).may_be_replaced() && ReportFault::Old.may_be_replaced());
     let grown = text.replacen("\"ended\"", "\"colour\":1,\"ended\"", 1);
-    assert_eq!(decode(Some(&grown)), Ok(("n1".into(), report_of(1, 7))));
-    // 0.1 does not take it for one of its own.
-    assert_eq!(report::decode(Some(&text)), None);
+    assert_eq!(decode(Some(&grown), "n1"), Ok(report_of(1, 7)));
+    assert_eq!(decode(Some(&text), "n2"), Err(ReportFault::Foreign("n1".into())));
 }
 
 proptest! {
@@ -61,16 +59,16 @@ proptest! {
 
     #[test]
     fn any_report_is_read_back(pods in 0..100_u8, generation in any::<u64>(), node in "[a-z0-9.-]{1,20}") {
-        let node = NodeName::from(node.as_str());
-        prop_assert_eq!(decode(Some(&encode(&node, &report_of(pods, generation)))), Ok((node, report_of(pods, generation))));
+        let text = encode(&NodeName::from(node.as_str()), &report_of(pods, generation));
+        prop_assert_eq!(decode(Some(&text), &node), Ok(report_of(pods, generation)));
     }
 
     #[test]
     fn no_text_makes_the_reader_panic(text in ".{0,200}", at in any::<prop::sample::Index>(), with in "[-0-9a-z\"\\[\\]{},:]{0,4}") {
-        let _ = decode(Some(&text));
+        let _ = decode(Some(&text), "n1");
         let mut good = encode(&"n1".into(), &report_of(3, 7));
         let at = at.index(good.len());
         good.replace_range(at..(at + 2).min(good.len()), &with);
-        let _ = decode(Some(&good));
+        let _ = decode(Some(&good), "n1");
     }
 }

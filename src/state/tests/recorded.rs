@@ -1,5 +1,6 @@
 //! Objects as a real API server sends them.
 
+use crate::model::handover::EndpointState;
 use serde::de::DeserializeOwned;
 
 use super::*;
@@ -26,7 +27,8 @@ fn a_dual_stack_service_is_served_on_both_its_vips_by_pods_with_both_addresses()
     let resolved = world(fixture!("endpointslices-with-terminating")).resolve();
     assert_eq!(vips(&resolved), ["192.0.2.10", "2001:db8::10"]);
     let vip = &resolved.cluster.vips[&ip("192.0.2.10")];
-    let mut pods: Vec<_> = vip.endpoints.iter().map(|e| (e.pod.as_str(), e.node.as_str(), e.eligible)).collect();
+    let mut pods: Vec<_> =
+        vip.endpoints.iter().map(|e| (e.pod.as_str(), e.node.as_str(), e.state == EndpointState::Ready)).collect();
     pods.sort_unstable();
     let expected = [("echo-1", "worker-a", false), ("echo-2", "worker-b", true), ("echo-3", "worker-a", true)];
     assert_eq!(pods, expected);
@@ -39,7 +41,7 @@ fn a_dual_stack_service_is_served_on_both_its_vips_by_pods_with_both_addresses()
 fn a_pod_that_leaves_stays_listed_until_its_slice_drops_it() {
     let resolved = world(fixture!("endpointslices-terminating-not-serving")).resolve();
     let endpoints = &resolved.cluster.vips[&ip("192.0.2.10")].endpoints;
-    assert_eq!(endpoints.iter().filter(|e| e.eligible).count(), 2);
+    assert_eq!(endpoints.iter().filter(|e| e.state == EndpointState::Ready).count(), 2);
     assert_eq!(endpoints.len(), 3);
 }
 

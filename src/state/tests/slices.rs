@@ -16,9 +16,11 @@ fn pods(resolved: &Resolved) -> &[Pod] {
     &resolved.cluster.vips[&ip(VIP)].endpoints
 }
 
-/// Every pod as "name", and those that are not eligible as "(name)".
+/// Every pod as "name", and those that get no new connections as "(name)".
 fn names(resolved: &Resolved) -> Vec<String> {
-    pods(resolved).iter().map(|p| if p.eligible { p.pod.clone() } else { format!("({})", p.pod) }).collect()
+    let best = pods(resolved).iter().map(|p| p.state).filter(|state| state.serves()).min();
+    let gets_new = |p: &Pod| p.state.serves() && Some(p.state) == best;
+    pods(resolved).iter().map(|p| if gets_new(p) { p.pod.clone() } else { format!("({})", p.pod) }).collect()
 }
 
 fn with_slice(endpoints: Vec<Endpoint>) -> Resolved {
@@ -34,8 +36,6 @@ fn a_pod_has_everything_that_the_data_path_needs() {
         pod: "a".to_owned(),
         node: "worker-b".to_owned(),
         addresses: ip("10.244.2.1").into(),
-        eligible: true,
-        terminating: false,
         state: crate::model::handover::EndpointState::Ready,
     };
     assert_eq!(pods(&resolved), [expected]);

@@ -50,22 +50,22 @@ ip nexthop replace id 1795162113 encap ip6 id 0 src fd00::1 dst fd00:244:2::3 ho
 ip nexthop replace id 1795162114 dev eth0 protocol 107
 ip nexthop replace id 1795162115 dev veth2 protocol 107
 ip nexthop replace id 1795162116 group 1795162114/1795162115 protocol 107
-ip route replace 192.0.2.10/32 table 10000 nhid 1795162113 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10001 nhid 1795162113 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10002 nhid 1795162113 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10003 nhid 1795162113 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10004 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10005 nhid 1795162113 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10006 nhid 1795162113 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10007 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10008 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10009 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10010 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10011 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10012 nhid 1795162113 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1456 protocol 107
-ip route replace 192.0.2.10/32 table 10015 nhid 1795162113 mtu 1456 protocol 107
+ip route replace 192.0.2.10/32 table 10000 nhid 1795162113 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10001 nhid 1795162113 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10002 nhid 1795162113 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10003 nhid 1795162113 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10004 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10005 nhid 1795162113 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10006 nhid 1795162113 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10007 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10008 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10009 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10010 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10011 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10012 nhid 1795162113 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1452 protocol 107
+ip route replace 192.0.2.10/32 table 10015 nhid 1795162113 mtu 1452 protocol 107
 ip route replace 192.0.2.10/32 table 10032 nhid 1795162116 protocol 107
 ip rule add priority 142 fwmark 0x0/0xff lookup 10032 protocol 107
 ip rule add priority 141 nop protocol 107

@@ -71,38 +71,38 @@ sysctl -w net/ipv6/conf/kst-gre/disable_ipv6=0
 ip link set kst-gre up
 ip nexthop replace id 1795162112 encap ip id 0 src 10.0.0.1 dst 10.244.2.3 ttl 64 dev kst-gre protocol 107
 ip -6 nexthop replace id 1795162113 encap ip id 0 src 10.0.0.1 dst 10.244.2.3 ttl 64 dev kst-gre protocol 107
-ip route replace 192.0.2.10/32 table 10000 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10000 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10001 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10001 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10002 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10002 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10003 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10003 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10004 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10004 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10005 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10005 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10006 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10006 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10007 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10007 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10008 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10008 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10009 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10009 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10010 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10010 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10011 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10011 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10012 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10012 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10013 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10014 nhid 1795162113 mtu lock 1476 protocol 107
-ip route replace 192.0.2.10/32 table 10015 nhid 1795162112 mtu 1476 protocol 107
-ip route replace 2001:db8::10/128 table 10015 nhid 1795162113 mtu lock 1476 protocol 107
+ip route replace 192.0.2.10/32 table 10000 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10000 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10001 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10001 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10002 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10002 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10003 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10003 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10004 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10004 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10005 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10005 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10006 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10006 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10007 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10007 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10008 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10008 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10009 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10009 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10010 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10010 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10011 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10011 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10012 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10012 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10013 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10014 nhid 1795162113 mtu lock 1472 protocol 107
+ip route replace 192.0.2.10/32 table 10015 nhid 1795162112 mtu 1472 protocol 107
+ip route replace 2001:db8::10/128 table 10015 nhid 1795162113 mtu lock 1472 protocol 107
 ip -6 rule add priority 141 nop protocol 107
 ip -6 rule add priority 138 fwmark 0x8f/0xff lookup 10015 protocol 107
 ip -6 rule add priority 137 fwmark 0x8e/0xff lookup 10014 protocol 107

@@ -56,8 +56,11 @@ add rule netdev kube_service_tunnel frames ip6 hoplimit 255 ip6 saddr @nodes6 ic
 add rule netdev kube_service_tunnel frames meta protocol 0x8847 ether saddr != @node_macs counter drop comment "MPLS only from nodes #3366e145"
 add rule netdev kube_service_tunnel from_eth0 meta protocol { ip6, 0x8847 } jump frames comment "frames that say who a node is, or need to be one's #f8fc593c"
 EOF
+ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
+sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
 sysctl -w net/mpls/conf/eth0/input=1
 sysctl -w net/mpls/platform_labels=131072
+ip link set kst-vxlan up
 ip neighbour replace fd00::2 dev eth0 managed protocol 107
 ip -f mpls route replace 65538 as 100 via inet6 fd00:244:1::2 dev veth2 protocol 107
 ip -6 nexthop replace id 1795162112 encap mpls 100 via fd00:244:1::2 dev veth2 protocol 107
@@ -65,22 +68,22 @@ ip -6 nexthop replace id 1795162113 encap mpls 65539 via fd00::2 dev eth0 protoc
 ip nexthop replace id 1795162114 dev eth0 protocol 107
 ip nexthop replace id 1795162115 dev veth2 protocol 107
 ip nexthop replace id 1795162116 group 1795162114/1795162115 protocol 107
-ip route replace 192.0.2.10/32 table 10000 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10001 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10002 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10003 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10004 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10005 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10006 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10007 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10008 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10009 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10010 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10011 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10012 nhid 1795162113 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1500 protocol 107
-ip route replace 192.0.2.10/32 table 10015 nhid 1795162113 mtu 1500 protocol 107
+ip route replace 192.0.2.10/32 table 10000 nhid 1795162113 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10001 nhid 1795162113 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10002 nhid 1795162113 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10003 nhid 1795162113 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10004 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10005 nhid 1795162113 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10006 nhid 1795162113 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10007 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10008 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10009 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10010 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10011 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10012 nhid 1795162113 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10013 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10014 nhid 1795162112 mtu 1448 protocol 107
+ip route replace 192.0.2.10/32 table 10015 nhid 1795162113 mtu 1448 protocol 107
 ip route replace 192.0.2.10/32 table 10032 nhid 1795162116 protocol 107
 ip rule add priority 142 fwmark 0x0/0xff lookup 10032 protocol 107
 ip rule add priority 141 nop protocol 107

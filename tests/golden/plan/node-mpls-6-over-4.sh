@@ -56,28 +56,32 @@ add rule netdev kube_service_tunnel frames arp saddr ip @nodes add @node_macs { 
 add rule netdev kube_service_tunnel frames meta protocol 0x8847 ether saddr != @node_macs counter drop comment "MPLS only from nodes #3366e145"
 add rule netdev kube_service_tunnel from_eth0 meta protocol { arp, 0x8847 } jump frames comment "frames that say who a node is, or need to be one's #898a05a4"
 EOF
+ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
+sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
 sysctl -w net/mpls/conf/eth0/input=1
 sysctl -w net/mpls/platform_labels=131072
+sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
+ip link set kst-vxlan up
 ip neighbour replace 10.0.0.2 dev eth0 managed protocol 107
 ip -f mpls route replace 65794 as 100 via inet 10.244.1.2 dev veth2 protocol 107
 ip -6 nexthop replace id 1795162112 encap mpls 100 via ::ffff:10.244.1.2 dev veth2 onlink protocol 107
 ip -6 nexthop replace id 1795162113 encap mpls 66051 via ::ffff:10.0.0.2 dev eth0 onlink protocol 107
-ip route replace 2001:db8::10/128 table 10000 nhid 1795162113 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10001 nhid 1795162113 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10002 nhid 1795162113 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10003 nhid 1795162113 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10004 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10005 nhid 1795162113 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10006 nhid 1795162113 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10007 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10008 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10009 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10010 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10011 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10012 nhid 1795162113 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10013 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10014 nhid 1795162112 mtu lock 1500 protocol 107
-ip route replace 2001:db8::10/128 table 10015 nhid 1795162113 mtu lock 1500 protocol 107
+ip route replace 2001:db8::10/128 table 10000 nhid 1795162113 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10001 nhid 1795162113 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10002 nhid 1795162113 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10003 nhid 1795162113 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10004 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10005 nhid 1795162113 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10006 nhid 1795162113 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10007 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10008 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10009 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10010 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10011 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10012 nhid 1795162113 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10013 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10014 nhid 1795162112 mtu lock 1468 protocol 107
+ip route replace 2001:db8::10/128 table 10015 nhid 1795162113 mtu lock 1468 protocol 107
 ip -6 rule add priority 141 nop protocol 107
 ip -6 rule add priority 138 fwmark 0x8f/0xff lookup 10015 protocol 107
 ip -6 rule add priority 137 fwmark 0x8e/0xff lookup 10014 protocol 107

@@ -51,6 +51,7 @@ ip nexthop del id 1795162114
 ip nexthop del id 1795162115
 ip -f mpls route del 65794
 ip neighbour del 10.0.0.2 dev eth0
+ip link del kst-vxlan
 sysctl -w net/mpls/conf/eth0/input=0
 sysctl -w net/mpls/platform_labels=0
 nft -f - <<'EOF'

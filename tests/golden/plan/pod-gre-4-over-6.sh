@@ -1,7 +1,10 @@
+tunnel-router bpf-object > second_chance.o
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
 add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
+add set inet kube_service_tunnel peers6 { typeof ip6 saddr; }
+add element inet kube_service_tunnel peers6 { fd00:244:2::4 }
 add map inet kube_service_tunnel saved_arp_announce { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
 add map inet kube_service_tunnel saved_arp_ignore { typeof iifname : meta mark; }
@@ -20,21 +23,25 @@ add chain inet kube_service_tunnel vip
 add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel account ip saddr @sent comment "answers #a1355300"
-add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1416 comment "clients send what fits #0b6759a3"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1412 comment "clients send what fits #0f675fef"
 add rule inet kube_service_tunnel output ip saddr @served notrack comment "replies from a VIP #365310ad"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" meta mark 0x6b737401 drop comment "no tunnel inside a tunnel #953b1c1e"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel prerouting ip6 daddr fd00:244:1::2 meta l4proto 47 ip6 saddr != @nodes6 drop comment "GRE only from nodes #797b08a9"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 ip6 saddr != @nodes6 ip6 saddr != @peers6 drop comment "GRE only from nodes and endpoints #3fa08de0"
+add rule inet kube_service_tunnel vip meta l4proto 47 meta mark set 0x6b737401 comment "GRE of clients #4148a275"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
 add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4ac3c45a"
 EOF
-ip link add kst-gre6 type ip6gre local fd00:244:1::2
-sysctl -w net/ipv4/conf/kst-gre6/rp_filter=2
+ip link add kst-xgre6 type ip6gre external
+sysctl -w net/ipv4/conf/kst-xgre6/rp_filter=2
 sysctl -w net/ipv4/conf/eth0/arp_ignore=1
 sysctl -w net/ipv4/conf/eth0/arp_announce=2
-ip link set kst-gre6 up
-ip address add 192.0.2.10/32 dev kst-gre6 proto 107
+tc qdisc replace dev kst-xgre6 clsact
+tc filter replace dev kst-xgre6 ingress pref 1 handle 1 bpf direct-action object-file second_chance.o section classifier
+ip link set kst-xgre6 up
+ip address add 192.0.2.10/32 dev kst-xgre6 proto 107
 nft -f - <<'EOF'
 add element inet kube_service_tunnel vips { 192.0.2.10 }
 EOF

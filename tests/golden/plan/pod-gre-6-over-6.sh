@@ -1,7 +1,10 @@
+tunnel-router bpf-object > second_chance.o
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
 add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
+add set inet kube_service_tunnel peers6 { typeof ip6 saddr; }
+add element inet kube_service_tunnel peers6 { fd00:244:2::4 }
 add set inet kube_service_tunnel sent6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel sent6 { 2001:db8::10 }
 add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
@@ -16,20 +19,24 @@ add chain inet kube_service_tunnel vip
 add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting priority -100; policy accept; }
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel account ip6 saddr @sent6 comment "answers #4348ff54"
-add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1396 comment "clients send what fits #445966b0"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1392 comment "clients send what fits #48596cfc"
 add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" meta mark 0x6b737401 drop comment "no tunnel inside a tunnel #953b1c1e"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel prerouting ip6 daddr fd00:244:1::2 meta l4proto 47 ip6 saddr != @nodes6 drop comment "GRE only from nodes #797b08a9"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 ip6 saddr != @nodes6 ip6 saddr != @peers6 drop comment "GRE only from nodes and endpoints #3fa08de0"
+add rule inet kube_service_tunnel vip meta l4proto 47 meta mark set 0x6b737401 comment "GRE of clients #4148a275"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
 add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
 EOF
-ip link add kst-gre6 type ip6gre local fd00:244:1::2
-sysctl -w net/ipv4/conf/kst-gre6/rp_filter=2
-sysctl -w net/ipv6/conf/kst-gre6/disable_ipv6=0
-ip link set kst-gre6 up
-ip address add 2001:db8::10/128 dev kst-gre6 nodad preferred_lft 0 proto 107
+ip link add kst-xgre6 type ip6gre external
+sysctl -w net/ipv4/conf/kst-xgre6/rp_filter=2
+sysctl -w net/ipv6/conf/kst-xgre6/disable_ipv6=0
+tc qdisc replace dev kst-xgre6 clsact
+tc filter replace dev kst-xgre6 ingress pref 1 handle 1 bpf direct-action object-file second_chance.o section classifier
+ip link set kst-xgre6 up
+ip address add 2001:db8::10/128 dev kst-xgre6 nodad preferred_lft 0 proto 107
 nft -f - <<'EOF'
 add element inet kube_service_tunnel vips6 { 2001:db8::10 }
 EOF

@@ -1,7 +1,10 @@
+tunnel-router bpf-object > second_chance.o
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
 add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
+add set inet kube_service_tunnel peers { typeof ip saddr; }
+add element inet kube_service_tunnel peers { 10.244.2.4 }
 add map inet kube_service_tunnel saved_arp_announce { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
 add map inet kube_service_tunnel saved_arp_ignore { typeof iifname : meta mark; }
@@ -26,27 +29,31 @@ add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting prior
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel account ip saddr @sent comment "answers #a1355300"
 add rule inet kube_service_tunnel account ip6 saddr @sent6 comment "answers #4348ff54"
-add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1436 comment "clients send what fits #1b6bf001"
-add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1416 comment "clients send what fits #67922a05"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1432 comment "clients send what fits #1f6bf64d"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1412 comment "clients send what fits #639223b9"
 add rule inet kube_service_tunnel output ip saddr @served notrack comment "replies from a VIP #365310ad"
 add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
+add rule inet kube_service_tunnel prerouting iifname "kst-*" meta mark 0x6b737401 drop comment "no tunnel inside a tunnel #953b1c1e"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel prerouting ip daddr 10.244.1.2 meta l4proto 47 ip saddr != @nodes drop comment "GRE only from nodes #d0523078"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 ip saddr != @nodes ip saddr != @peers drop comment "GRE only from nodes and endpoints #7e96b3d4"
+add rule inet kube_service_tunnel vip meta l4proto 47 meta mark set 0x6b737401 comment "GRE of clients #4148a275"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
 add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4ac3c45a"
 add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
 EOF
-ip link add kst-gre type gre local 10.244.1.2
-sysctl -w net/ipv4/conf/kst-gre/rp_filter=2
+ip link add kst-xgre type gre external
+sysctl -w net/ipv4/conf/kst-xgre/rp_filter=2
 sysctl -w net/ipv4/conf/eth0/arp_ignore=1
 sysctl -w net/ipv4/conf/eth0/arp_announce=2
-sysctl -w net/ipv6/conf/kst-gre/disable_ipv6=0
-ip link set kst-gre up
-ip address add 192.0.2.10/32 dev kst-gre proto 107
-ip address add 2001:db8::10/128 dev kst-gre nodad preferred_lft 0 proto 107
+sysctl -w net/ipv6/conf/kst-xgre/disable_ipv6=0
+tc qdisc replace dev kst-xgre clsact
+tc filter replace dev kst-xgre ingress pref 1 handle 1 bpf direct-action object-file second_chance.o section classifier
+ip link set kst-xgre up
+ip address add 192.0.2.10/32 dev kst-xgre proto 107
+ip address add 2001:db8::10/128 dev kst-xgre nodad preferred_lft 0 proto 107
 nft -f - <<'EOF'
 add element inet kube_service_tunnel vips { 192.0.2.10 }
 add element inet kube_service_tunnel vips6 { 2001:db8::10 }

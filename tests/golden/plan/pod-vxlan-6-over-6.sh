@@ -1,8 +1,12 @@
+tunnel-router bpf-object > second_chance.o
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
 add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
+add set inet kube_service_tunnel peers { typeof ip saddr; }
+add set inet kube_service_tunnel peers6 { typeof ip6 saddr; }
+add element inet kube_service_tunnel peers6 { fd00:244:2::4 }
 add set inet kube_service_tunnel sent6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel sent6 { 2001:db8::10 }
 add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
@@ -21,8 +25,9 @@ add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @
 add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes drop comment "VXLAN only from nodes #259694f4"
-add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 drop comment "VXLAN only from nodes #d2b4925a"
+add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes ip saddr != @peers drop comment "VXLAN only from nodes and endpoints #510b00f6"
+add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 ip6 saddr != @peers6 drop comment "VXLAN only from nodes and endpoints #d63fffb2"
+add rule inet kube_service_tunnel vip udp dport 4790 drop comment "no tunnel inside a tunnel #46eb8a5a"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
 add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
@@ -30,6 +35,8 @@ EOF
 ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
 sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
+tc qdisc replace dev kst-vxlan clsact
+tc filter replace dev kst-vxlan ingress pref 1 handle 1 bpf direct-action object-file second_chance.o section classifier
 ip link set kst-vxlan up
 ip address add 2001:db8::10/128 dev kst-vxlan nodad preferred_lft 0 proto 107
 nft -f - <<'EOF'

@@ -154,7 +154,7 @@ impl Lab {
         set_up_node(&node, &pods, tunnel);
         for (pod, netns) in &pods {
             set_up_pod(netns, pod, tunnel);
-            netns.run(|| attach(tunnel.device(), &program)).unwrap().unwrap();
+            netns.run(|| attach(tunnel.device(), &program.handle())).unwrap().unwrap();
             batch(netns, &[format!("link set {} up", tunnel.device())]);
             serve(netns, pod);
         }

@@ -11,7 +11,8 @@ use tunnel_router::kernel::bpf::{BpfError, OBJECT, SecondChance, Sizes, attach, 
 use tunnel_router::model::Family;
 use tunnel_router::model::second_chance::{Count, Tables, Version, VipNames};
 use tunnel_router::netns::Netns;
-use tunnel_router::plan::filter::{FilterStep, ObservedFilter, filter_step};
+use tunnel_router::plan::filter::{ObservedFilter, filter_step};
+use tunnel_router::plan::{Plan, Step};
 
 use super::lab::{C, DATAGRAMS, Lab, P, Tunnel, all_names, ghost, list, name, vip};
 use super::packet::{ACK, PORT};
@@ -34,7 +35,7 @@ fn load() -> SecondChance {
 }
 
 fn attach_in(pod: &Netns, program: &SecondChance) {
-    pod.run(|| attach(DEV, program)).unwrap().unwrap();
+    pod.run(|| attach(DEV, &program.handle())).unwrap().unwrap();
 }
 
 fn observe_in(pod: &Netns) -> Option<ObservedFilter> {
@@ -119,7 +120,7 @@ fn the_other_process_of_a_program_that_stays() {
     let attach_one = || {
         let mut program = load();
         program.write(&tables()).unwrap();
-        attach(DEV, &program).unwrap();
+        attach(DEV, &program.handle()).unwrap();
     };
     if std::env::var_os(IN_THE_CALLERS).is_some() { attach_one() } else { device().run(attach_one).unwrap() }
 }
@@ -162,7 +163,7 @@ fn no_packet_is_lost_while_programs_are_replaced() {
         let mut replaced = 0;
         while !traffic.is_finished() && (answered.load(Ordering::Relaxed) < 500 || replaced < 100) {
             let program = if replaced % 2 == 0 { &other } else { &lab.program };
-            lab.pods["c"].run(|| attach(DEV, program)).unwrap().unwrap();
+            lab.pods["c"].run(|| attach(DEV, &program.handle())).unwrap().unwrap();
             replaced += 1;
         }
         done.store(true, Ordering::Relaxed);
@@ -199,7 +200,7 @@ fn a_removed_program_leaves_nothing() {
 #[test]
 fn a_device_that_is_not_there_is_named() {
     let (pod, program) = (netns(), load());
-    let error = pod.run(|| attach(DEV, &program)).unwrap().unwrap_err();
+    let error = pod.run(|| attach(DEV, &program.handle())).unwrap().unwrap_err();
     assert_eq!(error.to_string(), "the BPF filter of kst-vxlan: no device kst-vxlan");
 }
 
@@ -228,8 +229,8 @@ fn the_printed_commands_attach_and_detach_the_program() {
     let (pod, program) = (device(), load());
     let directory = tempfile::tempdir().unwrap();
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_tunnel-router"));
-    let steps = [FilterStep::WriteObject, FilterStep::Attach(DEV.to_owned()), FilterStep::Attach(DEV.to_owned())];
-    let commands = steps.map(|step| step.to_string()).join("\n");
+    let attach = Step::AttachFilter { dev: DEV.to_owned(), program: program.id() };
+    let commands = Plan { steps: vec![attach.clone(), attach.clone()] };
     let (here, path) = (directory.path().display(), binary.parent().unwrap().display());
     sh(&pod, &format!("set -e; cd {here}; PATH={path}:$PATH\n{commands}"));
     assert_eq!(std::fs::read(directory.path().join("second_chance.o")).unwrap(), OBJECT);
@@ -237,7 +238,7 @@ fn the_printed_commands_attach_and_detach_the_program() {
     let observed = observe_in(&pod).unwrap();
     assert_eq!(observed.version, None);
     assert!(SecondChance::open(&observed).unwrap().is_none());
-    assert_eq!(filter_step(DEV, Some(program.id()), Some(&observed)), Some(FilterStep::Attach(DEV.to_owned())));
+    assert_eq!(filter_step(DEV, Some(program.id()), Some(&observed)), Some(attach));
     attach_in(&pod, &program);
     let observed = observe_in(&pod);
     assert_eq!(filter_step(DEV, Some(program.id()), observed.as_ref()), None);

@@ -3,7 +3,7 @@
 
 mod lab;
 mod loader;
-mod packet;
+pub mod packet;
 mod present;
 mod rows;
 

@@ -145,6 +145,11 @@ impl Flow {
         datagram
     }
 
+    /// A packet with another one in it.
+    pub fn carrying(self, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        ip(self.client, self.vip, protocol, None, payload)
+    }
+
     /// A packet of a protocol without ports.
     pub fn bare(self, protocol: u8) -> Vec<u8> {
         ip(self.client, self.vip, protocol, None, &[0; 16])

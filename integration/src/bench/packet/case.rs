@@ -23,7 +23,7 @@ pub enum Way {
         /// The device to the endpoints has no address, so the node has the rule and table that tell reverse path filtering
         /// where VIPs are sources.
         sources: bool,
-        /// Every bucket drains: the packets go to its former owner.
+        /// Every bucket drains: the packets carry the name of its former owner.
         draining: bool,
     },
 }

@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use tunnel_router::kernel::bpf::Programs;
 use tunnel_router::model::config::{DEFAULT_HASH_SEED, MplsLabels};
+use tunnel_router::model::handover::{FlowHash, Generation, Intent, Member, Name, NextHop, Served, TunnelId};
 use tunnel_router::model::names::LinkPrefix;
 use tunnel_router::model::{
-    Addresses, BucketCount, Cluster, Drain, Endpoint, EndpointId, Flows, MarkField, Mode, Node, ServiceRef, SharedMap,
-    Vip,
+    Addresses, BucketCount, Cluster, Endpoint, EndpointId, MarkField, Mode, Node, ServiceRef, Vip,
 };
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::tree::sources_table;
 use tunnel_router::plan::{RuleAction, Settings, Step};
-use tunnel_router::reconcile::{Goal, Memory, Outcome, reconcile};
+use tunnel_router::reconcile::{Execution, Goal, Memory, Outcome, reconcile};
 
 use super::site::{ENDPOINTS, Site, VXLAN_PORT};
 
@@ -26,12 +27,12 @@ const NODE: &str = "node";
 pub fn program(site: &Site, (mode, buckets): (Mode, u32), sources: bool, draining: bool) -> Result<()> {
     let settings = settings(BucketCount::new(buckets)?)?;
     let mut cluster = cluster(site, mode);
-    for vip in cluster.vips.values_mut().filter(|_| draining) {
-        vip.shared = Some(Arc::new(all_draining(settings.flows(), &vip.endpoints)));
+    for vip in cluster.vips.values_mut() {
+        vip.intent = Some(Arc::new(intent(settings.flows(), &vip.endpoints, draining)?));
     }
     let goal = Goal::Node(Arc::new(cluster));
     let netns = Netns::open(site.node().netns().path())?;
-    let outcome = reconcile(&netns, &goal, &settings, &mut Memory::default(), false)?;
+    let outcome = reconcile(&netns, &goal, &settings, &mut Memory::default(), Execution::Apply(&Programs::default()))?;
     ensure!(outcome.problems.is_empty(), "tunnel-router refuses: {:?}", outcome.problems);
     ensure!(has_sources(&outcome, &settings) == sources, "the plan is for another kind of device:\n{}", outcome.plan);
     Ok(())
@@ -43,7 +44,7 @@ fn has_sources(outcome: &Outcome, settings: &Settings) -> bool {
     outcome.plan.steps.iter().any(leads_there)
 }
 
-/// What the agent uses when nothing is said, but for the mark: 128 buckets need a bit more.
+/// What the agent uses when nothing is said.
 fn settings(buckets: BucketCount) -> Result<Settings> {
     Ok(Settings {
         node_name: NODE.to_owned(),
@@ -52,7 +53,7 @@ fn settings(buckets: BucketCount) -> Result<Settings> {
         announce_table: None,
         link_prefix: LinkPrefix::new("kst-")?,
         hash_seed: DEFAULT_HASH_SEED,
-        mark: MarkField::new(0xff, buckets).or_else(|_| MarkField::new(0x1ff, buckets))?,
+        mark: MarkField::new(0xff, buckets)?,
         rule_priority: 101,
         labels: MplsLabels::new(100, 1 << 16)?,
         vxlan_port: VXLAN_PORT,
@@ -60,17 +61,28 @@ fn settings(buckets: BucketCount) -> Result<Settings> {
     })
 }
 
-/// A map in which every bucket has just left one endpoint for another.
-fn all_draining(flows: Flows, endpoints: &[Endpoint]) -> SharedMap {
-    let mut map = SharedMap::new(flows, endpoints);
-    let ids: Vec<EndpointId> = endpoints.iter().map(|e| e.pod_uid.as_str().into()).collect();
-    let former = |bucket| {
-        let owner = ids.iter().position(|id| map.owners.owner(bucket) == Some(id))?;
-        let endpoint = ids[(owner + 1) % ids.len()].clone();
-        Some((bucket, vec![Drain { endpoint, since: 1, generation: 1, datagrams: true }]))
+/// What a node does that shares the buckets out evenly; `draining`: and has just taken each from another endpoint.
+fn intent(hash: FlowHash, endpoints: &[Endpoint], draining: bool) -> Result<Intent> {
+    let mut members = BTreeMap::new();
+    for (endpoint, number) in endpoints.iter().zip(1..) {
+        let (id, node) = (endpoint.pod_uid.as_str().into(), endpoint.node.as_str().into());
+        let (name, addresses) = (Name::new(number)?, endpoint.addresses);
+        members.insert(id, Member { name, node, addresses, set_up: true, program: true });
+    }
+    let (owners, formers) = (members.iter().cycle(), members.values().cycle().skip(1));
+    let next_hop = |((owner, member), former): ((&EndpointId, &Member), &Member)| NextHop {
+        owner: owner.clone(),
+        addresses: member.addresses,
+        id: TunnelId::of(draining.then_some(former.name), true),
+        refuses_syn: false,
     };
-    map.previous = flows.buckets.iter().filter_map(former).collect();
-    map
+    Ok(Intent {
+        generation: Generation(1),
+        hash,
+        next_hops: hash.buckets.iter().zip(owners.zip(formers).map(next_hop)).collect(),
+        served: Served::default(),
+        members,
+    })
 }
 
 /// One VIP, one node, and ten pods on it.
@@ -84,8 +96,6 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         endpoints: (0..ENDPOINTS).map(|n| endpoint(site, n)).collect(),
         local_only: false,
         drain_limit: None,
-        shared: None,
-        staged: None,
         map: None,
         intent: None,
     };
@@ -104,8 +114,6 @@ fn endpoint(site: &Site, n: u8) -> Endpoint {
         pod: format!("echo-{n}"),
         node: NODE.to_owned(),
         addresses: Addresses::from(site.endpoint(n)),
-        eligible: true,
-        terminating: false,
         state: tunnel_router::model::handover::EndpointState::Ready,
     }
 }

@@ -9,6 +9,7 @@ use crate::apiserver::Record;
 use crate::soak::stage::{CONTROLLERS, FEW, Stage};
 use crate::world::NAMESPACE;
 use crate::world::echo::SERVICE;
+use crate::world::map::owners;
 
 /// How long the leader's write is under way.
 const WRITING: Duration = Duration::from_millis(500);
@@ -43,16 +44,17 @@ impl Stage {
     pub(in crate::soak) async fn stale_map(&mut self) -> Result<()> {
         let name = self.world.map_name(SERVICE)?;
         let old = self.world.stored_map(SERVICE, |_| true).await?;
+        let backup = self.world.api.store().get("configmaps", NAMESPACE, &name)?["data"].clone();
         let pod = self.pods_of(SERVICE).swap_remove(0);
         self.world.set_ready(&pod, false)?;
-        let new = self.world.stored_map(SERVICE, |map| map["owners"] != old["owners"]).await?;
+        self.world.stored_map(SERVICE, |map| owners(map) != owners(&old)).await?;
         self.converged().await?;
         self.observe(self.pace.observe).await?;
 
-        let data = json!({ "data": { "map.json": old.to_string() } });
-        self.world.api.store().patch("configmaps", NAMESPACE, &name, data)?;
-        let again = self.world.stored_map(SERVICE, |map| *map != old).await?;
-        ensure!(again["owners"] == new["owners"], "another map was made:\n{again}\ninstead of\n{new}");
+        let new = self.world.stored_map(SERVICE, |_| true).await?;
+        self.world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "data": backup }))?;
+        let again = self.world.stored_map(SERVICE, |map| map.generation >= new.generation).await?;
+        ensure!(owners(&again) == owners(&new), "another map was made:\n{again:?}\ninstead of\n{new:?}");
         self.observe(self.pace.observe).await?;
         self.world.set_ready(&pod, true)
     }

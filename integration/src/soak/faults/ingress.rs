@@ -1,11 +1,11 @@
 //! Ingress nodes that vanish, come and are drained, and routers that change their mind.
 
 use anyhow::Result;
-use serde_json::Value;
 
 use crate::soak::stage::{FEW, INGRESS, Stage, THIRD, label};
 use crate::world::World;
 use crate::world::echo::SERVICE;
+use crate::world::map::drains;
 
 /// The router's hash: what of a packet, and with which seed. Kernels before 6.11 have no seed.
 const POLICIES: [&str; 2] = ["net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy"];
@@ -89,8 +89,7 @@ impl Stage {
         for pod in self.pods_of(SERVICE).iter().take(FEW) {
             self.end_pod(SERVICE, pod, false)?;
         }
-        let drains = |map: &Value| map["previous"].as_object().is_some_and(|previous| !previous.is_empty());
-        self.world.stored_map(SERVICE, drains).await?;
+        self.world.stored_map(SERVICE, |map| drains(map) > 0).await?;
         self.ingress_lost().await
     }
 

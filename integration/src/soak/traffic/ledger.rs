@@ -3,7 +3,7 @@
 //! A connection is *broken* when it ended otherwise than its client wanted. Whose fault that is depends on its pod: one that
 //! has ended takes its connections along, whatever lies between; one that lives on must keep them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -32,6 +32,8 @@ pub struct Break {
     pub failure: Failure,
     /// Whether the pod lived on.
     pub pod_lives: bool,
+    /// Whether its connections were given up by rule.
+    pub given_up: bool,
 }
 
 impl fmt::Display for Break {
@@ -73,7 +75,19 @@ pub struct Counts {
 impl Counts {
     /// Connections that broke although their pod lived: what must not be.
     pub fn broken_alive(&self) -> impl Iterator<Item = &Break> {
-        self.broken.iter().filter(|one| one.pod_lives)
+        self.broken.iter().filter(|one| one.pod_lives && !one.given_up)
+    }
+
+    /// The same of pods that were the third of a bucket's former owners, and named as such.
+    pub fn given_up(&self) -> impl Iterator<Item = &Break> {
+        self.broken.iter().filter(|one| one.pod_lives && one.given_up)
+    }
+
+    /// Marks what broke on these pods.
+    pub fn mark_given_up(&mut self, pods: &BTreeSet<String>) {
+        for one in &mut self.broken {
+            one.given_up = one.pod.as_ref().is_some_and(|pod| pods.contains(pod));
+        }
     }
 }
 
@@ -210,7 +224,16 @@ impl Ledger {
         let asked = Instant::now().checked_sub(waited).unwrap_or(self.began);
         let ended = pod.as_ref().and_then(|pod| self.ended.get(pod));
         let pod_lives = ended.is_none_or(|ended| asked + LOST_BEFORE < *ended);
-        Break { at: self.began.elapsed(), waited, source: ends.0, target: ends.1, pod, failure, pod_lives }
+        Break {
+            at: self.began.elapsed(),
+            waited,
+            source: ends.0,
+            target: ends.1,
+            pod,
+            failure,
+            pod_lives,
+            given_up: false,
+        }
     }
 }
 

@@ -68,7 +68,13 @@ impl Step<'_> {
             // The taker itself may be a former owner: then it leaves a place.
             let former = holding.former.iter().filter(|former| former.endpoint != *taker).count();
             let may = (gives(count) || has == 0 && count > 1) && former < MOST_FORMER && !self.moved.contains(&bucket);
-            let order = (!gives(count), former, !self.has_program(owner), Reverse(count), Reverse(holding.since));
+            let order = (
+                !gives(count),
+                former,
+                !self.has_program(owner),
+                Reverse(count),
+                Reverse((holding.since, holding.generation)),
+            );
             let order = (order, Reverse(weight(taker, bucket)));
             may.then(|| (order, bucket, owner.clone()))
         };

@@ -1,24 +1,32 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add set inet kube_service_tunnel nodes { typeof ip saddr; }
+add set inet kube_service_tunnel nodes { type ipv4_addr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
-add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
-add set inet kube_service_tunnel peers { typeof ip saddr; }
+add set inet kube_service_tunnel nodes6 { type ipv6_addr; }
+add set inet kube_service_tunnel peers { type ipv4_addr; }
 add element inet kube_service_tunnel peers { 10.244.2.4 }
-add map inet kube_service_tunnel saved_arp_announce { typeof iifname : meta mark; }
+add map inet kube_service_tunnel saved_arp_announce { type ifname : mark; }
 add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
-add map inet kube_service_tunnel saved_arp_ignore { typeof iifname : meta mark; }
+add map inet kube_service_tunnel saved_arp_ignore { type ifname : mark; }
 add element inet kube_service_tunnel saved_arp_ignore { "eth0" : 0 }
-add set inet kube_service_tunnel sent { typeof ip saddr; counter; }
+add map inet kube_service_tunnel saved_disable_ipv6 { type ifname : mark; }
+add element inet kube_service_tunnel saved_disable_ipv6 { "lo" : 1 }
+add map inet kube_service_tunnel saved_mpls_input { type ifname : mark; }
+add element inet kube_service_tunnel saved_mpls_input { "eth0" : 0 }
+add map inet kube_service_tunnel saved_platform_labels { type ifname : mark; }
+add element inet kube_service_tunnel saved_platform_labels { "." : 0 }
+add map inet kube_service_tunnel saved_rp_filter { type ifname : mark; }
+add element inet kube_service_tunnel saved_rp_filter { "lo" : 1 }
+add set inet kube_service_tunnel sent { type ipv4_addr; counter; }
 add element inet kube_service_tunnel sent { 192.0.2.10 }
-add set inet kube_service_tunnel sent6 { typeof ip6 saddr; counter; }
+add set inet kube_service_tunnel sent6 { type ipv6_addr; counter; }
 add element inet kube_service_tunnel sent6 { 2001:db8::10 }
-add set inet kube_service_tunnel served { typeof ip saddr; }
+add set inet kube_service_tunnel served { type ipv4_addr; }
 add element inet kube_service_tunnel served { 192.0.2.10 }
-add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
+add set inet kube_service_tunnel served6 { type ipv6_addr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
-add set inet kube_service_tunnel vips { typeof ip saddr; counter; }
-add set inet kube_service_tunnel vips6 { typeof ip6 saddr; counter; }
+add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
+add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
@@ -29,32 +37,43 @@ add chain inet kube_service_tunnel wildcard_udp { type nat hook prerouting prior
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel account ip saddr @sent comment "answers #a1355300"
 add rule inet kube_service_tunnel account ip6 saddr @sent6 comment "answers #4348ff54"
-add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1424 comment "clients send what fits #1b69b16a"
-add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1404 comment "clients send what fits #7790049e"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip saddr @served tcp option maxseg size set 1456 comment "clients send what fits #1b5ce577"
+add rule inet kube_service_tunnel mss tcp flags & (syn | rst) == syn ip6 saddr @served6 tcp option maxseg size set 1436 comment "clients send what fits #778dc607"
 add rule inet kube_service_tunnel output ip saddr @served notrack comment "replies from a VIP #365310ad"
 add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
+add rule inet kube_service_tunnel prerouting iifname "lo" ip daddr @vips goto vip comment "VIP traffic #1cee03a9"
+add rule inet kube_service_tunnel prerouting iifname "lo" ip6 daddr @vips6 goto vip comment "VIP traffic #de896327"
+add rule inet kube_service_tunnel prerouting iifname "lo" fib saddr type != local drop comment "only VIPs leave MPLS #1e432a16"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes ip saddr != @peers drop comment "VXLAN only from nodes #510b00f6"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 drop comment "VXLAN only from nodes #d2b4925a"
-add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
+add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4ac3c45a"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4c5c25a7"
+add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #d06be493"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #d0b81220"
+add rule inet kube_service_tunnel wildcard_udp iifname "lo" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #4355cfac"
 add table ip kube_service_tunnel
-add map ip kube_service_tunnel onward { typeof ip saddr . meta mark : ip saddr; }
+add map ip kube_service_tunnel onward { type ipv4_addr . mark : ipv4_addr; }
 add table ip6 kube_service_tunnel
-add map ip6 kube_service_tunnel onward { typeof ip6 saddr . meta mark : ip6 saddr; }
+add map ip6 kube_service_tunnel onward { type ipv6_addr . mark : ipv6_addr; }
 EOF
 ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2
+sysctl -w net/ipv4/conf/lo/rp_filter=2
 sysctl -w net/ipv4/conf/eth0/arp_ignore=1
 sysctl -w net/ipv4/conf/eth0/arp_announce=2
+sysctl -w net/mpls/conf/eth0/input=1
+sysctl -w net/mpls/platform_labels=101
 sysctl -w net/ipv6/conf/kst-vxlan/disable_ipv6=0
+sysctl -w net/ipv6/conf/lo/disable_ipv6=0
 ip link set kst-vxlan up
 ip address add 192.0.2.10/32 dev kst-vxlan proto 107
-ip address add 2001:db8::10/128 dev kst-vxlan nodad preferred_lft 0 proto 107
+ip address add 192.0.2.10/32 dev lo proto 107
+ip address add 2001:db8::10/128 dev lo nodad preferred_lft 0 proto 107
+ip -f mpls route replace 100 dev lo protocol 107
 ip nexthop replace id 1795162112 encap ip id 0 src 10.244.1.2 dst 10.244.2.3 ttl 64 dev kst-vxlan protocol 107
 ip -6 nexthop replace id 1795162113 encap ip id 0 src 10.244.1.2 dst 10.244.2.3 ttl 64 dev kst-vxlan protocol 107
 ip route replace 250.244.2.3/32 table 10000 nhid 1795162112 mtu 65520 protocol 107
@@ -78,6 +97,8 @@ add rule ip kube_service_tunnel onward_error ip ttl > 1 dup to ip daddr . meta m
 add rule ip kube_service_tunnel onward_error meta mark set 0 comment "this pod's own bucket #e0e50511"
 add rule ip kube_service_tunnel prerouting iifname "kst-*" ip daddr { 192.0.2.10 } tcp flags & (syn | ack) != syn goto stray comment "may belong to another pod #9f06e012"
 add rule ip kube_service_tunnel prerouting iifname "kst-*" ip daddr { 192.0.2.10 } icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 @th,136,8 6 goto stray_error comment "may belong to another pod #319c062c"
+add rule ip kube_service_tunnel prerouting iifname "lo" ip daddr { 192.0.2.10 } tcp flags & (syn | ack) != syn goto stray comment "may belong to another pod #1a284196"
+add rule ip kube_service_tunnel prerouting iifname "lo" ip daddr { 192.0.2.10 } icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 @th,136,8 6 goto stray_error comment "may belong to another pod #e408a538"
 add rule ip kube_service_tunnel stray socket wildcard 0 return comment "an open connection #d30b4474"
 add rule ip kube_service_tunnel stray socket wildcard 1 goto onward comment "only a listener #ba723ccf"
 add rule ip kube_service_tunnel stray socket transparent 0 return comment "being opened or closed #811b317c"
@@ -104,6 +125,8 @@ add rule ip6 kube_service_tunnel onward_error ip6 hoplimit > 1 dup to ip6 daddr 
 add rule ip6 kube_service_tunnel onward_error meta mark set 0 comment "this pod's own bucket #e0e50511"
 add rule ip6 kube_service_tunnel prerouting iifname "kst-*" ip6 daddr { 2001:db8::10 } tcp flags & (syn | ack) != syn goto stray comment "may belong to another pod #43344291"
 add rule ip6 kube_service_tunnel prerouting iifname "kst-*" ip6 daddr { 2001:db8::10 } icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } @th,112,8 6 goto stray_error comment "may belong to another pod #2a77a18c"
+add rule ip6 kube_service_tunnel prerouting iifname "lo" ip6 daddr { 2001:db8::10 } tcp flags & (syn | ack) != syn goto stray comment "may belong to another pod #114d00a5"
+add rule ip6 kube_service_tunnel prerouting iifname "lo" ip6 daddr { 2001:db8::10 } icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } @th,112,8 6 goto stray_error comment "may belong to another pod #33e05b60"
 add rule ip6 kube_service_tunnel stray socket wildcard 0 return comment "an open connection #d30b4474"
 add rule ip6 kube_service_tunnel stray socket wildcard 1 goto onward comment "only a listener #ba723ccf"
 add rule ip6 kube_service_tunnel stray socket transparent 0 return comment "being opened or closed #811b317c"

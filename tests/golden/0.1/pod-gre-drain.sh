@@ -1,24 +1,24 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
-add set inet kube_service_tunnel nodes { typeof ip saddr; }
+add set inet kube_service_tunnel nodes { type ipv4_addr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
-add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
-add set inet kube_service_tunnel peers { typeof ip saddr; }
+add set inet kube_service_tunnel nodes6 { type ipv6_addr; }
+add set inet kube_service_tunnel peers { type ipv4_addr; }
 add element inet kube_service_tunnel peers { 10.244.2.4 }
-add map inet kube_service_tunnel saved_arp_announce { typeof iifname : meta mark; }
+add map inet kube_service_tunnel saved_arp_announce { type ifname : mark; }
 add element inet kube_service_tunnel saved_arp_announce { "eth0" : 0 }
-add map inet kube_service_tunnel saved_arp_ignore { typeof iifname : meta mark; }
+add map inet kube_service_tunnel saved_arp_ignore { type ifname : mark; }
 add element inet kube_service_tunnel saved_arp_ignore { "eth0" : 0 }
-add set inet kube_service_tunnel sent { typeof ip saddr; counter; }
+add set inet kube_service_tunnel sent { type ipv4_addr; counter; }
 add element inet kube_service_tunnel sent { 192.0.2.10 }
-add set inet kube_service_tunnel sent6 { typeof ip6 saddr; counter; }
+add set inet kube_service_tunnel sent6 { type ipv6_addr; counter; }
 add element inet kube_service_tunnel sent6 { 2001:db8::10 }
-add set inet kube_service_tunnel served { typeof ip saddr; }
+add set inet kube_service_tunnel served { type ipv4_addr; }
 add element inet kube_service_tunnel served { 192.0.2.10 }
-add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
+add set inet kube_service_tunnel served6 { type ipv6_addr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
-add set inet kube_service_tunnel vips { typeof ip saddr; counter; }
-add set inet kube_service_tunnel vips6 { typeof ip6 saddr; counter; }
+add set inet kube_service_tunnel vips { type ipv4_addr; counter; }
+add set inet kube_service_tunnel vips6 { type ipv6_addr; counter; }
 add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel account { type filter hook postrouting priority 300; policy accept; }
 add chain inet kube_service_tunnel mss { type filter hook postrouting priority -150; policy accept; }
@@ -36,17 +36,17 @@ add rule inet kube_service_tunnel output ip6 saddr @served6 notrack comment "rep
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip6 daddr @vips6 goto vip comment "VIP traffic #ae6bc8a3"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
-add rule inet kube_service_tunnel prerouting ip daddr 10.244.1.2 meta l4proto 47 ip saddr != @nodes drop comment "GRE only from nodes #d0523078"
+add rule inet kube_service_tunnel prerouting ip daddr 10.244.1.2 meta l4proto gre ip saddr != @nodes drop comment "GRE only from nodes #fb8786bd"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes ip saddr != @peers drop comment "VXLAN only from nodes #510b00f6"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 drop comment "VXLAN only from nodes #d2b4925a"
-add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
+add rule inet kube_service_tunnel vip meta l4proto udp socket wildcard 1 return comment "tracked, so that the reply is turned round #9f9bb81f"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4ac3c45a"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto udp socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4c5c25a7"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto udp socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #d0b81220"
 add table ip kube_service_tunnel
-add map ip kube_service_tunnel onward { typeof ip saddr . meta mark : ip saddr; }
+add map ip kube_service_tunnel onward { type ipv4_addr . mark : ipv4_addr; }
 add table ip6 kube_service_tunnel
-add map ip6 kube_service_tunnel onward { typeof ip6 saddr . meta mark : ip6 saddr; }
+add map ip6 kube_service_tunnel onward { type ipv6_addr . mark : ipv6_addr; }
 EOF
 ip link add kst-gre type gre local 10.244.1.2
 ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx

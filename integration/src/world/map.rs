@@ -1,0 +1,25 @@
+//! What tests ask of a stored map.
+
+use tunnel_router::model::EndpointId;
+use tunnel_router::model::handover::Assignment;
+
+/// How many buckets have former owners.
+pub fn drains(map: &Assignment) -> usize {
+    map.holdings.iter().filter(|holding| !holding.former.is_empty()).count()
+}
+
+/// Whether the numbers of buckets that owners have differ by at most one.
+pub fn is_balanced(map: &Assignment) -> bool {
+    let counts = map.counts();
+    counts.values().max().zip(counts.values().min()).is_some_and(|(most, least)| most - least <= 1)
+}
+
+/// The owner of each bucket.
+pub fn owners(map: &Assignment) -> Vec<Option<&EndpointId>> {
+    map.holdings.iter().map(|holding| holding.owner.as_ref()).collect()
+}
+
+/// Whether the endpoint has been the owner of a bucket before, and may have its connections.
+pub fn is_former(map: &Assignment, uid: &str) -> bool {
+    map.holdings.iter().flat_map(|holding| &holding.former).any(|former| former.endpoint.as_str() == uid)
+}

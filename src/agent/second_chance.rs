@@ -1,0 +1,156 @@
+//! The program that gives packets their second chance: loaded once, its tables as the maps say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::dispatch::PodGoal;
+use crate::kernel;
+use crate::kernel::bpf::{BpfError, Programs, SecondChance, Sizes};
+use crate::model::config::KernelObjects;
+use crate::model::second_chance::{Counts, Tables, VipNames};
+use crate::model::{Cluster, Problem, Reason, ServiceRef};
+use crate::netns::ProcFinder;
+use crate::plan::filter::ObservedFilter;
+
+/// Between two attempts to load the program or to write its tables.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The program of this node.
+#[derive(Default)]
+pub(super) struct SecondChances {
+    programs: Programs,
+    loaded: Option<SecondChance>,
+    /// Pods have been looked at for what an agent before this one has left.
+    looked: bool,
+    failed: Option<Failed>,
+}
+
+/// What went wrong last.
+struct Failed {
+    error: String,
+    services: BTreeSet<ServiceRef>,
+    again: Instant,
+}
+
+impl SecondChances {
+    /// Where targets find the program.
+    pub(super) fn programs(&self) -> Programs {
+        self.programs.clone()
+    }
+
+    /// Makes the tables hold what the pods of this node have to know, and says which program to attach to them; `None`: none
+    /// can be loaded.
+    pub(super) fn serve(
+        &mut self,
+        cluster: &Cluster,
+        node: &str,
+        pods: &BTreeMap<String, PodGoal>,
+        kernel: &KernelObjects,
+    ) -> Option<u32> {
+        if pods.is_empty() {
+            return self.program();
+        }
+        if !std::mem::replace(&mut self.looked, true) {
+            self.loaded = find(pods, kernel);
+            self.loaded.iter().for_each(|found| self.programs.insert(found.handle()));
+        }
+        let known = self.loaded.as_ref().map(|loaded| loaded.tables());
+        let tables = wanted(cluster, node, known);
+        match self.write(&tables) {
+            Ok(()) => self.failed = None,
+            Err(error) => self.failed(&error, pods),
+        }
+        self.program()
+    }
+
+    /// The kernel's id of the program that is attached.
+    pub(super) fn program(&self) -> Option<u32> {
+        self.loaded.as_ref().map(SecondChance::id)
+    }
+
+    /// The program, and what it has counted.
+    pub(super) fn counts(&self) -> Option<(u32, Counts)> {
+        let loaded = self.loaded.as_ref()?;
+        let counts = loaded.counts().inspect_err(|error| debug!(%error, "cannot read its counters")).ok()?;
+        Some((loaded.id(), counts))
+    }
+
+    /// When to try again what has failed.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.failed.as_ref().map(|failed| failed.again)
+    }
+
+    /// What users have to know.
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.failed.iter().flat_map(|failed| {
+            let note = format!(
+                "pods of this node lose their connections when the Service's buckets move: {}; it is tried again",
+                failed.error
+            );
+            let problem = move |service: &ServiceRef| Problem {
+                service: service.clone(),
+                reason: Reason::NoSecondChance,
+                note: note.clone(),
+            };
+            failed.services.iter().map(problem)
+        })
+    }
+
+    /// Tables that have become too small are replaced together with their program: filters follow one by one.
+    fn write(&mut self, tables: &Tables) -> Result<(), BpfError> {
+        if let Some(loaded) = self.loaded.as_mut().filter(|loaded| loaded.sizes().can_hold(tables)) {
+            return loaded.write(tables);
+        }
+        let mut new = SecondChance::load(Sizes::holding(tables))?;
+        new.write(tables)?;
+        info!(program = new.id(), "BPF program for second chances loaded");
+        self.programs.insert(new.handle());
+        // Filters hold it until they are replaced.
+        self.loaded.replace(new).iter().for_each(|old| self.programs.remove(old.id()));
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &BpfError, pods: &BTreeMap<String, PodGoal>) {
+        let error = error.to_string();
+        if self.failed.as_ref().is_none_or(|failed| failed.error != error) {
+            warn!(error, "no second chances for packets, or not for all");
+        }
+        let services = pods.values().flat_map(|pod| &pod.services).cloned().collect();
+        self.failed = Some(Failed { error, services, again: Instant::now() + RETRY });
+    }
+}
+
+/// What the tables have to hold: the VIPs with pods on this node. One without a map keeps what is `known` of it.
+fn wanted(cluster: &Cluster, node: &str, known: Option<&Tables>) -> Tables {
+    let served = cluster.vips.values().filter(|vip| !vip.pods_of(node).is_empty());
+    let names = served.filter_map(|vip| {
+        let names = match &vip.intent {
+            Some(intent) => VipNames::of(intent),
+            None => known.and_then(|tables| tables.get(&vip.address)).cloned(),
+        };
+        Some((vip.address, names?))
+    });
+    names.collect()
+}
+
+/// The program of our version that an agent before this one has attached to pods.
+fn find(pods: &BTreeMap<String, PodGoal>, kernel: &KernelObjects) -> Option<SecondChance> {
+    let finder = ProcFinder::new(kernel.proc_root.clone());
+    let processes = finder.scan().inspect_err(|error| debug!(%error, "cannot look for a program")).ok()?;
+    let filters = pods.values().filter_map(|pod| {
+        let netns = finder.find_among(&processes, &pod.query).ok()?;
+        let observed = netns.run(|| kernel::observe(std::iter::empty(), kernel.link_prefix.as_str())).ok()?.ok()?;
+        Some(observed.filters.into_values().collect::<Vec<ObservedFilter>>())
+    });
+    let open = |filter: ObservedFilter| match SecondChance::open(&filter) {
+        Ok(found) => found,
+        Err(error) => {
+            warn!(%error, "its tables cannot be found again, another one is loaded");
+            None
+        }
+    };
+    filters.flatten().find_map(open)
+}

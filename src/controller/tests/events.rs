@@ -1,0 +1,55 @@
+//! What users are told.
+
+use super::world::{Pod, World};
+use crate::model::Reason::{ConnectionsGivenUp, NotSetUp, WaitingForBalance};
+
+#[test]
+fn a_ready_pod_that_its_node_does_not_report_is_told_after_30_s() {
+    let mut world = World::of("ab");
+    world.add_unreported('c');
+    world.run(30);
+    assert_eq!(world.told(NotSetUp).len(), 0);
+    assert!(world.due.is_some_and(|due| due <= world.now().moment.instant));
+    world.run(1);
+    let told = world.told(NotSetUp);
+    assert!(told[0].contains("shop/echo") && told[0].contains("echo-c on node nc"), "{told:?}");
+    world.report('c', |_| {});
+    world.run(1);
+    assert_eq!((world.told(NotSetUp).len(), world.count('c') > 0), (0, true));
+}
+
+#[test]
+fn pods_that_wait_for_their_share_are_told_after_30_s() {
+    let mut world = World::of("a");
+    for pod in ['b', 'c', 'd', 'e', 'f', 'g', 'h'] {
+        world.add(pod);
+        world.run(3);
+    }
+    world.run(31);
+    let told = world.told(WaitingForBalance);
+    assert!(told.len() == 1 && told[0].contains("echo-h") && told[0].contains("former owners"), "{told:?}");
+    assert!(told[0].contains("end"), "{told:?}");
+    for _ in 0..10 {
+        "abcdefgh".chars().for_each(|pod| world.quiet(pod));
+        world.run(2);
+    }
+    assert_eq!(world.told(WaitingForBalance).len(), 0);
+}
+
+#[test]
+fn a_former_owner_that_is_given_up_is_told_once() {
+    let mut world = World::of("abcde");
+    let told = |world: &World| world.told(ConnectionsGivenUp).iter().map(ToString::to_string).collect::<Vec<_>>();
+    // Whoever is left takes all, with the connections of the others.
+    for pod in ['a', 'b', 'c', 'd'] {
+        world.set(pod, Pod::Ends);
+        world.run(2);
+    }
+    let first = told(&world);
+    assert!(first.iter().all(|note| note.contains("bucket") && note.contains("of Service shop/echo")), "{first:?}");
+    assert!(!first.is_empty());
+    world.run(60);
+    assert_eq!(told(&world), first);
+    world.run(600);
+    assert_eq!(told(&world), [""; 0], "that was long ago");
+}

@@ -1,0 +1,138 @@
+//! What users are told about maps, in Events: only what lasts.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::model::handover::Waiting;
+use crate::model::{Endpoint, EndpointId, Problem, Reason, ServiceRef, Vip};
+use crate::state::problem;
+
+/// A condition that ends by itself sooner is none.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For how long what happened once is kept, so that an API server that is away for a while hears of it, too.
+const KEPT: Duration = Duration::from_secs(600);
+/// Pods that are named in an Event; the others are counted.
+const NAMED: usize = 5;
+
+/// An endpoint of a Service, by its UID, and what it waits for.
+type Condition = (String, Reason, EndpointId);
+
+/// What is told, and what may have to be.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Since when each condition has held.
+    since: BTreeMap<Condition, Instant>,
+    /// What has happened, and until when it is told.
+    happened: Vec<(Problem, Instant)>,
+}
+
+impl Told {
+    /// Takes what a Service waits for. While its map changes no condition is over: what follows from the change is not decided.
+    pub(super) fn look(&mut self, vip: &Vip, waiting: &Waiting, changes: bool, now: Instant) {
+        let uid = &vip.service.uid;
+        let holds = |(of, reason, id): &Condition| match reason {
+            _ if of != uid => true,
+            Reason::NotSetUp => waiting.not_set_up.contains_key(id),
+            _ => waiting.balance.contains(id) || changes && vip.endpoints.iter().any(|e| e.pod_uid == id.as_str()),
+        };
+        self.since.retain(|condition, _| holds(condition));
+        let not_set_up = waiting.not_set_up.keys().map(|id| (Reason::NotSetUp, id));
+        let balance = waiting.balance.iter().map(|id| (Reason::WaitingForBalance, id));
+        for (reason, id) in not_set_up.chain(balance) {
+            self.since.entry((uid.clone(), reason, id.clone())).or_insert(now);
+        }
+    }
+
+    /// Since when the last endpoint of a Service has been ready without being set up.
+    pub(super) fn not_set_up_since(&self, uid: &str) -> Option<Instant> {
+        let of_service = self.since.iter().filter(|((of, reason, _), _)| of == uid && *reason == Reason::NotSetUp);
+        of_service.map(|(_, since)| *since).max()
+    }
+
+    /// Forgets Services that are not among these, and what happened long ago.
+    pub(super) fn forget(&mut self, is_served: impl Fn(&str) -> bool, now: Instant) {
+        self.since.retain(|(uid, ..), _| is_served(uid));
+        self.happened.retain(|(problem, until)| is_served(&problem.service.uid) && *until > now);
+    }
+
+    /// Something has happened.
+    pub(super) fn happened(&mut self, problems: Vec<Problem>, now: Instant) {
+        self.happened.extend(problems.into_iter().map(|problem| (problem, now + KEPT)));
+    }
+
+    /// What users have to know about a Service.
+    pub(super) fn problems(&self, vip: &Vip, now: Instant) -> Vec<Problem> {
+        let uid = &vip.service.uid;
+        let lasting = |reason: Reason| -> Vec<&EndpointId> {
+            let long = self.since.iter().filter(|((of, what, _), since)| {
+                of == uid && *what == reason && now.saturating_duration_since(**since) >= PATIENCE
+            });
+            long.map(|((.., id), _)| id).collect()
+        };
+        let happened = self.happened.iter().filter(|(problem, _)| problem.service == vip.service);
+        let not_set_up = not_set_up(vip, &lasting(Reason::NotSetUp));
+        let balance = waiting_for_balance(vip, &lasting(Reason::WaitingForBalance));
+        not_set_up.into_iter().chain(balance).chain(happened.map(|(problem, _)| problem.clone())).collect()
+    }
+
+    /// When there is something to tell, or to be told no longer.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let lasting = self.since.values().map(|since| *since + PATIENCE);
+        lasting.chain(self.happened.iter().map(|(_, until)| *until)).filter(|at| *at > now).min()
+    }
+}
+
+fn not_set_up(vip: &Vip, pods: &[&EndpointId]) -> Option<Problem> {
+    let on_node = |e: &Endpoint| format!("{} on node {}", e.pod, e.node);
+    let (service, named) = (&vip.service, named(vip, pods, on_node)?);
+    let what = format!(
+        "ready pods of Service {service} get no new connections, for {} s their nodes have not said that they are set up: {named}",
+        PATIENCE.as_secs()
+    );
+    let remedy = "see the log of tunnel-router on these nodes, and whether it runs there";
+    Some(problem(service, Reason::NotSetUp, what, remedy))
+}
+
+fn waiting_for_balance(vip: &Vip, pods: &[&EndpointId]) -> Option<Problem> {
+    let (service, named) = (&vip.service, named(vip, pods, |e| e.pod.clone())?);
+    let what = format!(
+        "pods of Service {service} have less than their share, for the buckets have former owners with open connections: {named}"
+    );
+    let remedy = "they get it as connections end; the Service's annotation about draining sets a limit";
+    Some(problem(service, Reason::WaitingForBalance, what, remedy))
+}
+
+/// What it costs to store this decision; told when it is stored.
+pub(super) fn given_up(vip: &Vip, waiting: &Waiting) -> Vec<Problem> {
+    let mut buckets: BTreeMap<&EndpointId, usize> = BTreeMap::new();
+    for (_, id) in &waiting.given_up {
+        *buckets.entry(id).or_default() += 1;
+    }
+    let one = |(id, buckets): (&EndpointId, usize)| lost_connections(&vip.service, &pod_of(vip, id), buckets);
+    buckets.into_iter().map(one).collect()
+}
+
+fn lost_connections(service: &ServiceRef, pod: &str, buckets: usize) -> Problem {
+    let buckets = if buckets == 1 { "1 bucket".to_owned() } else { format!("{buckets} buckets") };
+    let what = format!(
+        "{pod} of Service {service} has lost the connections that it had in {buckets}: two later owners have some, too, and a \
+         bucket has no more than two former owners"
+    );
+    problem(service, Reason::ConnectionsGivenUp, what, "let pods of the Service change more slowly")
+}
+
+fn pod_of(vip: &Vip, id: &EndpointId) -> String {
+    let listed = vip.endpoints.iter().find(|e| e.pod_uid == id.as_str());
+    listed.map_or_else(|| format!("a pod that is not listed any more (UID {id})"), |e| format!("pod {}", e.pod))
+}
+
+/// The first pods by name, and how many others there are; `None` without any.
+fn named(vip: &Vip, ids: &[&EndpointId], name: impl Fn(&Endpoint) -> String) -> Option<String> {
+    let listed = vip.endpoints.iter().filter(|e| ids.iter().any(|id| id.as_str() == e.pod_uid));
+    let mut names: Vec<String> = listed.map(name).collect();
+    names.sort();
+    let others = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let others = (others > 0).then(|| format!("{others} more"));
+    Some(names.into_iter().chain(others).collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+}

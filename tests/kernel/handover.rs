@@ -1,0 +1,280 @@
+//! A bucket that changes hands, as a node programs it: the names of former owners travel with the packets, and where nobody may
+//! own the bucket, new connections are refused and open ones go on.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::{netns, sh};
+use tunnel_router::kernel::bpf::Programs;
+use tunnel_router::kernel::missing;
+use tunnel_router::model::config::MplsLabels;
+use tunnel_router::model::handover::{
+    EndpointState, FlowHash, Generation, HashKey, Intent, Member, Name, NextHop, Served, TunnelId,
+};
+use tunnel_router::model::names::LinkPrefix;
+use tunnel_router::model::{
+    Addresses, BucketCount, Cluster, Endpoint, EndpointId, Family, MarkField, Mode, Node, ServiceRef, Vip,
+};
+use tunnel_router::netns::Netns;
+use tunnel_router::plan::Settings;
+use tunnel_router::reconcile::{Execution, Goal, Memory, reconcile};
+
+const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8:99::10"];
+const PORT: u16 = 8080;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client, a node, and a pod on it.
+struct Lab {
+    mode: Mode,
+    outer: Family,
+    client: Netns,
+    node: Netns,
+    pod: Netns,
+}
+
+impl Lab {
+    fn new(mode: Mode, outer: Family) -> Lab {
+        assert_eq!(missing([mode]), [], "this kernel cannot run these tests");
+        let [client, node, pod] = [netns(), netns(), netns()];
+        for one in [&client, &node, &pod] {
+            sh(one, "cd /proc/sys/net/ipv6/conf; for d in all default lo; do echo 0 > $d/disable_ipv6; done");
+            sh(one, "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
+            sh(one, "echo 0 | tee /proc/sys/net/ipv4/conf/*/rp_filter");
+        }
+        sh(&node, "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+        for (name, far) in [("client", &client), ("pod", &pod)] {
+            let (pid, fd) = (std::process::id(), far.as_fd().as_raw_fd());
+            sh(&node, &format!("ip link add {name} type veth peer name eth0 netns /proc/{pid}/fd/{fd}"));
+            sh(&node, &format!("ip link set {name} up"));
+        }
+        sh(&node, "ip addr add 198.51.100.1/24 dev client; ip addr add 2001:db8:51::1/64 dev client nodad");
+        sh(&node, "ip addr add 10.244.1.1/24 dev pod; ip addr add fd00:244:1::1/64 dev pod nodad");
+        // Loose reverse path filtering and the node's own connections ask for some way to the VIP.
+        sh(&node, "ip route add default via 198.51.100.2; ip -6 route add default via 2001:db8:51::2");
+        let ends = [(&client, "198.51.100", "2001:db8:51:"), (&pod, "10.244.1", "fd00:244:1:")];
+        for (one, v4, v6) in ends {
+            sh(
+                one,
+                &format!("ip addr add {v4}.2/24 dev eth0; ip addr add {v6}:2/64 dev eth0 nodad; ip link set eth0 up"),
+            );
+            sh(one, &format!("ip route add default via {v4}.1; ip -6 route add default via {v6}:1"));
+        }
+        let lab = Lab { mode, outer, client, node, pod };
+        lab.end_tunnel();
+        lab
+    }
+
+    /// The device that the pod takes packets from, whatever their tunnel id.
+    fn end_tunnel(&self) {
+        let kind = match (self.mode, self.outer) {
+            (Mode::Gre, Family::V4) => "gre external",
+            (Mode::Gre, Family::V6) => "ip6gre external",
+            _ => "vxlan external gpe dstport 4790 nolearning udp6zerocsumrx",
+        };
+        sh(&self.pod, &format!("ip link add tunnel type {kind}; ip link set tunnel up"));
+        for vip in VIPS {
+            sh(&self.pod, &format!("ip addr add {vip} dev tunnel {}", if vip.contains(':') { "nodad" } else { "" }));
+        }
+    }
+
+    fn address(&self, last: u8) -> Addresses {
+        Addresses::from(match self.outer {
+            Family::V4 => IpAddr::from([10, 244, 1, last]),
+            Family::V6 => format!("fd00:244:1::{last}").parse().unwrap(),
+        })
+    }
+
+    /// Programs the node: the pod owns every bucket.
+    fn program(&self, id: TunnelId, refuses_syn: bool) {
+        let owner = EndpointId::from("uid-pod");
+        let hop = NextHop { owner: owner.clone(), addresses: self.address(2), id, refuses_syn };
+        let member =
+            Member { name: Name::FIRST, node: "node".into(), addresses: self.address(2), set_up: true, program: true };
+        let hash = FlowHash { buckets: BucketCount::DEFAULT, seed: 7, key: HashKey::Ports };
+        let intent = Arc::new(Intent {
+            generation: Generation(1),
+            hash,
+            next_hops: hash.buckets.iter().map(|bucket| (bucket, hop.clone())).collect(),
+            served: Served::default(),
+            members: BTreeMap::from([(owner, member)]),
+        });
+        let vips = VIPS.map(|vip| self.vip(vip.parse().unwrap(), &intent)).map(|vip| (vip.address, vip));
+        let addresses = self.address(1).iter().collect();
+        let node = Node { name: "node".to_owned(), addresses, ingress: true, cordoned: false };
+        let nodes = BTreeMap::from([(node.name.clone(), node)]);
+        let goal = Goal::Node(Arc::new(Cluster { vips: vips.into(), nodes, problems: Vec::new() }));
+        let round = || {
+            reconcile(&self.node, &goal, &settings(), &mut Memory::default(), Execution::Apply(&Programs::default()))
+                .unwrap()
+        };
+        assert_eq!(round().problems, []);
+        let again = round().plan;
+        assert!(again.is_empty(), "read back otherwise than it was written:\n{again}");
+    }
+
+    fn vip(&self, address: IpAddr, intent: &Arc<Intent>) -> Vip {
+        let pod = Endpoint {
+            pod_uid: "uid-pod".to_owned(),
+            namespace: "default".to_owned(),
+            pod: "echo".to_owned(),
+            node: "node".to_owned(),
+            addresses: self.address(2),
+            state: EndpointState::Ready,
+        };
+        Vip {
+            address,
+            service: ServiceRef { namespace: "default".into(), name: "echo".into(), uid: "uid-echo".into() },
+            mode: self.mode,
+            client_ip_affinity: false,
+            tracked: false,
+            endpoints: vec![pod],
+            local_only: false,
+            drain_limit: None,
+            map: None,
+            intent: Some(intent.clone()),
+        }
+    }
+
+    /// Counts outer packets with this id that reach the pod, by a reading of the header that has nothing to do with the tunnel
+    /// device: of GRE the flag and the key, of VXLAN the VNI (RFC 2890, RFC 7348).
+    fn watch(&self, id: TunnelId) {
+        let id = id.bits();
+        let what = match self.mode {
+            Mode::Gre if id == 0 => "meta l4proto 47 @th,0,16 0".to_owned(),
+            Mode::Gre => format!("meta l4proto 47 @th,0,16 0x2000 @th,32,32 {id}"),
+            _ => format!("udp dport 4790 @th,96,24 {id}"),
+        };
+        let table = "add table inet watch\ndelete table inet watch\nadd table inet watch";
+        let chain = "add chain inet watch outer { type filter hook prerouting priority -400 ; }";
+        sh(&self.pod, &format!("printf '{table}\n{chain}\nadd rule inet watch outer {what} counter\n' | nft -f -"));
+    }
+
+    fn watched(&self) -> u64 {
+        let listed = sh(&self.pod, "nft list chain inet watch outer");
+        let number = listed.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{listed}"))
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        node_name: "node".to_owned(),
+        buckets: BucketCount::DEFAULT,
+        table_base: 10_000,
+        announce_table: None,
+        link_prefix: LinkPrefix::new("kst-").unwrap(),
+        hash_seed: 7,
+        mark: MarkField::DEFAULT,
+        rule_priority: 101,
+        labels: MplsLabels::new(100, 65_536).unwrap(),
+        vxlan_port: 4790,
+        unavailable: BTreeMap::new(),
+    }
+}
+
+fn connect(from: &Netns, vip: &str) -> std::io::Result<TcpStream> {
+    let to = SocketAddr::new(vip.parse().unwrap(), PORT);
+    let stream = from.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    Ok(stream)
+}
+
+/// Sends a byte and waits for it at the other end.
+fn passes(mut from: &TcpStream, mut to: &TcpStream) {
+    from.write_all(b"x").unwrap();
+    to.read_exact(&mut [0]).unwrap();
+}
+
+fn packets_carry_the_names_of_former_owners(mode: Mode, outer: Family) {
+    let lab = Lab::new(mode, outer);
+    let listener = lab.pod.run(|| TcpListener::bind(("::", PORT)).unwrap()).unwrap();
+    let name = |number| Name::new(number).unwrap();
+    let ids = [
+        TunnelId::OWNER_ALONE,
+        TunnelId::former(Name::FIRST),
+        TunnelId::two_former(name(2047), name(2046)).with_datagrams(),
+    ];
+    for id in ids {
+        lab.program(id, false);
+        lab.watch(id);
+        for vip in VIPS {
+            let before = lab.watched();
+            let client = connect(&lab.client, vip).unwrap();
+            passes(&client, &listener.accept().unwrap().0);
+            assert!(lab.watched() >= before + 2, "{mode} over {outer}, {vip}, {id}");
+        }
+    }
+}
+
+fn syns_are_refused_and_the_rest_is_delivered(mode: Mode, outer: Family) {
+    let lab = Lab::new(mode, outer);
+    let listener = lab.pod.run(|| TcpListener::bind(("::", PORT)).unwrap()).unwrap();
+    lab.program(TunnelId::OWNER_ALONE, false);
+    let open = VIPS.map(|vip| (connect(&lab.client, vip).unwrap(), listener.accept().unwrap().0));
+    lab.program(TunnelId::OWNER_ALONE, true);
+    for (vip, (client, server)) in VIPS.iter().zip(&open) {
+        for from in [&lab.client, &lab.node] {
+            let refused = connect(from, vip).map_err(|error| error.kind());
+            assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused), "{vip}");
+        }
+        passes(client, server);
+        passes(server, client);
+        let datagrams = lab.pod.run(|| UdpSocket::bind((*vip, PORT)).unwrap()).unwrap();
+        datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
+        let any = if vip.contains(':') { "::" } else { "0.0.0.0" };
+        for from in [&lab.client, &lab.node] {
+            let sender = from.run(|| UdpSocket::bind((any, 0)).unwrap()).unwrap();
+            sender.send_to(b"x", (*vip, PORT)).unwrap();
+            datagrams.recv(&mut [0]).unwrap();
+        }
+    }
+    lab.program(TunnelId::OWNER_ALONE, false);
+    for from in [&lab.client, &lab.node] {
+        for vip in VIPS {
+            let client = connect(from, vip).unwrap();
+            passes(&client, &listener.accept().unwrap().0);
+        }
+    }
+}
+
+#[test]
+fn a_vni_names_the_former_owners_over_ipv4() {
+    packets_carry_the_names_of_former_owners(Mode::Vxlan, Family::V4);
+}
+
+#[test]
+fn a_vni_names_the_former_owners_over_ipv6() {
+    packets_carry_the_names_of_former_owners(Mode::Vxlan, Family::V6);
+}
+
+#[test]
+fn a_bucket_that_nobody_may_own_refuses_syns_and_delivers_the_rest() {
+    for outer in Family::ALL {
+        syns_are_refused_and_the_rest_is_delivered(Mode::Vxlan, outer);
+    }
+}
+
+mod gre {
+    use super::*;
+
+    #[test]
+    fn a_key_names_the_former_owners_over_ipv4() {
+        packets_carry_the_names_of_former_owners(Mode::Gre, Family::V4);
+    }
+
+    #[test]
+    fn a_key_names_the_former_owners_over_ipv6() {
+        packets_carry_the_names_of_former_owners(Mode::Gre, Family::V6);
+    }
+
+    #[test]
+    fn a_bucket_that_nobody_may_own_refuses_syns_and_delivers_the_rest() {
+        for outer in Family::ALL {
+            syns_are_refused_and_the_rest_is_delivered(Mode::Gre, outer);
+        }
+    }
+}
