@@ -115,7 +115,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                 due = None;
                 agent.resolve();
             }
-            () = at([agent.follows.due(), agent.leaving.due(), agent.second_chances.due()].into_iter().flatten().min()) => agent.resolve(),
+            () = at([agent.follows.due(), agent.leaving.due(), agent.second_chances.due()].into_iter().flatten().min()) => {
+                agent.resolve();
+            }
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();

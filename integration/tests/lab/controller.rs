@@ -149,7 +149,7 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
     // The last one is what somebody saved earlier, and restores now.
     for text in ["no JSON".to_owned(), with("service", service)?, "{}".to_owned(), with("generation", json!(1))?] {
         world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "data": { "map.json": text } }))?;
-        let written = || now().ok().filter(|now| *now != *text && now["service"]["name"] == SERVICE);
+        let written = || now().ok().filter(|now| now.to_string() != text && now["service"]["name"] == SERVICE);
         let written = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| written())).await;
         written.ok().flatten().with_context(|| format!("{text} stays\n{}", world.logs()))?;
         none_broken(&connections.probe_all().await)?;

@@ -1,8 +1,8 @@
 //! Problems become log lines and Events, once each.
 //!
-//! Every agent sees the same problems (and the leading controller some of its own), and users want one Event per problem, not one per node: its name is derived from
-//! the problem, so whoever creates it first has done it for all. Events are kept for an hour, so one whose problem
-//! lasts is refreshed before, by whichever node looks first.
+//! Every agent sees the same problems (and the leading controller some of its own), and users want one Event per
+//! problem, not one per node: its name is derived from the problem, so whoever creates it first has done it for all.
+//! Events are kept for an hour, so one whose problem lasts is refreshed before, by whichever node looks first.
 //!
 //! Nothing waits for an Event. [`Reporter::report`] only leaves the problems for a task, which sends little, retries
 //! slowly, and forgets what no longer holds. While the API is away the log has everything.
