@@ -136,12 +136,12 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
     let map = content(&stored(&world, is_fair).await?);
     let mut connections = open(&world).await?;
     let name = world.map_name(SERVICE)?;
-    let now = || -> Result<Value> {
-        let text = world.api.store().get("configmaps", NAMESPACE, &name)?["data"]["map.json"].clone();
-        Ok(serde_json::from_str(text.as_str().context("a map")?)?)
+    let now = || -> Result<String> {
+        let object = world.api.store().get("configmaps", NAMESPACE, &name)?;
+        Ok(object["data"]["map.json"].as_str().context("a map")?.to_owned())
     };
     let with = |key: &str, value: Value| {
-        let mut map = now()?;
+        let mut map: Value = serde_json::from_str(&now()?)?;
         map[key] = value;
         Ok::<_, anyhow::Error>(map.to_string())
     };
@@ -149,7 +149,11 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
     // The last one is what somebody saved earlier, and restores now.
     for text in ["no JSON".to_owned(), with("service", service)?, "{}".to_owned(), with("generation", json!(1))?] {
         world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "data": { "map.json": text } }))?;
-        let written = || now().ok().filter(|now| now.to_string() != text && now["service"]["name"] == SERVICE);
+        let written = || {
+            let now = now().ok().filter(|now| *now != text)?;
+            let map: Value = serde_json::from_str(&now).ok()?;
+            (map["service"]["name"] == SERVICE).then_some(map)
+        };
         let written = tokio::time::timeout(PATIENCE, world.api.store().wait_for(|_| written())).await;
         written.ok().flatten().with_context(|| format!("{text} stays\n{}", world.logs()))?;
         none_broken(&connections.probe_all().await)?;
