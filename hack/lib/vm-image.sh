@@ -18,7 +18,7 @@ vm_require_tools() {
 # Prints the directory of the image (vmlinuz, initrd, modules, release); makes it first if need be. Its name follows this
 # file's content.
 vm_image() {
-    cached vm "${BASH_SOURCE[0]}" vm_image_make
+    cached "vm${KST_VM_KERNEL-}" "${BASH_SOURCE[0]}" vm_image_make
 }
 
 vm_image_make() {
@@ -35,8 +35,10 @@ vm_packages() {
 }
 
 vm_newest_package() {
-    local series package
-    for series in '6\.12\.[0-9]+(\+[a-z0-9]+)?' '[0-9][-.0-9]*(\+[a-z0-9]+)?'; do
+    local series package wanted=${KST_VM_KERNEL:-6.12}
+    local all=("${wanted//./\\.}\\.[0-9]+([-+][a-z0-9]+)?")
+    [[ -n ${KST_VM_KERNEL-} ]] || all+=('[0-9][-.0-9]*(\+[a-z0-9]+)?')
+    for series in "${all[@]}"; do
         package=$(vm_packages "$series" | tail -n 1) || true
         if [[ -z $package ]] && ((EUID == 0)); then
             apt-get -qq update >&2 || true
@@ -47,7 +49,7 @@ vm_newest_package() {
             return
         fi
     done
-    die "apt offers no linux-image-*-amd64; configure a Debian archive and run apt-get update"
+    die "apt offers no linux-image-${KST_VM_KERNEL-}*-amd64; configure a Debian archive and run apt-get update"
 }
 
 vm_download() {
