@@ -69,6 +69,8 @@ pub struct Agent {
     node: String,
     child: Child,
     log: PathBuf,
+    /// Length of the log when the process was started: one before it may have written there.
+    begins: usize,
 }
 
 /// What `tunnel-router cleanup` said.
@@ -108,10 +110,11 @@ impl Agent {
         let (mut command, subcommand, name) = what;
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
+        let begins = usize::try_from(file.metadata()?.len())?;
         command.arg(subcommand).args(flags).env("NO_COLOR", "1").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = node.netns().spawn_async(&mut command)?;
-        Ok(Agent { node: name.to_owned(), child, log })
+        Ok(Agent { node: name.to_owned(), child, log, begins })
     }
 
     /// Name of its node, or of the controller.
@@ -127,6 +130,11 @@ impl Agent {
     /// Everything it has logged, including its predecessors on this node.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits for a line with this text, of this process and not of one before it.
+    pub async fn line(&self, text: &str) -> Result<String> {
+        self.line_after(self.begins, text).await
     }
 
     /// Waits for a line with this text, behind the first `offset` bytes of the log.

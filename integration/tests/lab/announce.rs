@@ -82,7 +82,7 @@ async fn a_node_that_is_cordoned_drained_or_relabelled_loses_its_packets_and_no_
     by(&bird, &["ing2"]).await?;
     unbroken(&mut connections).await?;
     world.start_agent("ing1")?;
-    world.agent("ing1")?.line_after(0, "first pass complete").await?;
+    world.agent("ing1")?.line("first pass complete").await?;
     by(&bird, &["ing2"]).await?;
     drain_node(&world, "ing1", "--undo")?;
     by(&bird, &BOTH).await?;

@@ -90,7 +90,7 @@ async fn agents_with_other_flags_hash_as_the_map_says() -> Result<()> {
     for node in ["ing1", "ing2", "wrk1", "wrk2"] {
         world.kill_agent(node).await?;
         world.start_agent(node)?;
-        world.agent(node)?.line_after(0, "first pass complete").await?;
+        world.agent(node)?.line("first pass complete").await?;
         none_broken(&connections.probe_all().await)?;
     }
     world.converged().await?;
@@ -181,7 +181,7 @@ async fn a_damaged_a_foreign_and_a_deleted_map_are_written_anew_and_nobody_notic
 async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there() -> Result<()> {
     let mut world = world().await?;
     let before = content(&stored(&world, is_fair).await?);
-    world.controller("ctl-a")?.line_after(0, "leads=true").await?;
+    world.controller("ctl-a")?.line("leads=true").await?;
     world.kill_controller("ctl-a").await?;
 
     // Nobody leads: a pod goes, its buckets are spread by all nodes alike, and a new one has to wait.
@@ -199,7 +199,7 @@ async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there()
     }
     let new = pod_uid(&world, "echo-5")?;
     let after = stored(&world, |map| shares(map).contains_key(&new)).await?;
-    world.controller("ctl-b")?.line_after(0, "leads=true").await?;
+    world.controller("ctl-b")?.line("leads=true").await?;
     for (old, now) in before.iter().zip(content(&after)) {
         let free = old.as_ref() == Some(&gone) || now.as_ref() == Some(&new);
         ensure!(free || *old == now, "a bucket of {old:?} has moved to {now:?}");
@@ -211,7 +211,7 @@ async fn without_its_leader_nodes_agree_and_the_next_leader_goes_on_from_there()
     // Who steps down in good order leaves at once to the next.
     world.start_controller("ctl-c", "wrk1", &[])?;
     world.controller("ctl-b")?.signal(nix::sys::signal::Signal::SIGTERM)?;
-    world.controller("ctl-c")?.line_after(0, "leads=true").await?;
+    world.controller("ctl-c")?.line("leads=true").await?;
     Ok(())
 }
 

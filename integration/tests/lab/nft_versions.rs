@@ -27,7 +27,7 @@ async fn a_second_round_is_empty(world: &mut World) -> Result<()> {
     let nodes: Vec<String> = world.lab.nodes().map(|n| n.name().to_owned()).collect();
     let mut lengths = BTreeMap::new();
     for node in nodes {
-        world.agent(&node)?.line_after(0, "first pass complete").await?;
+        world.agent(&node)?.line("first pass complete").await?;
         lengths.insert(node.clone(), world.agent(&node)?.log().len());
     }
     world.stop_agents().await?;
@@ -90,7 +90,7 @@ async fn an_unknown_listing_is_reported_and_not_written_again() -> Result<()> {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     let mut world = world_of(Image { nft: Some(directory.path().to_owned()), ..Image::default() }).await?;
 
-    let said = world.agent("ing1")?.line_after(0, "in a form that is not known here").await?;
+    let said = world.agent("ing1")?.line("in a form that is not known here").await?;
     ensure!(said.contains("is listed with the type") && said.contains("not ipv4_addr"), "no object is named: {said}");
     ensure!(said.contains("install an nft between"), "no remedy is named: {said}");
 

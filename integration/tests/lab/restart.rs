@@ -26,7 +26,7 @@ async fn a_restart_writes_nothing_and_interrupts_nothing(mode: Mode) -> Result<(
     let mut world = echo_world(mode).await?;
     // A report of the first pass shows that an agent is done with what the start had asked of it.
     for node in world.lab.nodes().map(|n| n.name().to_owned()).collect::<Vec<_>>() {
-        println!("{}", world.agent(&node)?.line_after(0, "first pass complete").await?);
+        println!("{}", world.agent(&node)?.line("first pass complete").await?);
     }
     let mut witnesses = witnesses(&world).await?;
     let before = Snapshot::of_lab(&world.lab).await?;
