@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
-use crate::model::{Addresses, Cluster, Family, Node, ServiceRef};
+use crate::model::{Addresses, Cluster, Family, Node, ServiceRef, Vip};
 use crate::netns::{Netns, PodQuery};
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
@@ -96,14 +96,18 @@ pub fn pod_goals(
                     program: None,
                 },
             });
-            let members = vip.intent.iter().flat_map(|intent| &intent.members);
-            let others = members.filter(|(id, _)| id.as_str() != uid);
-            goal.input.peers.extend(others.flat_map(|(_, member)| member.addresses.iter()));
+            let others = vip.pods().into_iter().filter(|pod| pod.uid != uid && may_forward(vip, pod.uid));
+            goal.input.peers.extend(others.flat_map(|pod| pod.addresses.iter()));
             goal.services.insert(vip.service.clone());
             goal.input.vips.insert(vip.address, vip.mode);
         }
     }
     goals
+}
+
+/// Whether a pod may forward packets to the others: those that the map names. While there is no map, it may name anybody.
+fn may_forward(vip: &Vip, uid: &str) -> bool {
+    vip.intent.as_ref().map_or(vip.holds, |intent| intent.members.contains_key(uid))
 }
 
 /// The families in which ingress nodes send to a pod; all of its own while there is no ingress node.
@@ -160,7 +164,8 @@ impl Dispatcher {
         for (name, order) in wanted {
             self.set(name, order);
         }
-        if !self.swept {
+        // A map that is missing may name pods that no slice lists.
+        if !self.swept && !resolved.cluster.vips.values().any(|vip| vip.holds) {
             self.swept = true;
             self.sweep(resolved);
         }
@@ -253,7 +258,7 @@ mod tests {
     use crate::model::config::MplsLabels;
     use crate::model::handover::EndpointState;
     use crate::model::names::LinkPrefix;
-    use crate::model::{BucketCount, Endpoint, MarkField, Mode, Vip};
+    use crate::model::{BucketCount, Endpoint, MarkField, Mode};
 
     fn settings() -> Settings {
         Settings {
@@ -291,6 +296,7 @@ mod tests {
             drain_limit: None,
             map: None,
             intent: None,
+            holds: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What this node does about each Service: its stored map, followed at this node's own pace.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,8 @@ use crate::model::handover::{Endpoint, Follow, Intent, Moment, Offered};
 pub struct Follows {
     /// By UID of the Service.
     services: BTreeMap<String, (Follow, Arc<Intent>)>,
+    /// VIPs without a map since the start, with the UID of their Service; `None` before the first look.
+    unheard: Option<BTreeMap<IpAddr, String>>,
     /// When the next step is due.
     due: Option<Instant>,
 }
@@ -21,6 +24,7 @@ pub struct Follows {
 impl Follows {
     /// Writes into each VIP of a Service with a map what this node does now. A Service that is gone is forgotten.
     pub fn follow(&mut self, cluster: &mut Cluster, now: Moment) {
+        self.hold(cluster);
         let mut before = std::mem::take(&mut self.services);
         self.due = None;
         for vip in cluster.vips.values_mut() {
@@ -45,6 +49,17 @@ impl Follows {
             });
             vip.intent = Some(intent.clone());
         }
+    }
+
+    /// Where there has been no map since this agent started, an earlier one may have followed it.
+    fn hold(&mut self, cluster: &mut Cluster) {
+        let unmapped = cluster.vips.values_mut().filter(|vip| vip.map.is_none());
+        let unheard = unmapped.filter_map(|vip| {
+            let uid = &vip.service.uid;
+            vip.holds = self.unheard.as_ref().is_none_or(|unheard| unheard.get(&vip.address) == Some(uid));
+            vip.holds.then(|| (vip.address, uid.clone()))
+        });
+        self.unheard = Some(unheard.collect());
     }
 
     /// When to look again although nothing changes.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handover::{Assignment, EndpointState, FlowHash, Intent};
+use super::handover::{Assignment, EndpointState, FlowHash, HashKey, Intent};
 use super::{Addresses, Family, Mode};
 
 /// The Service that an object or a problem belongs to.
@@ -69,6 +69,8 @@ pub struct Vip {
     pub map: Option<Arc<Assignment>>,
     /// What this node does about the Service now; `None` while there is no map.
     pub intent: Option<Arc<Intent>>,
+    /// There has been no map since this agent started: what an earlier one has programmed stays.
+    pub holds: bool,
 }
 
 impl Vip {
@@ -77,9 +79,10 @@ impl Vip {
         self.intent.as_ref().map(|intent| intent.hash)
     }
 
-    /// The same, where a Service without a map takes a default.
+    /// The same, where a Service without a map takes a default number of buckets and a default seed.
     pub fn flows(&self, default: FlowHash) -> FlowHash {
-        self.hash().unwrap_or(default)
+        let key = if self.client_ip_affinity { HashKey::Addresses } else { HashKey::Ports };
+        self.hash().unwrap_or(FlowHash { key, ..default })
     }
 
     /// Its pods, as they are found on the network: those that slices list, and those that its map names.

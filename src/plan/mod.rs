@@ -10,6 +10,7 @@ pub mod conflict;
 pub mod desired;
 pub mod diff;
 pub mod filter;
+pub mod held;
 pub mod icmp;
 pub mod net;
 pub mod nft;

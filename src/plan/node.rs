@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::held::Held;
 use super::nft::TableFamily;
 use super::nft::frames::{BridgeTable, FrameTable};
 use super::nft::node::{Ingress, NodeTable};
@@ -47,8 +48,19 @@ fn pod_addresses(cluster: &Cluster) -> impl Iterator<Item = IpAddr> {
     cluster.vips.values().flat_map(Vip::pods).flat_map(|pod| pod.addresses.iter())
 }
 
-/// The desired state of this node's namespace and what could not be done.
+/// The desired state of a node's namespace that holds nothing yet, and what could not be done.
 pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> (Desired, Vec<Problem>) {
+    desired_node_holding(&Held::default(), cluster, routes, settings)
+}
+
+/// The desired state of this node's namespace, and what could not be done. `held` is what is there of VIPs without a map.
+pub fn desired_node_holding(
+    held: &Held,
+    cluster: &Cluster,
+    routes: &Routes,
+    settings: &Settings,
+) -> (Desired, Vec<Problem>) {
+    let ctx = Context { cluster, routes, held, settings };
     let me = cluster.nodes.get(&settings.node_name);
     let ingress = me.is_some_and(|n| n.ingress) && !cluster.vips.is_empty();
     let local = local_pods(cluster, settings);
@@ -64,10 +76,10 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
             build.desired.rules.extend(rule_tree(family, mark, tree, rule_priority, table_base));
         }
         for vip in cluster.vips.values() {
-            build.vip(vip, &Context { cluster, routes, settings });
+            build.vip(vip, &ctx);
         }
     }
-    let facts = routes_to_pods(&local, &Context { cluster, routes, settings });
+    let facts = routes_to_pods(&local, &ctx);
     for fact in facts.iter().filter(|fact| !fact.bare) {
         build.desired.sysctls.insert(Sysctl::RpFilter(fact.dev.clone()), SysctlWant::Exactly(2));
     }
@@ -79,7 +91,7 @@ pub fn desired_node(cluster: &Cluster, routes: &Routes, settings: &Settings) -> 
     }
     let devices: BTreeSet<String> = facts.iter().map(|fact| fact.dev.clone()).collect();
     if local.iter().any(|(_, mode)| *mode == Mode::Mpls) {
-        build.label_swaps(&local, &Context { cluster, routes, settings });
+        build.label_swaps(&local, &ctx);
     }
     let gre6 = settings.link(Mode::Gre, Family::V6).is_some_and(|name| build.desired.links.contains_key(&name));
     let mut table = node_table(cluster, ingress.then_some(&build), devices, settings);
@@ -121,6 +133,7 @@ fn routes_to_pods<'a>(local: &BTreeSet<(PodAt<'_>, Mode)>, ctx: &Context<'a>) ->
 pub(super) struct Context<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) routes: &'a Routes,
+    pub(super) held: &'a Held,
     pub(super) settings: &'a Settings,
 }
 
@@ -129,6 +142,8 @@ struct Build {
     desired: Desired,
     problems: BTreeSet<Problem>,
     gateways: BTreeSet<IpAddr>,
+    /// Outer destinations that no slice and no map names.
+    held_endpoints: BTreeSet<IpAddr>,
     /// VIPs with the marks of buckets that take no new connections.
     refusing: BTreeSet<(IpAddr, u32)>,
 }
@@ -142,6 +157,9 @@ impl Build {
             Some(why) => self.refuse(vip, why, settings),
             None => self.carriers(vip, ctx),
         }
+        if vip.holds && refusal.is_none() {
+            return self.hold(vip, ctx);
+        }
         let next_hops = vip.intent.as_ref().filter(|_| refusal.is_none()).map(|intent| &intent.next_hops);
         let ways = self.ways(vip, next_hops.into_iter().flat_map(BTreeMap::values), ctx);
         for bucket in flows(vip, settings).buckets.iter() {
@@ -154,6 +172,24 @@ impl Build {
             }
         }
         if !ways.is_empty() {
+            self.announce(vip, ctx);
+        }
+    }
+
+    /// Routes of a VIP whose map nobody has: those that are there.
+    fn hold(&mut self, vip: &Vip, ctx: &Context<'_>) {
+        let settings = ctx.settings;
+        for nexthop in ctx.held.nexthops(vip.address) {
+            self.way(vip, held_mode(nexthop, settings), nexthop, settings);
+            if let Nexthop::EncapIp { dst, .. } = nexthop {
+                self.held_endpoints.insert(*dst);
+            }
+        }
+        for bucket in flows(vip, settings).buckets.iter() {
+            let key = RouteKey { table: table(settings.table_base, bucket), vip: vip.address };
+            self.desired.routes.insert(key, ctx.held.route(&key).cloned().unwrap_or(RouteTarget::Unreachable));
+        }
+        if ctx.held.nexthops(vip.address).next().is_some() {
             self.announce(vip, ctx);
         }
     }
@@ -301,6 +337,15 @@ fn content(hop: &NextHop) -> Content<'_> {
     (&hop.owner, hop.addresses, hop.id)
 }
 
+/// The mode of a next hop, by the device that it takes.
+fn held_mode(nexthop: &Nexthop, settings: &Settings) -> Mode {
+    match nexthop {
+        Nexthop::Mpls { .. } => Mode::Mpls,
+        Nexthop::EncapIp { dev, .. } if *dev == settings.link_prefix.vxlan() => Mode::Vxlan,
+        Nexthop::EncapIp { .. } => Mode::Gre,
+    }
+}
+
 /// Why this node cannot serve a VIP at all.
 fn refusal(vip: &Vip, settings: &Settings) -> Option<String> {
     if let Some(why) = settings.unavailable.get(&vip.mode) {
@@ -349,7 +394,7 @@ fn node_table(
     settings: &Settings,
 ) -> NodeTable {
     let ingress = build.map(|build| Ingress {
-        endpoints: pod_addresses(cluster).collect(),
+        endpoints: pod_addresses(cluster).chain(build.held_endpoints.iter().copied()).collect(),
         mpls_gateways: build.gateways.clone(),
         flows: settings.flows(),
         other_flows: other_flows(cluster, settings),

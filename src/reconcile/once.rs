@@ -15,7 +15,8 @@ use crate::kernel::{self, ApplyError, KernelError};
 use crate::model::{Cluster, Problem, Reason};
 use crate::netns::{Netns, NetnsError};
 use crate::plan::diff::{diff, tables};
-use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node, withdraw};
+use crate::plan::held::Held;
+use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node_holding, withdraw};
 use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
 use crate::plan::saved::saved;
 use crate::plan::surroundings::{self, Surroundings};
@@ -205,7 +206,8 @@ fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Des
         Goal::Nothing => (Desired::default(), Vec::new()),
         Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
         Goal::Node(cluster) => {
-            let (mut desired, mut problems) = desired_node(cluster, &routes(cluster, observed)?, settings);
+            let routes = routes(cluster, observed)?;
+            let (mut desired, mut problems) = desired_node_holding(&Held::of(observed), cluster, &routes, settings);
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
                 let around = looked_around();

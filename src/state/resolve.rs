@@ -180,6 +180,7 @@ fn serve(
             drain_limit: options.drain_limit,
             map: None,
             intent: None,
+            holds: false,
         };
         vips.insert(*address, vip);
     }

@@ -136,6 +136,7 @@ impl Lab {
             drain_limit: None,
             map: None,
             intent: Some(intent.clone()),
+            holds: false,
         }
     }
 

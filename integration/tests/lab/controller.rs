@@ -243,3 +243,34 @@ async fn pods_that_wait_for_a_controller_are_told_of_and_a_map_is_made_anew_on_d
     ensure!(rules.contains("mod 16 seed 0x9"), "the new map's hash is not used:\n{rules}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_programmed_stays_when_agents_restart_and_all_maps_are_gone() -> Result<()> {
+    let mut world = world().await?;
+    stored(&world, is_fair).await?;
+    // A pod that drains, and is not in the way of new connections.
+    let mut connections = open(&world).await?;
+    world.set_ready("echo-4", false)?;
+    let uid = pod_uid(&world, "echo-4")?;
+    let map = stored(&world, |map| !shares(map).contains_key(&uid) && is_balanced(map)).await?;
+    world.converged().await?;
+    none_broken(&connections.probe_all().await)?;
+    for name in ["ctl-a", "ctl-b"] {
+        world.kill_controller(name).await?;
+    }
+    world.api.store().delete("configmaps", NAMESPACE, &world.map_name(SERVICE)?)?;
+    for node in ["ing1", "ing2", "wrk1", "wrk2"] {
+        world.kill_agent(node).await?;
+        world.start_agent(node)?;
+        world.agent(node)?.line("first pass complete").await?;
+        none_broken(&connections.probe_all().await)?;
+        world.perfect(VIP, 40).await?;
+    }
+
+    world.start_controller("ctl-c", "wrk1", &[])?;
+    let anew = stored(&world, is_balanced).await?;
+    ensure!(anew.generation > map.generation, "{anew:?}");
+    world.converged().await?;
+    world.perfect(VIP, 40).await?;
+    Ok(())
+}

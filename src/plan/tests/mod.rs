@@ -3,6 +3,7 @@
 mod conflicts;
 pub(crate) mod fake;
 mod golden;
+mod held;
 mod history;
 mod next_hop;
 mod node;

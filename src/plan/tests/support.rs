@@ -91,6 +91,7 @@ pub fn bare_vip(address: &str, mode: Mode, endpoints: Vec<Endpoint>) -> Vip {
         drain_limit: None,
         map: None,
         intent: None,
+        holds: false,
     }
 }
 

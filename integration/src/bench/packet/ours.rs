@@ -98,6 +98,7 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         drain_limit: None,
         map: None,
         intent: None,
+        holds: false,
     };
     let node = Node { name: NODE.to_owned(), addresses: vec![site.node_address()], ingress: true, cordoned: false };
     Cluster {
