@@ -22,9 +22,9 @@ use crate::inspect::connections::count;
 use crate::inspect::{Known, socket};
 use crate::kube::{Reporter, Scope, client, keep_report, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
-use crate::model::Problem;
 use crate::model::config::Config;
 use crate::model::handover::NodeReport;
+use crate::model::{Problem, Vip};
 use crate::netns::{Netns, PodSearch, ProcFinder};
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
@@ -32,6 +32,9 @@ use crate::state::{Index, Resolved, Settings, resolve};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// Between two looks at what pods pass on to each other.
+const FORWARDS: Duration = Duration::from_secs(5);
 
 /// Namespaces that are worked on at the same time.
 const PARALLEL: usize = 8;
@@ -81,6 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         config: config.clone(),
         draining: watched::Sender::new(Vec::new()),
         report: watched::Sender::new(NodeReport::default()),
+        forwards: None,
         last: None,
     };
     tokio::spawn(watch_drains(agent.draining.subscribe(), places, agent.report.clone(), shutdown.clone()));
@@ -118,6 +122,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             () = at([agent.follows.due(), agent.leaving.due(), agent.second_chances.due()].into_iter().flatten().min()) => {
                 agent.resolve();
             }
+            () = at(agent.forwards) => agent.look_at_forwards(),
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();
@@ -132,6 +137,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 /// What the agent of a node watches.
 pub(super) fn scope(config: &Config) -> Scope<'_> {
     Scope { node: Some(&config.node_name), namespace: &config.namespace }
+}
+
+/// Whether pods of this node may pass packets on, or receive what others pass on.
+fn drains_here(vip: &Vip, node: &str) -> bool {
+    let has_former = vip.map.iter().flat_map(|map| &map.holdings).any(|holding| !holding.former.is_empty());
+    has_former && !vip.pods_of(node).is_empty()
 }
 
 async fn at(time: Option<tokio::time::Instant>) {
@@ -158,6 +169,8 @@ struct Agent {
     draining: watched::Sender<Vec<Draining>>,
     /// What the other nodes and the controller are told.
     report: watched::Sender<NodeReport>,
+    /// When to look at what pods pass on to each other; `None` while nothing drains.
+    forwards: Option<tokio::time::Instant>,
     /// What was dispatched last.
     last: Option<Resolved>,
 }
@@ -200,12 +213,21 @@ impl Agent {
         self.dispatcher.dispatch(resolved, &pods);
         self.status.dispatched(&cluster.problems, services, pods);
         send(&self.draining, draining(cluster, node));
+        let drains = program.is_some() && cluster.vips.values().any(|vip| drains_here(vip, node));
+        self.forwards = drains.then(|| self.forwards.unwrap_or_else(|| tokio::time::Instant::now() + FORWARDS));
         let set_up = self.status.set_up();
         self.waiting.dispatched(cluster, |uid| set_up.contains_key(uid), tokio::time::Instant::now());
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
         self.metrics.dispatched(old, cluster, &names, &waiting);
         self.tell_problems();
+    }
+
+    fn look_at_forwards(&mut self) {
+        self.forwards = Some(tokio::time::Instant::now() + FORWARDS);
+        let Some(last) = &self.last else { return };
+        let forwarding = self.second_chances.forwarding(&last.cluster);
+        send_part(&self.report, |report| &mut report.forwarding, forwarding);
     }
 
     /// What users have to know now.
@@ -236,6 +258,7 @@ impl Agent {
             pending: self.status.pending(),
             problems: self.problems(),
             second_chances: self.second_chances.counts(),
+            pairs: self.second_chances.pairs(),
         };
         let places = self.places.clone();
         tokio::task::spawn_blocking(move || {

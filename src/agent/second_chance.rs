@@ -10,7 +10,7 @@ use super::dispatch::PodGoal;
 use crate::kernel;
 use crate::kernel::bpf::{BpfError, Programs, SecondChance, Sizes};
 use crate::model::config::KernelObjects;
-use crate::model::second_chance::{Counts, Tables, VipNames};
+use crate::model::second_chance::{Counts, Forwarding, Pairs, Tables, VipNames};
 use crate::model::{Cluster, Problem, Reason, ServiceRef};
 use crate::netns::ProcFinder;
 use crate::plan::filter::ObservedFilter;
@@ -76,6 +76,19 @@ impl SecondChances {
         let loaded = self.loaded.as_ref()?;
         let counts = loaded.counts().inspect_err(|error| debug!(%error, "cannot read its counters")).ok()?;
         Some((loaded.id(), counts))
+    }
+
+    /// Packets that pods of this node have passed on to others, and received from others.
+    pub(super) fn pairs(&self) -> Pairs {
+        let read = |loaded: &SecondChance| loaded.pairs().inspect_err(|error| debug!(%error, "cannot read its pairs"));
+        self.loaded.as_ref().and_then(|loaded| read(loaded).ok()).unwrap_or_default()
+    }
+
+    /// The same, as far as it is told: between pods that maps name.
+    pub(super) fn forwarding(&self, cluster: &Cluster) -> Forwarding {
+        let maps = cluster.vips.values().filter_map(|vip| vip.map.as_ref());
+        let named = maps.flat_map(|map| map.members.values()).flat_map(|member| member.addresses.iter());
+        self.pairs().told(&named.collect())
     }
 
     /// When to try again what has failed.

@@ -22,6 +22,8 @@ type Condition = (String, Reason, EndpointId);
 pub(super) struct Told {
     /// Since when each condition has held.
     since: BTreeMap<Condition, Instant>,
+    /// Who passes packets on to a pod that they do not reach.
+    senders: BTreeMap<EndpointId, EndpointId>,
     /// What has happened, and until when it is told.
     happened: Vec<(Problem, Instant)>,
 }
@@ -33,14 +35,18 @@ impl Told {
         let holds = |(of, reason, id): &Condition| match reason {
             _ if of != uid => true,
             Reason::NotSetUp => waiting.not_set_up.contains_key(id),
+            Reason::ForwardingBlocked => waiting.unreached.contains_key(id),
             _ => waiting.balance.contains(id) || changes && vip.endpoints.iter().any(|e| e.pod_uid == id.as_str()),
         };
         self.since.retain(|condition, _| holds(condition));
         let not_set_up = waiting.not_set_up.keys().map(|id| (Reason::NotSetUp, id));
         let balance = waiting.balance.iter().map(|id| (Reason::WaitingForBalance, id));
-        for (reason, id) in not_set_up.chain(balance) {
+        let unreached = waiting.unreached.keys().map(|id| (Reason::ForwardingBlocked, id));
+        for (reason, id) in not_set_up.chain(balance).chain(unreached) {
             self.since.entry((uid.clone(), reason, id.clone())).or_insert(now);
         }
+        self.senders.retain(|to, _| self.since.keys().any(|(.., id)| id == to));
+        self.senders.extend(waiting.unreached.clone());
     }
 
     /// Since when the last endpoint of a Service has been ready without being set up.
@@ -72,7 +78,13 @@ impl Told {
         let happened = self.happened.iter().filter(|(problem, _)| problem.service == vip.service);
         let not_set_up = not_set_up(vip, &lasting(Reason::NotSetUp));
         let balance = waiting_for_balance(vip, &lasting(Reason::WaitingForBalance));
-        not_set_up.into_iter().chain(balance).chain(happened.map(|(problem, _)| problem.clone())).collect()
+        let blocked = forwarding_blocked(vip, &lasting(Reason::ForwardingBlocked), &self.senders);
+        not_set_up
+            .into_iter()
+            .chain(balance)
+            .chain(blocked)
+            .chain(happened.map(|(problem, _)| problem.clone()))
+            .collect()
     }
 
     /// When there is something to tell, or to be told no longer.
@@ -100,6 +112,19 @@ fn waiting_for_balance(vip: &Vip, pods: &[&EndpointId]) -> Option<Problem> {
     );
     let remedy = "they get it as connections end; the Service's annotation about draining sets a limit";
     Some(problem(service, Reason::WaitingForBalance, what, remedy))
+}
+
+fn forwarding_blocked(vip: &Vip, to: &[&EndpointId], senders: &BTreeMap<EndpointId, EndpointId>) -> Option<Problem> {
+    let service = &vip.service;
+    let sent = |to: &&EndpointId| Some(format!("from {} to {}", pod_of(vip, senders.get(*to)?), pod_of(vip, to)));
+    let ways: Vec<String> = to.iter().filter_map(sent).take(NAMED).collect();
+    let what = format!(
+        "connections of Service {service} break while its buckets move, for what a pod passes on does not arrive: {}",
+        ways.join(", ")
+    );
+    let remedy =
+        "let the tunnel's packets pass between pods, as between nodes and pods: look at network policies and firewalls";
+    (!ways.is_empty()).then(|| problem(service, Reason::ForwardingBlocked, what, remedy))
 }
 
 /// What it costs to store this decision; told when it is stored.

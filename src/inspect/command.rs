@@ -14,9 +14,11 @@ use super::report::NodeStatus;
 use super::socket::ask;
 use super::trace::{Ask, differences};
 use super::{Seen, text};
+use crate::kernel::bpf::names_of;
 use crate::kernel::{self, Connection, KernelError, MarkedRoute};
 use crate::model::config::{Output, StatusConfig, TraceConfig};
 use crate::model::names::LinkPrefix;
+use crate::model::second_chance::VipNames;
 use crate::netns::{addresses_in, all_netns};
 use crate::plan::Observed;
 
@@ -110,6 +112,10 @@ impl Ask for Kernel {
 
     fn underlay(&self, to: IpAddr) -> Result<(u32, String), KernelError> {
         kernel::route_to(to).map(|fact| (fact.mtu, fact.dev))
+    }
+
+    fn names(&self, program: u32, vip: IpAddr) -> Result<Option<VipNames>, String> {
+        names_of(program, vip).map_err(|error| error.to_string())
     }
 }
 

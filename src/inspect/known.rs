@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::report::{DrainStatus, EndpointStatus, NodeStatus, ProblemStatus, SecondChanceStatus, Source, VipStatus};
+use super::report::{
+    DrainStatus, EndpointStatus, NodeStatus, PairStatus, ProblemStatus, SecondChanceStatus, ShortStatus, Source,
+    VipStatus,
+};
 use crate::model::config::MplsLabels;
-use crate::model::handover::{EndpointState, HashKey, Name, NextHop, TunnelId};
-use crate::model::second_chance::{Count, Counts};
+use crate::model::handover::{self, EndpointState, HashKey, Name, NextHop, Short, TunnelId};
+use crate::model::second_chance::{Count, Counts, Pair, Pairs};
 use crate::model::{Addresses, Bucket, Cluster, Endpoint, EndpointId, Mode, Problem, Vip};
 
 /// A moment of the agent's knowledge.
@@ -25,6 +28,8 @@ pub struct Known {
     pub problems: BTreeSet<Problem>,
     /// The program in the pods of this node, and what it has counted.
     pub second_chances: Option<(u32, Counts)>,
+    /// What these pods have passed on to others, and received from others.
+    pub pairs: Pairs,
 }
 
 impl Known {
@@ -56,6 +61,7 @@ impl Known {
             second_chances: self.second_chances.as_ref().map(|(program, counts)| SecondChanceStatus {
                 program: *program,
                 packets: Count::ALL.map(|kind| (kind.as_str().to_owned(), counts.of(kind))).into(),
+                pairs: pairs(&self.pairs),
             }),
             ..NodeStatus::default()
         }
@@ -85,6 +91,7 @@ impl Known {
             endpoints,
             refuses_new: next_hops.clone().any(|(_, hop)| hop.refuses_syn),
             draining: named.clone().map(|(bucket, hop)| (bucket.number(), drains(vip, *bucket, hop))).collect(),
+            short: short(vip),
             tunnel_ids: named.map(|(bucket, hop)| (bucket.number(), hop.id.bits())).collect(),
         }
     }
@@ -117,6 +124,29 @@ impl Known {
             ..EndpointStatus::default()
         }
     }
+}
+
+/// Whose balance waits for what.
+fn short(vip: &Vip) -> Vec<ShortStatus> {
+    let endpoints: Vec<handover::Endpoint> = vip.endpoints.iter().map(Into::into).collect();
+    let short = vip.map.iter().flat_map(|map| map.short(&endpoints));
+    let status = |(id, short): (EndpointId, Short)| ShortStatus {
+        endpoint: id.to_string(),
+        share: short.share,
+        former: short.former.iter().map(ToString::to_string).collect(),
+    };
+    short.map(status).collect()
+}
+
+fn pairs(pairs: &Pairs) -> Vec<PairStatus> {
+    let all: BTreeSet<&Pair> = pairs.passed.keys().chain(pairs.received.keys()).collect();
+    let status = |pair: &Pair| PairStatus {
+        from: pair.from,
+        to: pair.to,
+        passed: pairs.passed.get(pair).copied(),
+        received: pairs.received.get(pair).copied(),
+    };
+    all.into_iter().map(status).collect()
 }
 
 /// Who is asked for a bucket's packets besides the owner.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::handover::{FlowHash, HashKey, TunnelId};
+use crate::model::handover::{FlowHash, HashKey, Name, TunnelId};
 use crate::model::{Bucket, BucketCount};
 
 /// Who says it.
@@ -61,6 +61,22 @@ pub struct SecondChanceStatus {
     pub program: u32,
     /// Packets by what became of them, since it was loaded.
     pub packets: BTreeMap<String, u64>,
+    /// Packets that pods of this node have passed on to others, or received from others, by the pods' addresses.
+    #[serde(default)]
+    pub pairs: Vec<PairStatus>,
+}
+
+/// What one pod passes on to another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairStatus {
+    /// The pod that passes packets on.
+    pub from: IpAddr,
+    /// The pod that they are for.
+    pub to: IpAddr,
+    /// Packets that have left; `None` unless `from` is a pod of this node.
+    pub passed: Option<u64>,
+    /// Packets that have come; `None` unless `to` is a pod of this node.
+    pub received: Option<u64>,
 }
 
 /// Something that a user has been told about a Service.
@@ -101,9 +117,24 @@ pub struct VipStatus {
     pub refuses_new: bool,
     /// Who may have connections of a bucket besides its owner, in the order in which they are asked.
     pub draining: BTreeMap<u32, Vec<DrainStatus>>,
+    /// Endpoints that have fewer buckets than their share.
+    #[serde(default)]
+    pub short: Vec<ShortStatus>,
     /// The id that packets of a bucket carry in the tunnel, where it is not 0: it names those who are asked.
     #[serde(default)]
     pub tunnel_ids: BTreeMap<u32, u32>,
+}
+
+/// An endpoint that has fewer buckets than its share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShortStatus {
+    /// [`EndpointStatus::id`] of the endpoint.
+    pub endpoint: String,
+    /// The least number of buckets that it is entitled to.
+    pub share: u32,
+    /// Those whose open connections keep the buckets where they are. Empty: the controller has still to decide.
+    pub former: Vec<String>,
 }
 
 /// One endpoint of a VIP.
@@ -171,6 +202,11 @@ impl VipStatus {
         self.endpoints.iter().find(|endpoint| endpoint.buckets.contains(&bucket))
     }
 
+    /// The endpoint with this name in tunnel ids.
+    pub fn named(&self, name: Name) -> Option<&EndpointStatus> {
+        self.endpoints.iter().find(|endpoint| endpoint.named() == Some(name))
+    }
+
     /// The endpoint with this id.
     pub fn endpoint(&self, id: &str) -> Option<&EndpointStatus> {
         self.endpoints.iter().find(|endpoint| endpoint.id == id)
@@ -178,6 +214,11 @@ impl VipStatus {
 }
 
 impl EndpointStatus {
+    /// Its name in tunnel ids.
+    pub fn named(&self) -> Option<Name> {
+        self.name.and_then(|name| Name::new(name.into()).ok())
+    }
+
     /// How it is called in text: the pod with its addresses, or what the kernel knows.
     pub fn name(&self) -> String {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();

@@ -144,6 +144,7 @@ impl<'a> Seen<'a> {
             endpoints: Vec::new(),
             refuses_new: false,
             draining: BTreeMap::new(),
+            short: Vec::new(),
             tunnel_ids: BTreeMap::new(),
         };
         let field = flows.and_then(|flows| self.mark_field(Family::of(address), flows.buckets));

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::report::ProblemStatus;
+use super::report::{PairStatus, ProblemStatus, SecondChanceStatus, ShortStatus};
 use super::trace::{Ask, Trace, TraceError, differences, trace};
 use super::{Known, NodeStatus, Seen, text};
 use crate::kernel::{KernelError, MarkedRoute};
+use crate::model::second_chance::{Counts, Name, Pairs, VipNames};
 use crate::model::{Cluster, Mode, Protocol, TracedFlow};
 use crate::plan::diff::diff;
 use crate::plan::nft::ObservedHash;
@@ -35,27 +36,41 @@ fn kernel(cluster: &Cluster) -> Observed {
 }
 
 fn known(cluster: &Cluster) -> NodeStatus {
+    knowing(cluster).status()
+}
+
+fn knowing(cluster: &Cluster) -> Known {
     let settings = settings("n1");
-    let known = Known {
+    Known {
         node: "n1".to_owned(),
         cluster: cluster.clone(),
         second_chances: None,
+        pairs: Pairs::default(),
         labels: settings.labels,
         unready: Vec::new(),
         pending: Vec::new(),
         problems: BTreeSet::new(),
-    };
-    known.status()
+    }
 }
 
 /// A kernel that finds what its rules say.
-struct Honest<'a>(&'a Observed);
+struct Honest<'a> {
+    observed: &'a Observed,
+    /// What the program of this node has in its tables.
+    names: Option<VipNames>,
+}
+
+impl<'a> Honest<'a> {
+    fn new(observed: &'a Observed) -> Self {
+        Honest { observed, names: None }
+    }
+}
 
 impl Ask for Honest<'_> {
     fn marked_route(&self, vip: IpAddr, mark: u32) -> Result<MarkedRoute, KernelError> {
         let unreachable = KernelError::NoRoute { to: vip, errno: nix::errno::Errno::EHOSTUNREACH };
-        let table = Seen::new(self.0).table_of(vip, mark).unwrap();
-        match self.0.routes[&RouteKey { table, vip }] {
+        let table = Seen::new(self.observed).table_of(vip, mark).unwrap();
+        match self.observed.routes[&RouteKey { table, vip }] {
             ObservedRoute::Nhid { id, .. } => Ok(MarkedRoute { table: Some(table), nexthop: Some(id) }),
             _ => Err(unreachable),
         }
@@ -64,6 +79,10 @@ impl Ask for Honest<'_> {
     fn underlay(&self, _: IpAddr) -> Result<(u32, String), KernelError> {
         Ok((1500, "eth0".to_owned()))
     }
+
+    fn names(&self, _: u32, _: IpAddr) -> Result<Option<VipNames>, String> {
+        Ok(self.names.clone())
+    }
 }
 
 fn flow(port: u16) -> TracedFlow {
@@ -71,7 +90,7 @@ fn flow(port: u16) -> TracedFlow {
 }
 
 fn traced(cluster: &Cluster, observed: &Observed, port: u16) -> Trace {
-    trace(&flow(port), &known(cluster), &Seen::new(observed), &Honest(observed)).unwrap()
+    trace(&flow(port), &known(cluster), &Seen::new(observed), &Honest::new(observed)).unwrap()
 }
 
 fn two_pods(mode: Mode) -> Cluster {
@@ -159,7 +178,7 @@ fn drains_are_seen_by_both_and_traced_in_their_order() {
     assert_eq!(differences(&status, &seen), Vec::<String>::new());
     let of = |protocol| {
         let all = (4000..4100).map(|port| TracedFlow { protocol, ..flow(port) });
-        let all = all.map(|flow| trace(&flow, &status, &seen, &Honest(&observed)).unwrap()).collect::<Vec<_>>();
+        let all = all.map(|flow| trace(&flow, &status, &seen, &Honest::new(&observed)).unwrap()).collect::<Vec<_>>();
         assert!(all.iter().all(|trace| trace.disagreements.is_empty()), "{all:?}");
         all
     };
@@ -174,6 +193,39 @@ fn drains_are_seen_by_both_and_traced_in_their_order() {
         text.contains("then           default/echo-2 (10.244.1.2), for connections that are not its own"),
         "{text}"
     );
+}
+
+#[test]
+fn the_tables_of_the_program_are_compared_with_whom_the_agent_names() {
+    let cluster = one_drains();
+    let observed = kernel(&cluster);
+    let intent = cluster.vips.values().next().unwrap().intent.clone().unwrap();
+    let status = Known { second_chances: Some((7, Counts::default())), ..knowing(&cluster) }.status();
+    let right = VipNames::of(&intent).unwrap();
+    let drained = (4000..4100).map(flow).find(|flow| {
+        let trace = trace(flow, &status, &Seen::new(&observed), &Honest::new(&observed)).unwrap();
+        assert_eq!(trace.tables_agree, None, "no pod of this node has the VIP");
+        !trace.then.is_empty()
+    });
+    let traced = |names: VipNames| {
+        let kernel = Honest { names: Some(names), ..Honest::new(&observed) };
+        trace(drained.as_ref().unwrap(), &status, &Seen::new(&observed), &kernel).unwrap()
+    };
+    let found = traced(right.clone());
+    assert_eq!((found.tables_agree, found.disagreements.clone()), (Some(true), vec![]));
+    assert!(text::trace(&found).contains("kernel         agrees, and so do the tables of the program"), "{found:?}");
+
+    let first = Name::new(1).unwrap();
+    let mut without = right.clone();
+    without.endpoints.remove(&first);
+    let found = traced(without);
+    assert_eq!(found.tables_agree, Some(false));
+    assert!(found.disagreements[0].contains("knows nobody of name 1"), "{found:?}");
+
+    let mut elsewhere = right;
+    elsewhere.endpoints.insert(first, std::net::Ipv4Addr::new(10, 9, 9, 9).into());
+    let found = traced(elsewhere).disagreements;
+    assert!(found.len() == 1 && found[0].contains("sends what is for it to 10.9.9.9"), "{found:?}");
 }
 
 #[test]
@@ -213,6 +265,16 @@ problems:
 "
         )
     );
+    let short = ShortStatus { endpoint: "uid-2".into(), share: 8, former: vec!["uid-3".into()] };
+    status.vips[0].short.push(short);
+    let pair = PairStatus { from: ip("10.0.0.1"), to: ip("10.0.0.2"), passed: Some(3), received: None };
+    status.second_chances = Some(SecondChanceStatus { program: 7, packets: BTreeMap::new(), pairs: vec![pair] });
+    let text = text::status(&status);
+    assert!(
+        text.contains("192.0.2.10 default/echo-2 has 0 of 8 buckets until connections of default/echo-3 end\n"),
+        "{text}"
+    );
+    assert!(text.contains("  from 10.0.0.1 to 10.0.0.2: passed on 3\n"), "{text}");
     let none = NodeStatus { vips: Vec::new(), ..NodeStatus::default() };
     assert_eq!(text::status(&none), "node of unknown name: no ingress, as the kernel has it\n\nno VIPs\n");
 }
@@ -223,7 +285,7 @@ fn what_cannot_be_traced_is_said_with_the_remedy() {
     let observed = kernel(&cluster);
     let seen = Seen::new(&observed);
     let error = |flow: TracedFlow, status: &NodeStatus| {
-        trace(&flow, status, &seen, &Honest(&observed)).unwrap_err().to_string()
+        trace(&flow, status, &seen, &Honest::new(&observed)).unwrap_err().to_string()
     };
     let status = known(&cluster);
     let other = TracedFlow { dst: ip("192.0.2.11"), ..flow(1) };
@@ -233,9 +295,9 @@ fn what_cannot_be_traced_is_said_with_the_remedy() {
     let elsewhere = NodeStatus { ingress: false, ..status.clone() };
     assert!(error(flow(1), &elsewhere).ends_with("these do: n1, n2"));
     let icmp = TracedFlow { protocol: Protocol::Icmp, ..portless };
-    assert!(trace(&icmp, &status, &seen, &Honest(&observed)).is_ok());
+    assert!(trace(&icmp, &status, &seen, &Honest::new(&observed)).is_ok());
     assert!(matches!(
-        trace(&flow(1), &NodeStatus { vips: Vec::new(), ..status }, &seen, &Honest(&observed)),
+        trace(&flow(1), &NodeStatus { vips: Vec::new(), ..status }, &seen, &Honest::new(&observed)),
         Err(TraceError::NoVip(_, none)) if none == "none"
     ));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::report::{DrainStatus, EndpointStatus, NodeStatus, Source, VipStatus};
+use super::report::{DrainStatus, EndpointStatus, NodeStatus, PairStatus, ShortStatus, Source, VipStatus};
 use super::trace::{Hop, Trace};
 
 /// The status of a node, as tables.
@@ -91,8 +91,12 @@ fn lists(status: &NodeStatus) -> String {
         let counted = second_chances.packets.iter().filter(|(_, packets)| **packets > 0);
         let counted: Vec<String> = counted.map(|(kind, packets)| format!("{kind} {packets}")).collect();
         out.push_str(&format!("\nsecond chances (program {}): {}\n", second_chances.program, or_none(&counted)));
+        out.extend(second_chances.pairs.iter().map(|pair| format!("  {}\n", passed_on(pair))));
     }
+    let waiting: Vec<String> =
+        status.vips.iter().flat_map(|vip| vip.short.iter().map(move |one| short(vip, one))).collect();
     for (title, lines) in [
+        ("waiting for their share", &waiting),
         ("not ready", &status.unready),
         ("pending", &status.pending),
         ("problems", &problems),
@@ -104,6 +108,25 @@ fn lists(status: &NodeStatus) -> String {
         }
     }
     out
+}
+
+/// What an endpoint with fewer buckets than its share waits for.
+fn short(vip: &VipStatus, short: &ShortStatus) -> String {
+    let called = |id: &String| vip.endpoint(id).and_then(|e| e.pod.clone()).unwrap_or_else(|| id.clone());
+    let has = vip.endpoint(&short.endpoint).map_or(0, |endpoint| endpoint.buckets.len());
+    let former: Vec<String> = short.former.iter().map(called).collect();
+    let until = match former.is_empty() {
+        true => "the controller decides".to_owned(),
+        false => format!("connections of {} end", former.join(", ")),
+    };
+    format!("{} {} has {has} of {} buckets until {until}", vip.address, called(&short.endpoint), short.share)
+}
+
+/// What one pod passes on to another one, as far as this node has seen it.
+fn passed_on(pair: &PairStatus) -> String {
+    let count = |packets: Option<u64>, what: &str| packets.map(|packets| format!("{what} {packets}"));
+    let counts = [count(pair.passed, "passed on"), count(pair.received, "received")];
+    format!("from {} to {}: {}", pair.from, pair.to, counts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
 fn or_none(all: &[String]) -> String {
@@ -139,7 +162,9 @@ pub fn trace(trace: &Trace) -> String {
     let then = trace.then.join(", then ");
     lines.extend((!then.is_empty()).then(|| ("then", format!("{then}, for connections that are not its own"))));
     if trace.disagreements.is_empty() {
-        lines.push(("kernel", "agrees".to_owned()));
+        let tables =
+            if trace.tables_agree == Some(true) { ", and so do the tables of the program in its pods" } else { "" };
+        lines.push(("kernel", format!("agrees{tables}")));
     }
     lines.extend(trace.disagreements.iter().map(|line| ("DISAGREES", line.clone())));
     lines.iter().map(|(what, text)| format!("{what:<14} {text}\n")).collect()

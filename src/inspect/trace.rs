@@ -10,11 +10,12 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::report::{DrainStatus, EndpointStatus, NodeStatus, VipStatus};
+use super::report::{EndpointStatus, NodeStatus, VipStatus};
 use super::seen::{Seen, Way};
 use crate::kernel::{KernelError, MarkedRoute};
-use crate::model::handover::{FlowHash, TunnelId};
+use crate::model::handover::{Finds, FlowHash, Known, Name, Packet, TunnelId, Verdict, decide};
 use crate::model::hash::bucket as bucket_of;
+use crate::model::second_chance::VipNames;
 use crate::model::{Bucket, Family, Flow, Mode, Protocol, TracedFlow};
 use crate::plan::Nexthop;
 
@@ -31,6 +32,12 @@ pub trait Ask {
     /// # Errors
     /// [`KernelError::NoRoute`], or a failure of the socket.
     fn underlay(&self, to: IpAddr) -> Result<(u32, String), KernelError>;
+
+    /// What the program with this id has in its tables for a VIP; `None` if no pod of this node has the VIP.
+    ///
+    /// # Errors
+    /// What stands in the way, in words.
+    fn names(&self, program: u32, vip: IpAddr) -> Result<Option<VipNames>, String>;
 }
 
 /// The way of a flow.
@@ -53,6 +60,8 @@ pub struct Trace {
     pub refused: bool,
     /// Who is asked after that, one after the other: each passes on what is not its own.
     pub then: Vec<String>,
+    /// The tables of the program on this node lead to the same pods; `None` if they say nothing about this VIP.
+    pub tables_agree: Option<bool>,
     /// Who disagrees with whom, a line each; empty: all agree.
     pub disagreements: Vec<String>,
 }
@@ -127,10 +136,10 @@ pub fn trace(traced: &TracedFlow, status: &NodeStatus, seen: &Seen<'_>, kernel: 
         tracer.disagree(&difference);
     }
     let owner = tracer.hop(bucket, vip.owner(bucket.number()));
-    let drains = vip.draining.get(&bucket.number()).map_or(&[][..], Vec::as_slice);
-    let name = |drain: &DrainStatus| vip.endpoint(&drain.endpoint).map_or(drain.endpoint.clone(), EndpointStatus::name);
-    // Of anything but TCP it cannot be told which belongs to whom.
-    let asked = drains.iter().filter(|drain| traced.protocol == Protocol::Tcp || drain.datagrams);
+    let program = status.second_chances.as_ref().map(|loaded| loaded.program);
+    let names = program.and_then(|program| tracer.names(program));
+    let then = tracer.asked(bucket, traced.protocol);
+    let tables_agree = names.map(|names| tracer.compare_tables(bucket, traced.protocol, &then, &names));
     Ok(Trace {
         flow: traced.to_string(),
         service: vip.service.clone(),
@@ -139,9 +148,15 @@ pub fn trace(traced: &TracedFlow, status: &NodeStatus, seen: &Seen<'_>, kernel: 
         bucket: bucket.number(),
         owner,
         refused: vip.refuses_new,
-        then: asked.map(name).collect(),
+        then: then.iter().map(|name| called(vip, *name)).collect(),
+        tables_agree,
         disagreements: tracer.disagreements,
     })
+}
+
+/// The endpoint of a name, for people.
+fn called(vip: &VipStatus, name: Name) -> String {
+    vip.named(name).map_or_else(|| format!("name {name}"), EndpointStatus::name)
 }
 
 fn find(address: IpAddr, status: &NodeStatus) -> Result<&VipStatus, TraceError> {
@@ -286,6 +301,76 @@ impl Tracer<'_> {
             }
             Err(KernelError::NoRoute { .. }) if matches!(way, Some(Way::Unreachable)) => {}
             Err(error) => self.disagree(&format!("`ip route get {address} mark {mark:#x}` fails: {error}")),
+        }
+    }
+
+    /// The tables of a program for the VIP, if it has any.
+    fn names(&mut self, program: u32) -> Option<VipNames> {
+        let found = self.kernel.names(program, self.vip.address);
+        found.unwrap_or_else(|error| {
+            self.disagree(&format!("the tables of program {program} cannot be read: {error}"));
+            None
+        })
+    }
+
+    /// Whom the pods ask for packets of a bucket after its owner, by the id that they carry.
+    fn asked(&self, bucket: Bucket, protocol: Protocol) -> Vec<Name> {
+        let id = self.vip.tunnel_id(bucket);
+        // Of anything but TCP it cannot be told which belongs to whom.
+        let most = if protocol == Protocol::Tcp { 2 } else { usize::from(id.datagrams()) };
+        id.list().take(most).collect()
+    }
+
+    /// Whether the program asks the same pods, at the same addresses. It may ask more: those that have the bucket now.
+    fn compare_tables(&mut self, bucket: Bucket, protocol: Protocol, then: &[Name], names: &VipNames) -> bool {
+        let before = self.disagreements.len();
+        for name in then {
+            let meant = self.vip.named(*name);
+            match (names.endpoints.get(name), meant) {
+                (None, _) => self.disagree(&format!(
+                    "bucket {bucket} names {}, and the program of this node knows nobody of name {name}",
+                    called(self.vip, *name)
+                )),
+                (Some(found), Some(meant)) if !found.iter().any(|address| meant.addresses.contains(&address)) => self
+                    .disagree(&format!(
+                        "name {name} is {}, and the program of this node sends what is for it to {found}",
+                        meant.name()
+                    )),
+                _ => {}
+            }
+        }
+        let asked = self.asked_by(bucket, protocol, names);
+        if self.disagreements.len() == before && !then.iter().all(|name| asked.contains(name)) {
+            let all = |names: &[Name]| names.iter().map(|name| called(self.vip, *name)).collect::<Vec<_>>().join(", ");
+            let text =
+                format!("bucket {bucket} is to ask {}, and by its tables the program asks {}", all(then), all(&asked));
+            self.disagree(&text);
+        }
+        self.disagreements.len() == before
+    }
+
+    /// Whom the program asks one after the other with these tables, for a packet that no pod knows.
+    fn asked_by(&self, bucket: Bucket, protocol: Protocol, names: &VipNames) -> Vec<Name> {
+        let packet = match protocol {
+            Protocol::Tcp => Packet::Tcp(Finds::Nothing),
+            _ => Packet::NonTcp(Finds::Nothing),
+        };
+        let present = names.present.as_ref().map_or(&[][..], |present| present.names(bucket));
+        let owner = self.vip.owner(bucket.number());
+        // Of two families that both ends have, the outer header is IPv4's.
+        let has_v4 = owner.is_none_or(|owner| owner.addresses.iter().any(IpAddr::is_ipv4));
+        let outer = if has_v4 { Family::V4 } else { Family::V6 };
+        let (mut at, mut id) = (owner.and_then(EndpointStatus::named), self.vip.tunnel_id(bucket));
+        let mut asked = Vec::new();
+        loop {
+            let known = Known { own: at, names: &names.endpoints, last: Some(names.last), outer, present };
+            match decide(packet, id, &known) {
+                Verdict::Forward { to, id: rest } => {
+                    asked.push(to);
+                    (at, id) = (Some(to), rest);
+                }
+                Verdict::Take(_) | Verdict::Drop(_) => return asked,
+            }
         }
     }
 

@@ -19,7 +19,8 @@ use crate::state::node_report::{REPORT_KEY, REPORT_LABEL, encode, report_name};
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between two writes.
 const PACE: Duration = Duration::from_secs(1);
-/// Between two writes of which the second says nothing new but that drains are over: nobody waits for that.
+/// Between two writes of which the second says nothing new but that drains are over, or what was passed on: nobody waits for
+/// that.
 const DRAINS: Duration = Duration::from_secs(5);
 /// Between two attempts, at most: the controller waits for what it says.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -77,8 +78,9 @@ async fn keep(api: &Api<ConfigMap>, node: &str, mut wanted: watch::Receiver<Node
 
 /// How long after one report another one is written; `None`: not at all, it says the same.
 fn pace(written: &NodeReport, wanted: &NodeReport) -> Option<Duration> {
-    let NodeReport { pods, over, ended, holds } = wanted;
-    match (*pods == written.pods && *ended == written.ended && *holds == written.holds, *over == written.over) {
+    let NodeReport { pods, over, ended, holds, forwarding } = wanted;
+    let may_wait = *over == written.over && *forwarding == written.forwarding;
+    match (*pods == written.pods && *ended == written.ended && *holds == written.holds, may_wait) {
         (true, true) => None,
         (true, false) => Some(DRAINS),
         (false, _) => Some(PACE),

@@ -208,6 +208,8 @@ pub enum Reason {
     WaitingForBalance,
     /// A former owner was given up because a bucket had three: its connections of that bucket are lost.
     ConnectionsGivenUp,
+    /// What pods pass on to former owners does not arrive: something on the way drops packets between pods.
+    ForwardingBlocked,
     /// The Service is of a kind that has no endpoints of its own (ExternalName).
     UnsupportedService,
 }
@@ -238,6 +240,7 @@ impl Reason {
             Reason::NotSetUp => "NotSetUp",
             Reason::WaitingForBalance => "WaitingForBalance",
             Reason::ConnectionsGivenUp => "ConnectionsGivenUp",
+            Reason::ForwardingBlocked => "ForwardingBlocked",
             Reason::UnsupportedService => "UnsupportedService",
         }
     }

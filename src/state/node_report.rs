@@ -14,17 +14,20 @@
 //!         "generation": 1790000000123,          the decision that took the buckets away
 //!         "buckets": [0, 7] } ],
 //!       "ended": ["<UID>"],                     pods that a map lists for this node, and that are gone
-//!       "holds": { "<UID>": 1790000000123 } }   Services of which this node holds a later decision than the stored one
+//!       "holds": { "<UID>": 1790000000123 },    Services of which this node holds a later decision than the stored one
+//!       "passed": [["10.244.1.5", "10.244.2.7"]],     a pod of this node has passed 20 packets or more on to the second one
+//!       "received": [["10.244.3.2", "10.244.1.5"]] }  a pod of this node has received some from the first one
 //! ```
 //!
 //! The form grows by keys, which older readers ignore. A report that cannot be read says nothing, and takes nothing away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::handover::{Generation, NodeName, NodeReport, Over, ServiceUid, SetUp};
+use crate::model::second_chance::{Forwarding, Pair};
 use crate::model::{Addresses, Bucket, EndpointId};
 
 /// Label of the ConfigMaps that are reports, and its value.
@@ -88,6 +91,10 @@ struct Wire {
     ended: Vec<String>,
     #[serde(default)]
     holds: BTreeMap<String, u64>,
+    #[serde(default)]
+    passed: Vec<(IpAddr, IpAddr)>,
+    #[serde(default)]
+    received: Vec<(IpAddr, IpAddr)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -128,6 +135,7 @@ pub fn encode(node: &NodeName, report: &NodeReport) -> String {
         let addresses = pod.addresses.iter().collect();
         (id.to_string(), WirePod { addresses, program: pod.program, fallen: pod.fallen })
     };
+    let pairs = |pairs: &BTreeSet<Pair>| pairs.iter().map(|pair| (pair.from, pair.to)).collect();
     let wire = Wire {
         version: VERSION,
         node: node.to_string(),
@@ -135,6 +143,8 @@ pub fn encode(node: &NodeName, report: &NodeReport) -> String {
         over: groups.into_iter().map(over).collect(),
         ended: report.ended.iter().map(ToString::to_string).collect(),
         holds: report.holds.iter().map(|(service, generation)| (service.to_string(), generation.0)).collect(),
+        passed: pairs(&report.forwarding.passed),
+        received: pairs(&report.forwarding.received),
     };
     serde_json::to_string(&wire).unwrap_or_default()
 }
@@ -167,11 +177,13 @@ pub fn decode(text: Option<&str>, node: &str) -> Result<NodeReport, ReportFault>
         buckets.map(move |bucket| Over { service: service.clone(), pod: pod.clone(), generation, bucket })
     };
     let holds = |(service, generation): (String, u64)| (ServiceUid::from(service.as_str()), Generation(generation));
+    let pairs = |pairs: Vec<(IpAddr, IpAddr)>| pairs.into_iter().map(|(from, to)| Pair { from, to }).collect();
     Ok(NodeReport {
         pods: wire.pods.into_iter().map(pod).collect(),
         over: wire.over.into_iter().flat_map(over).collect(),
         ended: wire.ended.iter().map(|id| EndpointId::from(id.as_str())).collect(),
         holds: wire.holds.into_iter().map(holds).collect(),
+        forwarding: Forwarding { passed: pairs(wire.passed), received: pairs(wire.received) },
     })
 }
 

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
-use integration::traffic::Sources;
+use integration::traffic::{Connections, Sources};
 use integration::world::World;
 use integration::world::drain::{Held, draining_world, perfect};
 use integration::world::echo::{SERVICE, VIP, VIP6, echo_at};
@@ -173,6 +173,36 @@ async fn nothing_that_is_deleted_takes_anything_away() -> Result<()> {
     world.converged().await?;
     held.stay(&world).await?;
     Held::open(&world, VIP, 31_000, OPEN).await?.stay(&world).await
+}
+
+/// A network policy lets the nodes' packets in and those of other pods not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_pods_pass_on_and_never_arrives_is_told() -> Result<()> {
+    let world = draining_world(Mode::Vxlan, "5s").await?;
+    let patient = world.client().with_patience(std::time::Duration::from_secs(120));
+    let (connections, tally) = Connections::open(&patient, OPEN, echo_at(VIP)?).await?;
+    let mut held = Held::new(connections, tally)?;
+    ensure!(held.count("echo-1") > 0, "{:?}", held.on());
+    let node = world.lab.node("wrk1")?.netns();
+    let address = world.lab.pod("echo-1")?.addresses().into_iter().find(|a| a.is_ipv4()).context("an address")?;
+    let blocked = format!("add rule inet others forward ip saddr 10.244.0.0/16 ip daddr {address} udp dport 4790 drop");
+    for line in
+        ["add table inet others", "add chain inet others forward { type filter hook forward priority 0; }", &blocked]
+    {
+        World::run_in(node, &format!("nft {line}"))?;
+    }
+    world.set_ready("echo-1", false)?;
+    followed(&world, &["echo-1"]).await?;
+    let told_and_ended = async {
+        let note = world.event(SERVICE, "ForwardingBlocked").await?;
+        ensure!(note.contains("to pod echo-1") && note.contains("from pod echo-"), "{note}");
+        World::run_in(node, "nft delete table inet others")?;
+        anyhow::Ok(())
+    };
+    let (tally, told) = tokio::join!(held.connections.probe_all(), told_and_ended);
+    told?;
+    perfect(&world, tally)?;
+    held.stay(&world).await
 }
 
 /// The pod runs on and is in no slice any more: it drains like any other.

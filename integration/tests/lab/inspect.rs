@@ -158,14 +158,25 @@ async fn vxlan_draining_is_shown_with_its_connections() -> Result<()> {
     ensure!(!is_echo3(&trace["owner"]["endpoint"]), "{trace:#}");
     ensure!(trace["then"].as_array().and_then(|asked| asked.first()).is_some_and(is_echo3), "{trace:#}");
     ensure!(trace["disagreements"] == serde_json::json!([]), "{trace:#}");
+    ensure!(trace["tablesAgree"].is_null(), "no pod of the Service is on ing2: {trace:#}");
+    let trace = json(&world, "ing1", &format!("trace {source} {}", echo_at(VIP)?))?;
+    ensure!(trace["tablesAgree"] == true && is_echo3(&trace["then"][0]), "{trace:#}");
     let (text, _, _) = run(&world, "ing1", "status")?;
     ensure!(text.contains("not ready") && text.contains("default/echo-3"), "{text}");
-    // The pods' nodes have counted what was passed on.
-    let passed = ["ing1", "wrk1", "wrk2"].into_iter().try_fold(0, |sum, node| {
-        let status = json(&world, node, "status")?;
-        Ok::<_, anyhow::Error>(sum + status["secondChances"]["packets"]["passed"].as_u64().context("no program")?)
-    })?;
-    ensure!(passed > 0, "nothing was passed on");
+    // The pods' nodes have counted what was passed on, and to whom.
+    let [mut all, mut left, mut arrived] = [0; 3];
+    for node in ["ing1", "wrk1", "wrk2"] {
+        let counted = &json(&world, node, "status")?["secondChances"];
+        all += counted["packets"]["passed"].as_u64().context("no program")?;
+        for pair in counted["pairs"].as_array().context("no pairs")? {
+            left += pair["passed"].as_u64().unwrap_or_default();
+            arrived += pair["received"].as_u64().unwrap_or_default();
+        }
+    }
+    ensure!(
+        all > 0 && [left, arrived] == [all; 2],
+        "{all} were passed on, {left} have left, and {arrived} have arrived"
+    );
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! What users are told.
 
-use super::world::{Pod, World};
-use crate::model::Reason::{ConnectionsGivenUp, NotSetUp, WaitingForBalance};
+use super::world::{Pod, World, address};
+use crate::model::Reason::{ConnectionsGivenUp, ForwardingBlocked, NotSetUp, WaitingForBalance};
+use crate::model::second_chance::Pair;
 
 #[test]
 fn a_ready_pod_that_its_node_does_not_report_is_told_after_30_s() {
@@ -52,4 +53,36 @@ fn a_former_owner_that_is_given_up_is_told_once() {
     assert_eq!(told(&world), first);
     world.run(600);
     assert_eq!(told(&world), [""; 0], "that was long ago");
+}
+
+#[test]
+fn packets_that_are_passed_on_and_do_not_arrive_are_told_after_30_s() {
+    let mut world = World::of("ab");
+    world.set('a', Pod::Crashed);
+    world.run(2);
+    let pair = Pair { from: address('b'), to: address('a') };
+    world.report('b', |report| report.forwarding.passed = [pair].into());
+    world.run(30);
+    assert_eq!(world.told(ForwardingBlocked).len(), 0);
+    world.run(2);
+    let told = world.told(ForwardingBlocked);
+    assert!(
+        told.len() == 1 && told[0].contains("from pod echo-b to pod echo-a") && told[0].contains("polic"),
+        "{told:?}"
+    );
+    world.report('a', |report| report.forwarding.received = [pair].into());
+    world.run(1);
+    assert_eq!(world.told(ForwardingBlocked).len(), 0);
+}
+
+#[test]
+fn nothing_is_told_of_pairs_whose_receiver_does_not_report() {
+    let mut world = World::of("ab");
+    world.set('a', Pod::Crashed);
+    world.run(2);
+    let pair = Pair { from: address('b'), to: address('a') };
+    world.report('b', |report| report.forwarding.passed = [pair].into());
+    world.delete("node-na");
+    world.run(60);
+    assert_eq!(world.told(ForwardingBlocked).len(), 0);
 }

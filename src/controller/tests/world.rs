@@ -1,6 +1,7 @@
 //! A cluster of ConfigMaps, Nodes and one Service, and a controller that a test lets look when it wants to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
@@ -203,7 +204,7 @@ impl World {
 
     /// The node of a pod reports it as set up, and what `change` adds.
     pub(super) fn report(&mut self, pod: char, change: impl FnOnce(&mut NodeReport)) {
-        let addresses = address(pod).parse::<std::net::IpAddr>().unwrap().into();
+        let addresses = address(pod).into();
         let report = self.reports.entry(pod).or_default();
         report.pods.insert(id(pod), SetUp { addresses, program: true, fallen: false });
         change(report);
@@ -351,6 +352,8 @@ fn is_report(object: &ConfigMap) -> bool {
     object.metadata.name.as_deref().is_some_and(|name| name.starts_with("node-"))
 }
 
-fn address(pod: char) -> String {
-    format!("10.244.0.{}", u32::from(pod))
+/// The address of a pod.
+pub(super) fn address(pod: char) -> IpAddr {
+    let last = u8::try_from(u32::from(pod)).unwrap();
+    IpAddr::from([10, 244, 0, last])
 }

@@ -12,8 +12,9 @@ use super::error::{BpfError, causes};
 use super::program::Program;
 use super::{OBJECT, own_version};
 use crate::model::second_chance::{
-    Count, Counts, ENDPOINT, ENDPOINT_KEY, LAST, PRESENT_VALUE, Present, TableWrite, Tables, VIP_KEY, Version,
-    VipNames, changes, endpoint, endpoint_key, last, of_endpoint, of_endpoint_key, of_last, of_vip_key, vip_key,
+    Count, Counts, ENDPOINT, ENDPOINT_KEY, LAST, PAIR_KEY, PRESENT_VALUE, Pairs, Present, TableWrite, Tables, VIP_KEY,
+    Version, VipNames, changes, endpoint, endpoint_key, last, of_endpoint, of_endpoint_key, of_last, of_vip_key,
+    vip_key,
 };
 use crate::plan::filter::ObservedFilter;
 
@@ -22,10 +23,14 @@ const VIPS: &str = "vips";
 const PRESENT: &str = "present";
 const ANY_PRESENT: &str = "any_present";
 const COUNTS: &str = "counts";
+const PAIRS: &str = "pairs";
 
 /// The two programs of the object: whoever knows the kernel's types can tell half-open connections apart.
 const WITH_TYPES: &str = "second_chance";
 const WITHOUT_TYPES: &str = "second_chance_0";
+
+/// The tables of a program.
+type Maps = [Map; 6];
 
 /// How many entries the tables have room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,7 @@ pub struct SecondChance {
     present: HashMap<MapData, [u8; VIP_KEY], [u8; PRESENT_VALUE]>,
     any_present: Array<MapData, u32>,
     counts: PerCpuArray<MapData, u64>,
+    pairs: HashMap<MapData, [u8; PAIR_KEY], u64>,
     /// What the tables hold: nobody else writes them.
     tables: Tables,
 }
@@ -120,7 +126,7 @@ impl SecondChance {
         let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| causes(&error))?;
         let id = program.info().map_err(|error| causes(&error))?.id();
         let mut map = |name: &str| take(&mut ebpf, name);
-        let maps = [map(ENDPOINTS)?, map(VIPS)?, map(PRESENT)?, map(ANY_PRESENT)?, map(COUNTS)?];
+        let maps = [map(ENDPOINTS)?, map(VIPS)?, map(PRESENT)?, map(ANY_PRESENT)?, map(COUNTS)?, map(PAIRS)?];
         Self::assemble(fd, id, Version::of(object), maps).map_err(|error| causes(&error))
     }
 
@@ -132,19 +138,23 @@ impl SecondChance {
         if filter.version != Some(own_version()) {
             return Ok(None);
         }
-        let id = filter.program;
+        let mut found = Self::find(filter.program, own_version())?;
+        found.tables = found.read()?;
+        Ok(Some(found))
+    }
+
+    /// The program of this id, whose tables have not been read.
+    fn find(id: u32, version: Version) -> Result<Self, BpfError> {
         let not_found = |text: String| BpfError::Find { id, text };
         let info = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
         let info = info.ok_or_else(|| not_found("it is not there".to_owned()))?;
         let maps = maps_of(&info).map_err(not_found)?;
         let fd = info.fd().map_err(|error| not_found(causes(&error)))?;
-        let mut found = Self::assemble(fd, id, own_version(), maps).map_err(|error| not_found(causes(&error)))?;
-        found.tables = found.read()?;
-        Ok(Some(found))
+        Self::assemble(fd, id, version, maps).map_err(|error| not_found(causes(&error)))
     }
 
-    fn assemble(program: ProgramFd, id: u32, version: Version, maps: [Map; 5]) -> Result<Self, MapError> {
-        let [endpoints, vips, present, any_present, counts] = maps;
+    fn assemble(program: ProgramFd, id: u32, version: Version, maps: Maps) -> Result<Self, MapError> {
+        let [endpoints, vips, present, any_present, counts, pairs] = maps;
         let fd = program.as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
         Ok(SecondChance {
             program: Program::new(fd, id, version),
@@ -154,6 +164,7 @@ impl SecondChance {
             present: present.try_into()?,
             any_present: any_present.try_into()?,
             counts: counts.try_into()?,
+            pairs: pairs.try_into()?,
             tables: Tables::new(),
         })
     }
@@ -250,6 +261,14 @@ impl SecondChance {
     /// Reads the tables from the kernel. What a VIP without last name has is deleted: the writer of that VIP ended before it
     /// was done.
     fn read(&mut self) -> Result<Tables, BpfError> {
+        let (tables, orphans) = self.look()?;
+        orphans.into_iter().try_for_each(|(vip, write)| self.write_entry(vip, write))?;
+        self.note_any_present(tables.values().any(|names| names.present.is_some()))?;
+        Ok(tables)
+    }
+
+    /// What the tables in the kernel hold, and the deletions of what belongs to no VIP.
+    fn look(&self) -> Result<(Tables, Vec<(IpAddr, TableWrite)>), BpfError> {
         let (mut tables, mut orphans) = (Tables::new(), Vec::new());
         for entry in self.vips.iter() {
             let (key, value) = entry.map_err(|error| BpfError::table(VIPS, self.sizes.vips, &error))?;
@@ -273,9 +292,21 @@ impl SecondChance {
                 None => orphans.push((vip, TableWrite::NoEndpoint(name))),
             }
         }
-        orphans.into_iter().try_for_each(|(vip, write)| self.write_entry(vip, write))?;
-        self.note_any_present(tables.values().any(|names| names.present.is_some()))?;
-        Ok(tables)
+        Ok((tables, orphans))
+    }
+
+    /// What pods of this node have passed on to others, and received from others, since the program was loaded. Of 4,096 pairs
+    /// the last used ones.
+    ///
+    /// # Errors
+    /// [`BpfError::Table`]
+    pub fn pairs(&self) -> Result<Pairs, BpfError> {
+        let mut pairs = Pairs::default();
+        for entry in self.pairs.iter() {
+            let (key, packets) = entry.map_err(|error| BpfError::table(PAIRS, 0, &error))?;
+            pairs.add(key, packets);
+        }
+        Ok(pairs)
     }
 
     /// What the program has counted since it was loaded.
@@ -290,6 +321,16 @@ impl SecondChance {
         }
         Ok(Counts::new(|kind| numbers[kind as usize]))
     }
+}
+
+/// What the program of this id, which another process has loaded, has in its tables for a VIP; `None` if nothing. Nothing is
+/// written.
+///
+/// # Errors
+/// [`BpfError::Find`], [`BpfError::Table`]
+pub fn names_of(program: u32, vip: IpAddr) -> Result<Option<VipNames>, BpfError> {
+    let loaded = SecondChance::find(program, own_version())?;
+    Ok(loaded.look()?.0.remove(&vip))
 }
 
 /// A deletion of what is gone is not an error.
@@ -310,7 +351,7 @@ fn limit(map: &Map) -> Result<u32, MapError> {
 }
 
 /// The tables of a program that is in the kernel already, by their names.
-fn maps_of(program: &ProgramInfo) -> Result<[Map; 5], String> {
+fn maps_of(program: &ProgramInfo) -> Result<Maps, String> {
     let ids = program.map_ids().map_err(|error| causes(&error))?.unwrap_or_default();
     let mut found = BTreeMap::new();
     for id in ids {
@@ -325,5 +366,6 @@ fn maps_of(program: &ProgramInfo) -> Result<[Map; 5], String> {
         Map::HashMap(named(PRESENT)?),
         Map::Array(named(ANY_PRESENT)?),
         Map::PerCpuArray(named(COUNTS)?),
+        Map::LruHashMap(named(PAIRS)?),
     ])
 }

@@ -205,6 +205,30 @@ struct {
     TYPE(value, __u64);
 } counts SECTION(".maps");
 
+// How many packets one pod has passed on to another, as each of the two has seen it: what the first one counts and the second
+// one does not is lost between their nodes.
+struct pair {
+    struct address from, to;
+    __u32 received; // 1: counted by the one that it came to
+};
+
+struct {
+    NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+    NUMBER(max_entries, 1 << 12);
+    TYPE(key, struct pair);
+    TYPE(value, __u64);
+} pairs SECTION(".maps");
+
+INLINE void count_pair(const struct pair *pair)
+{
+    __u64 *n = bpf_map_lookup_elem(&pairs, pair);
+    __u64 first = 1;
+    if (n)
+        __sync_fetch_and_add(n, 1);
+    else
+        bpf_map_update_elem(&pairs, pair, &first, BPF_ANY);
+}
+
 INLINE void count(enum count kind)
 {
     __u32 key = kind;
@@ -537,6 +561,26 @@ INLINE void local_address(const struct outer *outer, struct address *to)
         set_v4(to, NETWORK32(outer->key.local_ipv4));
 }
 
+INLINE void count_received(const struct outer *outer)
+{
+    struct pair pair = {.received = 1};
+
+    if (outer->v6)
+        set_v6(&pair.from, outer->key.remote_ipv6);
+    else
+        set_v4(&pair.from, NETWORK32(outer->key.remote_ipv4));
+    local_address(outer, &pair.to);
+    count_pair(&pair);
+}
+
+INLINE void count_passed(const struct outer *outer, const struct address *to)
+{
+    struct pair pair = {.to = *to};
+
+    local_address(outer, &pair.from);
+    count_pair(&pair);
+}
+
 // The endpoint's address in the family of the outer header; false if it has none.
 INLINE int address_of(const struct outer *outer, const struct endpoint *endpoint, struct address *to)
 {
@@ -570,6 +614,7 @@ INLINE int send(struct __sk_buff *skb, const struct outer *outer, const struct a
         return TC_ACT_SHOT;
     }
     count(PASSED);
+    count_passed(outer, to);
     return bpf_redirect(skb->ifindex, 0);
 }
 
@@ -805,8 +850,10 @@ INLINE int decide(struct __sk_buff *skb, int reads_half_open)
         return TC_ACT_OK;
     }
     id = outer.key.tunnel_id;
-    if (id & PASSED_ON)
+    if (id & PASSED_ON) {
         count(RECEIVED);
+        count_received(&outer);
+    }
     if (!(id & LIST) && (id & PASSED_ON || !is_any_present())) {
         count(UNLISTED);
         return TC_ACT_OK;

@@ -80,7 +80,9 @@ fn action(reason: Reason) -> &'static str {
         | Reason::InvalidMap
         | Reason::NoController
         | Reason::UnsupportedService => "Resolve",
-        Reason::NotSetUp | Reason::WaitingForBalance | Reason::ConnectionsGivenUp => "Assign",
+        Reason::NotSetUp | Reason::WaitingForBalance | Reason::ConnectionsGivenUp | Reason::ForwardingBlocked => {
+            "Assign"
+        }
     }
 }
 

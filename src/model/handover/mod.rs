@@ -39,6 +39,7 @@ mod intent;
 mod proof;
 mod report;
 mod rules;
+mod share;
 
 pub use super::second_chance::{Name, TunnelId};
 pub use absence::{Absences, ENDING, NOT_READY, UNSEEN};
@@ -50,3 +51,4 @@ pub use ids::{FlowHash, Generation, HashKey, NodeName, ServiceUid};
 pub use intent::Intent;
 pub use report::{FALLEN, NodeReport, Over, Said, SetUp, Witness};
 pub use rules::{DrainLimits, Inputs, Waiting};
+pub use share::Short;

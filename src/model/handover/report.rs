@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::agree;
 use super::{Endpoint, Generation, NodeName, ServiceUid};
+use crate::model::second_chance::{Forwarding, Pair};
 use crate::model::{Addresses, Bucket, EndpointId};
 
 /// For how long a node has to say that a tunnel fell, before its endpoint loses anything.
@@ -21,6 +22,8 @@ pub struct NodeReport {
     pub ended: BTreeSet<EndpointId>,
     /// Maps of which this node holds a later decision than the stored one.
     pub holds: BTreeMap<ServiceUid, Generation>,
+    /// Between which pods packets have been passed on.
+    pub forwarding: Forwarding,
 }
 
 /// How a pod is set up.
@@ -121,6 +124,14 @@ impl Witness {
     /// The latest decision about a Service that a node holds although an earlier one is stored.
     pub fn held(&self, service: &ServiceUid) -> Option<Generation> {
         self.reports.values().filter_map(|report| report.holds.get(service)).max().copied()
+    }
+
+    /// Whether the node of `from` says that a pod of it has passed packets on, and the node of `to` does not say that any has
+    /// come. A node without a report says nothing.
+    pub fn is_lost(&self, pair: Pair, from: &NodeName, to: &NodeName) -> bool {
+        let has_passed = self.reports.get(from).is_some_and(|report| report.forwarding.passed.contains(&pair));
+        let of_receiver = self.reports.get(to).filter(|report| !report.pods.is_empty());
+        has_passed && of_receiver.is_some_and(|report| !report.forwarding.received.contains(&pair))
     }
 
     /// When a tunnel that is reported as fallen counts as such, if one is still to.

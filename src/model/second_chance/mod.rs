@@ -15,6 +15,7 @@
 
 mod count;
 mod name;
+mod pairs;
 mod present;
 mod tables;
 mod tunnel_id;
@@ -22,6 +23,7 @@ mod version;
 
 pub use count::{Count, Counts};
 pub use name::{Name, NameError};
+pub use pairs::{Forwarding, PAIR_KEY, Pair, Pairs, TOLD};
 pub use present::{OWNERS, PRESENT_VALUE, Present};
 pub use tables::{
     ENDPOINT, ENDPOINT_KEY, LAST, TableWrite, Tables, VIP_KEY, VipNames, changes, endpoint, endpoint_key, last,

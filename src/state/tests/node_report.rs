@@ -7,6 +7,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::thorough;
 
+fn pair(from: u8, to: u8) -> Pair {
+    let [from, to] = [from, to].map(|n| Ipv4Addr::new(10, 0, 0, n).into());
+    Pair { from, to }
+}
+
 fn report_of(pods: u8, generation: u64) -> NodeReport {
     let id = |n: u8| EndpointId::from(format!("p{n}").as_str());
     let set_up = |n: u8| SetUp {
@@ -25,6 +30,10 @@ fn report_of(pods: u8, generation: u64) -> NodeReport {
         over: (0..pods).map(over).collect(),
         ended: [id(200)].into(),
         holds: [(ServiceUid::from("s"), Generation(generation))].into(),
+        forwarding: Forwarding {
+            passed: (1..pods).map(|n| pair(n, n + 1)).collect(),
+            received: (1..pods).map(|n| pair(n + 1, n)).collect(),
+        },
     }
 }
 
@@ -35,7 +44,8 @@ fn the_form_is_as_documented() {
         r#"{"version":2,"node":"n1","pods":{"p0":{"addresses":["10.0.0.0"],"program":true,"fallen":true},"#,
         r#""p1":{"addresses":["10.0.0.1"],"program":false,"fallen":false}},"#,
         r#""over":[{"service":"s","pod":"p0","generation":7,"buckets":[0]},{"service":"s","pod":"p1","generation":7,"buckets":[1]}],"#,
-        r#""ended":["p200"],"holds":{"s":7}}"#
+        r#""ended":["p200"],"holds":{"s":7},"#,
+        r#""passed":[["10.0.0.1","10.0.0.2"]],"received":[["10.0.0.2","10.0.0.1"]]}"#
     );
     assert_eq!(text, expected);
 }
@@ -49,6 +59,8 @@ fn reports_of_other_versions_are_told_apart() {
     let later = decode(Some(&text.replacen("\"version\":2", "\"version\":3", 1)), "n1").unwrap_err();
     assert_eq!((later.clone(), later.may_be_replaced()), (ReportFault::Later(3), false));
     assert!(!ReportFault::Malformed(String::new()).may_be_replaced() && ReportFault::Old.may_be_replaced());
+    let earlier = text.replacen(r#","passed":[],"received":[]"#, "", 1);
+    assert!(earlier != text && decode(Some(&earlier), "n1") == Ok(report_of(1, 7)));
     let grown = text.replacen("\"ended\"", "\"colour\":1,\"ended\"", 1);
     assert_eq!(decode(Some(&grown), "n1"), Ok(report_of(1, 7)));
     assert_eq!(decode(Some(&text), "n2"), Err(ReportFault::Foreign("n1".into())));

@@ -285,8 +285,12 @@ impl Lab {
 
     /// A connection of a real client.
     pub fn connect(&self, family: Family) -> TcpStream {
-        let stream =
-            self.node.run(|| TcpStream::connect_timeout(&(vip(family), PORT).into(), PATIENCE)).unwrap().unwrap();
+        self.connect_to((vip(family), PORT))
+    }
+
+    /// The same to another port.
+    pub fn connect_to(&self, server: (IpAddr, u16)) -> TcpStream {
+        let stream = self.node.run(|| TcpStream::connect_timeout(&server.into(), PATIENCE)).unwrap().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
@@ -403,12 +407,7 @@ fn set_up_pod(netns: &Netns, pod: &str, tunnel: Tunnel) {
 /// Servers that answer with the pod's name: TCP on all addresses, to every byte, until a byte `x`, or to all that comes after
 /// a byte `b`; UDP on each VIP.
 fn serve(netns: &Netns, pod: &'static str) {
-    let listener = netns.run(|| TcpListener::bind(("::", PORT)).unwrap()).unwrap();
-    thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            thread::spawn(move || answer(stream, pod));
-        }
-    });
+    listen(netns, pod, (IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED), PORT));
     for family in Family::ALL {
         let socket = netns.run(|| UdpSocket::bind((vip(family), PORT)).unwrap()).unwrap();
         thread::spawn(move || {
@@ -418,6 +417,16 @@ fn serve(netns: &Netns, pod: &'static str) {
             }
         });
     }
+}
+
+/// A TCP server that answers with the pod's name.
+pub fn listen(netns: &Netns, pod: &'static str, address: (IpAddr, u16)) {
+    let listener = netns.run(|| TcpListener::bind(address).unwrap()).unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            thread::spawn(move || answer(stream, pod));
+        }
+    });
 }
 
 fn answer(mut stream: TcpStream, pod: &str) {

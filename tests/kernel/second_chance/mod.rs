@@ -32,6 +32,8 @@ rows! {
     a_packet_without_former_owners_is_taken
     a_syn_is_taken
     open_connections_stay_and_new_ones_go_to_the_owner
+    servers_on_the_vip_itself_pass_on_like_those_on_all_addresses
+    what_is_passed_on_is_counted_where_it_leaves_and_where_it_arrives
     bulk_data_is_passed_on_unharmed
     a_handshake_goes_on_where_it_began
     a_half_open_connection_takes_only_its_own_packets

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 
-use tunnel_router::model::second_chance::{Count, VipNames};
+use tunnel_router::model::second_chance::{Count, Pair, VipNames};
 use tunnel_router::model::{Addresses, Family};
 
 use super::lab::{
-    BULK, C, DATAGRAMS, Lab, P, Q, all_names, ask, bulk, checksum, ghost, list, name, pod_address, pour, vip,
+    BULK, C, DATAGRAMS, Lab, P, Q, all_names, ask, bulk, checksum, ghost, list, listen, name, pod_address, pour, vip,
 };
 use super::packet::{ACK, ESP, FIN_ACK, Flow, PORT, PSH, RST};
 use crate::support::sh;
@@ -55,6 +55,33 @@ pub fn open_connections_stay_and_new_ones_go_to_the_owner(lab: &mut Lab) {
     assert_eq!(old.each_mut().map(ask), ["p", "p"]);
     assert_eq!(new.each_mut().map(ask), ["c", "c"]);
     assert!(lab.counts().of(Count::Connection) > 0);
+}
+
+pub fn servers_on_the_vip_itself_pass_on_like_those_on_all_addresses(lab: &mut Lab) {
+    let server = |family| (vip(family), PORT + 1);
+    for (pod, netns) in &lab.pods {
+        Family::ALL.into_iter().for_each(|family| listen(netns, pod, server(family)));
+    }
+    lab.steer("p", 0);
+    let mut old = Family::ALL.map(|family| lab.connect_to(server(family)));
+    lab.steer("c", list(P, 0));
+    let mut new = Family::ALL.map(|family| lab.connect_to(server(family)));
+    assert_eq!(
+        (old.each_mut().map(ask), new.each_mut().map(ask)),
+        (["p", "p"].map(String::from), ["c", "c"].map(String::from))
+    );
+}
+
+pub fn what_is_passed_on_is_counted_where_it_leaves_and_where_it_arrives(lab: &mut Lab) {
+    lab.steer("c", list(P, Q));
+    each_family(lab, |lab, family| {
+        drop(lab.trace(&stray(family), &["to c 2,3", "to p 3 passed", "to q - passed", "from q R"]));
+    });
+    let outer = lab.tunnel.outer();
+    let pair = |from, to| Pair { from: pod_address(from, outer), to: pod_address(to, outer) };
+    let expected = BTreeMap::from([(pair("c", "p"), 2), (pair("p", "q"), 2)]);
+    let pairs = lab.program.pairs().unwrap();
+    assert_eq!((pairs.passed, pairs.received), (expected.clone(), expected));
 }
 
 pub fn bulk_data_is_passed_on_unharmed(lab: &mut Lab) {

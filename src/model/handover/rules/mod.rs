@@ -17,7 +17,8 @@ mod owners;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Assignment, Endpoint, Former, HashKey, Moment, NodeName, Over, Said, ServiceUid, Why, Witness};
+use super::{Assignment, Endpoint, Former, HashKey, Member, Moment, NodeName, Over, Said, ServiceUid, Why, Witness};
+use crate::model::second_chance::Pair;
 use crate::model::{Addresses, Bucket, EndpointId};
 
 /// What a decision rests on.
@@ -61,6 +62,8 @@ pub struct Waiting {
     pub balance: BTreeSet<EndpointId>,
     /// Eligible endpoints for which there are not enough buckets.
     pub no_bucket: usize,
+    /// Former owners to which packets are passed on that do not arrive, with one of the pods that pass them on.
+    pub unreached: BTreeMap<EndpointId, EndpointId>,
     /// Former owners that were given up in this decision, because a third one came.
     pub given_up: Vec<(Bucket, EndpointId)>,
     /// When something has to be decided although nothing changed, in seconds since 1970 (UTC).
@@ -193,6 +196,23 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Who receives nothing of what others pass on to it.
+    fn unreached(&self) -> BTreeMap<EndpointId, EndpointId> {
+        let members = &self.map.members;
+        let former = self.map.holdings.iter().flat_map(|holding| &holding.former).map(|former| &former.endpoint);
+        let former: BTreeSet<&EndpointId> = former.collect();
+        let find = |to: &&EndpointId| {
+            let (receiver, mut senders) = (members.get(*to)?, members.iter().filter(|(id, _)| *id != *to));
+            let is_lost = |sender: &Member| {
+                let ways =
+                    sender.addresses.iter().flat_map(|from| receiver.addresses.iter().map(move |to| Pair { from, to }));
+                ways.into_iter().any(|pair| self.inputs.witness.is_lost(pair, &sender.node, &receiver.node))
+            };
+            senders.find(|(_, sender)| is_lost(sender)).map(|(from, _)| from.clone())
+        };
+        former.iter().filter_map(|to| Some(((*to).clone(), find(to)?))).collect()
+    }
+
     fn finish(mut self) -> (Assignment, Waiting) {
         let unchanged = Assignment { generation: self.before.generation, ..self.map.clone() } == *self.before;
         if unchanged {
@@ -205,6 +225,7 @@ impl<'a> Step<'a> {
                 .flatten()
                 .map(|limit| former.since.saturating_add(limit.as_secs()))
         });
+        self.waiting.unreached = self.unreached();
         let soon = self.again.then(|| self.unix().saturating_add(1));
         self.waiting.due = ends.filter(|at| *at > self.unix()).chain(soon).min();
         (self.map, self.waiting)

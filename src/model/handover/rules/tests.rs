@@ -217,6 +217,28 @@ fn a_move_for_balance_is_planned_and_a_replacement_is_not() {
 }
 
 #[test]
+fn an_endpoint_with_less_than_its_share_waits_for_the_former_owners_at_those_with_more() {
+    let mut service = Service::new("abc");
+    service.settle();
+    let short = |service: &Service| service.map.short(&service.endpoints).into_iter().collect::<Vec<_>>();
+    assert_eq!(short(&service), []);
+    service.state('a', EndpointState::NotReady);
+    service.settle();
+    assert_eq!(short(&service), [], "those that may own nothing have no share");
+    // Back, and the controller has not looked yet.
+    service.state('a', EndpointState::Ready);
+    let [(pod, waits)] = &short(&service)[..] else { panic!("one has nothing") };
+    assert_eq!((pod, waits.has, waits.share), (&id('a'), 0, 5));
+    for holding in &mut service.map.holdings {
+        let (generation, endpoint) = (Generation(1), id('c'));
+        holding.former = vec![Former { endpoint, generation, since: 1000, held: 9, why: Why::Balance }];
+    }
+    assert_eq!(short(&service)[0].1.former, [id('c')].into());
+    service.settle();
+    assert_eq!(short(&service), []);
+}
+
+#[test]
 fn balance_takes_buckets_without_former_owners_first_and_none_with_two() {
     let mut service = Service::new("a");
     "bcdefg".chars().for_each(|pod| {
@@ -237,6 +259,7 @@ fn balance_takes_buckets_without_former_owners_first_and_none_with_two() {
     service.add('h');
     let waiting = service.decide();
     assert!(waiting.balance.contains(&id('h')) && service.count('h') == 0);
+    assert!(service.map.short(&service.endpoints).contains_key(&id('h')));
     assert!(waiting.given_up.is_empty());
     service.quiet('b');
     let waiting = service.decide();
