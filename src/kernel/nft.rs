@@ -41,7 +41,8 @@ pub fn list() -> Result<Option<ObservedTable>, KernelError> {
 }
 
 /// What there is of ours.
-pub(super) struct Tables {
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
     /// Our tables.
     pub tables: BTreeMap<TableFamily, ObservedTable>,
     /// See [`generation`]; `None` if it went on meanwhile.
@@ -52,12 +53,15 @@ pub(super) struct Tables {
     pub paused: bool,
 }
 
-/// Our tables of all families.
+/// Our tables of all families. What is known of the present generation is not listed again: `nft` is the slowest part of a look.
 ///
 /// # Errors
 /// As [`list`].
-pub(super) fn list_all() -> Result<Tables, KernelError> {
+pub(super) fn list_all(known: Option<&Tables>) -> Result<Tables, KernelError> {
     let before = generation()?;
+    if let Some(known) = known.filter(|known| known.generation == Some(before)) {
+        return Ok(known.clone());
+    }
     let existing = existing()?;
     let exists = |table: &str| existing.iter().any(|(_, name)| name == table);
     let (withdrawn, paused) = (exists(WITHDRAWN_TABLE), exists(PAUSED_TABLE));

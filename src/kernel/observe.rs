@@ -7,6 +7,7 @@ use crate::plan::{Observed, Sysctl};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
+use super::nft::Tables;
 use super::{address, bpf, label, link, neighbour, nexthop, nft, route, rule, sysctl};
 
 /// Name of the nft map that remembers the old values of the sysctls of one kind, without the kind.
@@ -27,6 +28,18 @@ pub fn observe<'a>(
     wanted_sysctls: impl Iterator<Item = &'a Sysctl>,
     link_prefix: &str,
 ) -> Result<Observed, KernelError> {
+    observe_anew(wanted_sysctls, link_prefix, None)
+}
+
+/// The same where the nft tables of some generation are `known`. They are listed only if the ruleset has gone on since.
+///
+/// # Errors
+/// As [`observe`].
+pub fn observe_anew<'a>(
+    wanted_sysctls: impl Iterator<Item = &'a Sysctl>,
+    link_prefix: &str,
+    known: Option<&Tables>,
+) -> Result<Observed, KernelError> {
     let mut netlink = Netlink::route()?;
     let links = link::dump(&mut netlink).map_err(reading("links"))?;
     let names = link::names(&links);
@@ -39,8 +52,8 @@ pub fn observe<'a>(
     let mpls = label::available();
     let neighbours =
         if mpls { neighbour::dump(&mut netlink, &names).map_err(reading("neighbours"))? } else { BTreeMap::new() };
-    let nft::Tables { tables: mut frames, generation: nft_generation, withdrawn, paused } =
-        nft::list_all().map_err(reading("nft tables"))?;
+    let Tables { tables: mut frames, generation: nft_generation, withdrawn, paused } =
+        nft::list_all(known).map_err(reading("nft tables"))?;
     let nft = frames.remove(&TableFamily::Inet);
     let sysctls = read_sysctls(wanted_sysctls.cloned().chain(remembered(nft.as_ref())))?;
     Ok(Observed {

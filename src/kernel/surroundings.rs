@@ -7,23 +7,27 @@ use serde_json::Value;
 
 use crate::model::Family;
 use crate::plan::NFT_TABLE;
-use crate::plan::surroundings::{DropChain, Surroundings};
+use crate::plan::surroundings::DropChain;
 
 use super::error::KernelError;
 use super::nft;
 
-/// Looks at the namespace of the calling thread: base chains with policy `drop` (those of iptables-nft included; a legacy
-/// iptables cannot be seen by `nft`), and whether it forwards.
+/// Base chains of others with policy `drop` in the namespace of the calling thread (those of iptables-nft included; a legacy
+/// iptables cannot be seen by `nft`).
 ///
 /// # Errors
 /// What `nft` said.
-pub fn surroundings() -> Result<Surroundings, KernelError> {
+pub fn drops() -> Result<Vec<DropChain>, KernelError> {
     let mut drops = drop_chains(&nft::chains()?);
     for chain in &mut drops {
         chain.accepts_untracked = accepts_untracked(&nft::chain(&chain.family, &chain.table, &chain.name)?);
     }
-    let unforwarded: BTreeSet<Family> = Family::ALL.into_iter().filter(|family| !forwards(*family)).collect();
-    Ok(Surroundings { drops, unforwarded })
+    Ok(drops)
+}
+
+/// Families that the namespace of the calling thread does not forward.
+pub fn unforwarded() -> BTreeSet<Family> {
+    Family::ALL.into_iter().filter(|family| !forwards(*family)).collect()
 }
 
 /// A kernel without the family has no such file, and nothing to forward either.

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod once;
 mod order;
 mod places;
+mod ruleset;
 pub mod target;
 mod written;
 

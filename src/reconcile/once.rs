@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tracing::debug;
-
+use super::ruleset::Ruleset;
 use super::written::Written;
 use crate::kernel::bpf::Programs;
 use crate::kernel::{self, ApplyError, KernelError};
@@ -19,7 +18,7 @@ use crate::plan::held::Held;
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node_holding, withdraw};
 use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
 use crate::plan::saved::saved;
-use crate::plan::surroundings::{self, Surroundings};
+use crate::plan::surroundings;
 use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Step, Sysctl, set_withdrawn};
 
 /// What one namespace is to become.
@@ -40,6 +39,21 @@ pub struct Memory {
     saved: BTreeMap<Sysctl, u32>,
     /// Our nft tables as they were last written.
     written: Option<Written>,
+    /// What is known of the ruleset.
+    ruleset: Ruleset,
+}
+
+impl Memory {
+    /// Of this memory only what spares a reader of the same namespace time.
+    #[must_use]
+    pub fn of_ruleset(&self) -> Memory {
+        Memory { ruleset: self.ruleset.clone(), ..Memory::default() }
+    }
+
+    /// Everything is read from the kernel again, also what cannot have changed.
+    pub fn doubt(&mut self) {
+        self.ruleset.forget();
+    }
 }
 
 /// What a round does with its plan.
@@ -140,9 +154,9 @@ fn round(
     memory: &mut Memory,
     execution: Execution<'_>,
 ) -> Result<Outcome, ReconcileError> {
-    let observed = kernel::observe(std::iter::empty(), settings.link_prefix.as_str())?;
     let prefix = settings.link_prefix.as_str();
-    let (desired, problems) = match compute(goal, &observed, settings) {
+    let observed = memory.ruleset.observe(prefix)?;
+    let (desired, problems) = match compute(goal, &observed, settings, &mut memory.ruleset) {
         Err(refusal) if refusal.is_refusal() => {
             // What turns out to be a virtual machine's only later has been set up before.
             carry_out(&Desired::default(), observed, memory, prefix, execution)?;
@@ -162,6 +176,9 @@ fn carry_out(
     execution: Execution<'_>,
 ) -> Result<Outcome, ReconcileError> {
     let misread = memory.written.as_mut().and_then(|written| written.misread(&mut observed));
+    if memory.written.is_some() {
+        memory.ruleset.compared(misread.is_none());
+    }
     let in_table = saved(observed.nft.as_ref());
     let keys = desired.sysctls.keys().chain(in_table.keys()).chain(memory.saved.keys());
     observed.sysctls = kernel::read_sysctls(keys.cloned())?;
@@ -171,11 +188,17 @@ fn carry_out(
     if let Execution::Apply(programs) = execution
         && !plan.is_empty()
     {
+        let writes_nft = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::Nft(_)));
+        if writes_nft(&plan) {
+            memory.ruleset.unsettle();
+        }
         notes.extend(apply(&mut plan, programs)?);
-        if plan.steps.iter().any(|step| matches!(step, Step::Nft(_))) {
+        if writes_nft(&plan) {
             let tables = tables(desired, &observed, &memory.saved, link_prefix);
             let generation = kernel::nft_generation()?;
-            memory.written = Some(Written::new(tables, &observed, &plan, generation, memory.written.take()));
+            let written = Written::new(tables, &observed, &plan, generation, memory.written.take());
+            memory.ruleset.wrote(&written, &observed);
+            memory.written = Some(written);
         }
         memory.saved.retain(|key, _| desired.sysctls.contains_key(key));
     }
@@ -201,7 +224,12 @@ fn apply(plan: &mut Plan, programs: &Programs) -> Result<Option<Note>, ApplyErro
     Err(error)
 }
 
-fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Desired, Vec<Problem>), ReconcileError> {
+fn compute(
+    goal: &Goal,
+    observed: &Observed,
+    settings: &Settings,
+    ruleset: &mut Ruleset,
+) -> Result<(Desired, Vec<Problem>), ReconcileError> {
     Ok(match goal {
         Goal::Nothing => (Desired::default(), Vec::new()),
         Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
@@ -210,20 +238,12 @@ fn compute(goal: &Goal, observed: &Observed, settings: &Settings) -> Result<(Des
             let (mut desired, mut problems) = desired_node_holding(&Held::of(observed), cluster, &routes, settings);
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
-                let around = looked_around();
+                let around = ruleset.surroundings(observed.nft_generation);
                 withdraw(&mut desired, settings, |family| !observed.withdrawn && !around.unforwarded.contains(&family));
                 problems.extend(surroundings::problems(cluster, &around, settings));
             }
             (desired, problems)
         }
-    })
-}
-
-/// What is around us is only told to users: not being able to look is no reason to stop.
-fn looked_around() -> Surroundings {
-    kernel::surroundings().unwrap_or_else(|error| {
-        debug!(%error, "cannot look at the firewall");
-        Surroundings::default()
     })
 }
 

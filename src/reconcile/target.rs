@@ -156,7 +156,10 @@ impl Target {
                 }
                 Wake::Order => self.ordered(&order),
                 Wake::Deaf => self.lose(&mut place),
-                Wake::Time => place.iter_mut().for_each(|place| place.site = None),
+                Wake::Time => {
+                    self.memory.doubt();
+                    place.iter_mut().for_each(|place| place.site = None);
+                }
                 Wake::Kernel => {}
             }
         }

@@ -50,6 +50,16 @@ impl Written {
         Written { generation: alone.then_some(generation), tables, misread }
     }
 
+    /// The generation of the ruleset right after that; `None` if somebody else has written meanwhile.
+    pub fn generation(&self) -> Option<u32> {
+        self.generation
+    }
+
+    /// Our tables as nft lists them.
+    pub fn as_listed(&self) -> BTreeMap<TableFamily, ObservedTable> {
+        self.tables.iter().map(|(family, table)| (*family, table.as_listed())).collect()
+    }
+
     /// Says what nft lists in an unknown form, and puts what was written in its place, so that the plan goes by that.
     pub fn misread(&mut self, observed: &mut Observed) -> Option<Misread> {
         let objects = self.unlike(observed);
