@@ -3,8 +3,8 @@
 //! The yardstick is the product's own planning on what the API server holds at this moment: as long as a dry run would still
 //! do something in some namespace, the agents are not done.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -19,16 +19,46 @@ use tunnel_router::cli::{Cli, Command, Host, agent_config};
 use tunnel_router::model::config::Config;
 use tunnel_router::model::handover::HashKey;
 use tunnel_router::model::{Cluster, Endpoint, EndpointId};
-use tunnel_router::netns::Netns;
+use tunnel_router::netns::{Netns, NetnsId};
+use tunnel_router::plan::Settings;
 use tunnel_router::plan::pod::PodInput;
 use tunnel_router::reconcile::{Execution, Goal, Memory, reconcile};
 use tunnel_router::state::assignment::MAP_LABEL;
 use tunnel_router::state::{Change, Index, Resolved, Watched, resolve};
 
 use super::World;
+use crate::lab::Node as LabNode;
 
 /// How long anything may take; the emulated CPU is slow. Waiting longer means that it never happens.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Where something may still have to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// Name of the node that sees it.
+    node: String,
+    inside: Inside,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Inside {
+    /// The bucket map.
+    Map,
+    /// The node's own namespace.
+    Node,
+    /// That of one of its pods.
+    Pod(String),
+}
+
+/// What was last listed in each namespace: a ruleset that nobody has changed since is not listed again.
+/// Numbers of namespaces that are gone are given out again, so the name of the node or pod belongs to the key.
+pub(super) type Looks = Mutex<HashMap<(String, NetnsId), Memory>>;
+
+/// What a node's agent is asked for.
+struct View {
+    resolved: Resolved,
+    settings: Settings,
+}
 
 impl World {
     /// Waits until every node and pod is as the API server's objects ask for.
@@ -38,20 +68,51 @@ impl World {
 
     /// The same within this time, whatever would still be done where `ignored` accepts what
     /// [`World::differences`] says of it.
+    ///
+    /// A look into a namespace starts processes, and those of the agents wait for the CPU meanwhile. So the one that was not yet
+    /// right is looked into again, and all of them only when it is.
     pub async fn converged_but(&self, limit: Duration, ignored: impl Fn(&str) -> bool) -> Result<()> {
         self.api.settled().await;
         let deadline = Instant::now() + limit;
+        let mut first = None;
         loop {
-            let mut left = tokio::task::block_in_place(|| self.differences())?;
-            left.retain(|difference| !ignored(difference));
-            if left.is_empty() {
-                return self.nothing_forbidden();
-            }
+            let look = || self.first_difference(first.as_ref(), &ignored);
+            let Some((place, difference)) = tokio::task::block_in_place(look)? else {
+                if first.take().is_none() {
+                    return self.nothing_forbidden();
+                }
+                continue;
+            };
             if Instant::now() > deadline {
-                bail!("not converged after {limit:?}:\n{}\n{}", left.join("\n"), self.logs());
+                let mut left = tokio::task::block_in_place(|| self.differences())?;
+                left.retain(|difference| !ignored(difference));
+                bail!("not converged after {limit:?}:\n{difference}\n{}\n{}", left.join("\n"), self.logs());
             }
+            first = Some(place);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The first place where something is still to be done, and what; only in this one, if one is given.
+    fn first_difference(
+        &self,
+        only: Option<&Place>,
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<Option<(Place, String)>> {
+        for node in self.lab.nodes() {
+            if only.is_some_and(|only| only.node != node.name()) {
+                continue;
+            }
+            let view = self.view(node)?;
+            let places = self.places(node).into_iter().filter(|place| only.is_none_or(|only| only == place));
+            for place in places {
+                let found = self.look(&view, &place)?.into_iter().find(|difference| !ignored(difference));
+                if let Some(difference) = found {
+                    return Ok(Some((place, difference)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Agents and controllers ask for nothing that the manifest does not grant them.
@@ -62,39 +123,61 @@ impl World {
         }
     }
 
-    /// What a dry run would still do, one entry per namespace.
+    /// What a dry run would still do, one entry per namespace, and what the controller has yet to decide.
     pub fn differences(&self) -> Result<Vec<String>> {
-        let (mut out, mut undecided) = (Vec::new(), BTreeSet::new());
+        let mut out = BTreeSet::new();
         for node in self.lab.nodes() {
-            let config = self.config(node.name())?;
-            let resolved = self.resolve(&config)?;
-            let settings = plan_settings(&config);
-            let mut look = |title: String, netns: &Netns, goal: &Goal| match reconcile(
-                netns,
-                goal,
-                &settings,
-                &mut Memory::default(),
-                Execution::DryRun,
-            ) {
-                Ok(outcome) if outcome.plan.is_empty() => {}
-                Ok(outcome) => out.push(format!("{title}:\n{}", outcome.plan)),
-                Err(error) => out.push(format!("{title}: {error}")),
-            };
-            let netns = Netns::open(node.netns().path())?;
-            look(node.name().to_owned(), &netns, &Goal::Node(Arc::new(resolved.cluster.clone())));
-            let mut goals = pod_goals(&resolved, &settings, &underlay(&netns, &resolved.cluster));
-            for pod in self.lab.pods().filter(|p| p.spec().node == node.name()) {
+            let view = self.view(node)?;
+            for place in self.places(node) {
+                out.extend(self.look(&view, &place)?);
+            }
+        }
+        Ok(out.into_iter().collect())
+    }
+
+    /// Where something may have to be done on a node; what costs least first.
+    fn places(&self, node: &LabNode) -> Vec<Place> {
+        let pods = self.lab.pods().filter(|pod| pod.spec().node == node.name());
+        let inside = pods.map(|pod| Inside::Pod(pod.name().to_owned()));
+        let all = [Inside::Map, Inside::Node].into_iter().chain(inside);
+        all.map(|inside| Place { node: node.name().to_owned(), inside }).collect()
+    }
+
+    /// What a node's agent is asked for now.
+    fn view(&self, node: &LabNode) -> Result<View> {
+        let config = self.config(node.name())?;
+        let resolved = self.resolve(&config)?;
+        Ok(View { resolved, settings: plan_settings(&config) })
+    }
+
+    fn look(&self, view: &View, place: &Place) -> Result<Vec<String>> {
+        let node = self.lab.node(&place.node)?;
+        let View { resolved, settings } = view;
+        let (title, netns, goal) = match &place.inside {
+            Inside::Map => return Ok(self.undecided(&resolved.cluster).into_iter().collect()),
+            Inside::Node => {
+                let goal = Goal::Node(Arc::new(resolved.cluster.clone()));
+                (place.node.clone(), Netns::open(node.netns().path())?, goal)
+            }
+            Inside::Pod(name) => {
+                let (pod, on_node) = (self.lab.pod(name)?, Netns::open(node.netns().path())?);
                 let netns = Netns::open(pod.netns().path())?;
+                let mut goals = pod_goals(resolved, settings, &underlay(&on_node, &resolved.cluster));
                 // Any program of our version will do.
                 let with_program =
-                    |goal: PodGoal| PodInput { program: attached(&netns, &settings).or(Some(0)), ..goal.input };
+                    |goal: PodGoal| PodInput { program: attached(&netns, settings).or(Some(0)), ..goal.input };
                 let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |goal| Goal::Pod(with_program(goal)));
-                look(format!("pod {}", pod.name()), &netns, &goal);
+                (format!("pod {name}"), netns, goal)
             }
-            undecided.extend(self.undecided(&resolved.cluster));
-        }
-        out.extend(undecided);
-        Ok(out)
+        };
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = looks.entry((title.clone(), netns.id())).or_default();
+        *memory = memory.of_ruleset();
+        Ok(match reconcile(&netns, &goal, settings, memory, Execution::DryRun) {
+            Ok(outcome) if outcome.plan.is_empty() => Vec::new(),
+            Ok(outcome) => vec![format!("{title}:\n{}", outcome.plan)],
+            Err(error) => vec![format!("{title}: {error}")],
+        })
     }
 
     /// What the controller has yet to decide: endpoints that run here and are ready (or, where none is, serve to the end) own a

@@ -85,6 +85,8 @@ pub struct World {
     program: Option<PathBuf>,
     /// The agents' image.
     image: Image,
+    /// What was last listed in each namespace.
+    looks: converge::Looks,
     directory: TempDir,
 }
 
@@ -118,6 +120,7 @@ impl World {
             flags,
             program: None,
             image: spec.image,
+            looks: converge::Looks::default(),
             directory,
         })
     }
