@@ -46,7 +46,7 @@ fn without_flags_everything_has_the_documented_default() {
     assert_eq!(config.kubeconfig, None);
     assert_eq!(config.annotation.as_str(), "cmd.nu/tunnel");
     assert_eq!(config.ingress_nodes, None);
-    assert_eq!(config.vip_cidrs, []);
+    assert_eq!(config.vip_ranges, []);
     assert_eq!(config.resync, Duration::from_secs(60));
     assert_eq!(config.mode, Mode::Gre);
     assert_eq!((config.mpls.pop(), config.mpls.base()), (100, 65536));
@@ -63,14 +63,19 @@ fn without_flags_everything_has_the_documented_default() {
 #[test]
 fn every_flag_reaches_the_configuration() {
     let words = "--node-name n1 --kubeconfig /k --annotation example.org/vip --ingress-nodes node=tunnel --resync 5m \
-        --vip-cidrs 192.0.2.0/24,2001:db8::/64 --mode vxlan --mpls-label 200 --mpls-label-base 131072 --vxlan-port 4791 \
+        --vip-cidrs 192.0.2.0/24,2001:db8::/64=shop+web --mode vxlan --mpls-label 200 --mpls-label-base 131072 --vxlan-port 4791 \
         --buckets 128 --mark-field 0x1ff00000 --table-base 20000 --rule-priority 150 --link-prefix vip_ \
         --proc-root /host/proc --dry-run --log-format json --log-level warn,tunnel_router=trace";
     let config = agent(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
     assert_eq!(config.node_name, "n1");
     assert_eq!(config.kubeconfig, Some(PathBuf::from("/k")));
     assert_eq!(config.ingress_nodes.as_deref(), Some("node=tunnel"));
-    assert_eq!(config.vip_cidrs, ["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()]);
+    let [v4, v6] = &config.vip_ranges[..] else { panic!("{:?}", config.vip_ranges) };
+    assert_eq!((v4.net.to_string().as_str(), v4.namespaces.len()), ("192.0.2.0/24", 0));
+    assert_eq!(
+        (v6.net.to_string().as_str(), &v6.namespaces),
+        ("2001:db8::/64", &["shop", "web"].map(str::to_owned).into())
+    );
     assert_eq!(config.resync, Duration::from_secs(300));
     assert_eq!(config.mode, Mode::Vxlan);
     assert_eq!(config.mpls.pop(), 200);
@@ -97,7 +102,7 @@ fn the_node_is_named_by_flag_then_node_name_then_host_name() {
 #[test]
 fn an_empty_optional_value_is_no_value() {
     let config = agent(&["--kubeconfig=", "--ingress-nodes=", "--vip-cidrs=", "--node-name="]).unwrap();
-    assert_eq!((config.kubeconfig, config.ingress_nodes, config.vip_cidrs), (None, None, vec![]));
+    assert_eq!((config.kubeconfig, config.ingress_nodes, config.vip_ranges), (None, None, vec![]));
     assert_eq!(config.node_name, "worker-1");
 }
 
@@ -114,6 +119,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "must be a qualified name: [DNS subdomain of at most 253 bytes/]name, the name of at most 53 bytes (its -conntrack variant must fit 63) of [A-Za-z0-9._-] that starts and ends with a letter or digit, such as cmd.nu/tunnel",
     ),
     ("vip-cidrs", "192.0.2.0", "must be a network such as 192.0.2.0/24 or 2001:db8::/64"),
+    (
+        "vip-cidrs",
+        "192.0.2.0/24=Shop",
+        "has \"Shop\" where the name of a namespace must be, as in 192.0.2.0/24=shop+web",
+    ),
     ("vip-cidrs", "192.0.2.1/24", "has bits behind its prefix: did you mean 192.0.2.0/24?"),
     ("resync", "0", "must be seconds, or a number with s, m or h, from 1s to 24h"),
     ("mode", "ipip", "unknown mode \"ipip\": use gre, mpls or vxlan"),

@@ -94,6 +94,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tokio::spawn(socket::serve(questions, shutdown.clone()));
     let mut changes = watch(client, scope(&config), shutdown.clone());
     info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "agent started");
+    if config.vip_ranges.is_empty() {
+        info!("whoever may annotate a Service may take any free address for a VIP, --vip-cidrs limits that");
+    }
     let mut due: Option<tokio::time::Instant> = None;
     loop {
         tokio::select! {
@@ -254,6 +257,7 @@ impl Agent {
             node: self.config.node_name.clone(),
             cluster: self.last.as_ref().map(|last| last.cluster.clone()).unwrap_or_default(),
             labels: self.config.mpls,
+            any_address: self.config.vip_ranges.is_empty(),
             unready: self.status.unready(&self.index.missing()),
             pending: self.status.pending(),
             problems: self.problems(),

@@ -43,7 +43,7 @@ pub fn state_settings(config: &Config) -> anyhow::Result<state::Settings> {
         annotation: config.annotation.to_string(),
         default_mode: config.mode,
         ingress_nodes,
-        vip_cidrs: config.vip_cidrs.clone(),
+        vip_ranges: config.vip_ranges.clone(),
         node_name: config.node_name.clone(),
         buckets: u16::try_from(config.kernel.buckets.get())?,
     })

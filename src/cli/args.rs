@@ -159,9 +159,10 @@ pub struct ApiArgs {
 
     /// Networks that VIPs must lie in, separated by commas [default: anywhere]
     ///
-    /// Whoever may annotate a Service can take any address in these networks. Addresses of nodes and pods, cluster IPs,
-    /// loopback, link-local and multicast addresses are refused in any case.
-    #[arg(long, value_name = "CIDR,…", env = "TUNNEL_ROUTER_VIP_CIDRS")]
+    /// Whoever may annotate a Service can take any free address in these networks. 192.0.2.0/24=shop+web keeps a network for
+    /// Services of these namespaces. Addresses of nodes, pods and the API server, of other Services, loopback, link-local and
+    /// multicast addresses are refused in any case.
+    #[arg(long, value_name = "CIDR[=NAMESPACE+…],…", env = "TUNNEL_ROUTER_VIP_CIDRS")]
     pub vip_cidrs: Option<String>,
 }
 

@@ -17,7 +17,7 @@ use super::args::{
 use super::parse::{duration, number};
 use crate::model::config::{
     CleanupConfig, Config, ControllerConfig, DrainNodeConfig, KernelObjects, LogConfig, LogFormat, MplsLabels, Output,
-    StatusConfig, TraceConfig, check_announce_table, check_priorities, check_tables,
+    StatusConfig, TraceConfig, VipRange, check_announce_table, check_priorities, check_tables,
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
 use crate::model::protocol::parse_end;
@@ -87,7 +87,7 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
     let node_name = node_name(&mut check, kubernetes, host);
     let namespace = check.value("namespace", &kubernetes.api.namespace, namespace);
     let annotation = check.value("annotation", &kubernetes.api.annotation, AnnotationKey::new);
-    let vip_cidrs = vip_cidrs(&mut check, &kubernetes.api);
+    let vip_ranges = vip_ranges(&mut check, &kubernetes.api);
     let resync = check.value("resync", &kubernetes.resync, |text| duration(text).ok_or(DURATION));
     let mode = check.value("mode", &encapsulation.mode, str::parse::<Mode>);
     let mpls = mpls_labels(&mut check, encapsulation);
@@ -102,7 +102,7 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
             namespace: namespace?,
             annotation: annotation?,
             ingress_nodes: kubernetes.ingress_nodes.clone().filter(|selector| !selector.trim().is_empty()),
-            vip_cidrs: vip_cidrs?,
+            vip_ranges: vip_ranges?,
             resync: resync?,
             mode: mode?,
             mpls: mpls?,
@@ -202,7 +202,7 @@ pub fn controller_config(args: &ControllerArgs, host: &Host) -> Result<Controlle
     let mut check = Check::default();
     let namespace = check.value("namespace", &args.api.namespace, namespace);
     let annotation = check.value("annotation", &args.api.annotation, AnnotationKey::new);
-    let vip_cidrs = vip_cidrs(&mut check, &args.api);
+    let vip_ranges = vip_ranges(&mut check, &args.api);
     let seed = check.value("hash-seed", &args.hash.hash_seed, |text| number(text).ok_or(NUMBER));
     let buckets = check.number("buckets", &args.buckets, BucketCount::new);
     let drain_non_tcp = check.value("drain-udp", &args.drain_udp, |text| parse_duration(text).ok_or(DURATION_OR_NONE));
@@ -215,7 +215,7 @@ pub fn controller_config(args: &ControllerArgs, host: &Host) -> Result<Controlle
             kubeconfig: kubeconfig(&args.api),
             namespace: namespace?,
             annotation: annotation?,
-            vip_cidrs: vip_cidrs?,
+            vip_ranges: vip_ranges?,
             identity,
             buckets: buckets?,
             hash_seed: seed?,
@@ -239,9 +239,12 @@ fn listen_address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
 }
 
 /// A DNS label (RFC 1123).
+fn is_namespace(name: &str) -> bool {
+    is_dns_subdomain(name) && !name.contains('.') && name.len() <= 63
+}
+
 fn namespace(name: &str) -> Result<String, &'static str> {
-    let fits = is_dns_subdomain(name) && !name.contains('.') && name.len() <= 63;
-    fits.then(|| name.to_owned()).ok_or("must be the name of a namespace, such as kube-service-tunnel")
+    is_namespace(name).then(|| name.to_owned()).ok_or("must be the name of a namespace, such as kube-service-tunnel")
 }
 
 const LISTEN: &str = "must be an IP address and a port, such as 127.0.0.1:9469 or [::1]:9469, or off";
@@ -306,10 +309,20 @@ fn node_name(check: &mut Check, args: &KubernetesArgs, host: &Host) -> Option<St
 }
 
 /// Notes every member that is wrong, not just the first.
-fn vip_cidrs(check: &mut Check, args: &ApiArgs) -> Option<Vec<IpNet>> {
+fn vip_ranges(check: &mut Check, args: &ApiArgs) -> Option<Vec<VipRange>> {
     let members = args.vip_cidrs.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|m| !m.is_empty());
-    let parsed: Vec<Option<IpNet>> = members.map(|member| check.value("vip-cidrs", member, cidr)).collect();
+    let parsed: Vec<Option<VipRange>> = members.map(|member| check.value("vip-cidrs", member, vip_range)).collect();
     parsed.into_iter().collect()
+}
+
+/// `CIDR`, or `CIDR=NAMESPACE+NAMESPACE`.
+fn vip_range(text: &str) -> Result<VipRange, String> {
+    let (net, names) = text.split_once('=').map_or((text, None), |(net, names)| (net, Some(names)));
+    let names: Vec<&str> = names.into_iter().flat_map(|names| names.split('+')).map(str::trim).collect();
+    match names.iter().find(|name| !is_namespace(name)) {
+        Some(bad) => Err(format!("has {bad:?} where the name of a namespace must be, as in 192.0.2.0/24=shop+web")),
+        None => Ok(VipRange { net: cidr(net.trim())?, namespaces: names.into_iter().map(str::to_owned).collect() }),
+    }
 }
 
 /// A network in its canonical form: bits behind the prefix are a slip of somebody who meant another network.

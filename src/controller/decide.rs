@@ -1,6 +1,7 @@
 //! What has to be written, from what is known. Pure: the time is passed in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +9,7 @@ use tracing::warn;
 
 use super::absent::AbsentNodes;
 use super::decision::{Decision, Write, is_urgent, moved};
-use super::told::{Told, given_up};
+use super::told::{Told, assigned, given_up};
 use super::writes::{May, Writes};
 use crate::model::handover::{
     Assignment, DrainLimits, Endpoint, FlowHash, HashKey, Inputs, Moment, NodeReport, ServiceUid, Waiting, Witness,
@@ -69,6 +70,32 @@ pub(super) struct Decider {
     told: Told,
 }
 
+/// What a Service asks for.
+struct Asked<'a> {
+    /// One of its VIPs: what is decided is the same for all.
+    vip: &'a Vip,
+    /// All of them.
+    vips: BTreeSet<IpAddr>,
+}
+
+fn services(cluster: &Cluster) -> BTreeMap<&str, Asked<'_>> {
+    let mut services: BTreeMap<&str, Asked<'_>> = BTreeMap::new();
+    for vip in cluster.vips.values() {
+        let asked = services.entry(&vip.service.uid).or_insert_with(|| Asked { vip, vips: BTreeSet::new() });
+        asked.vips.insert(vip.address);
+    }
+    services
+}
+
+/// What is there of a Service's map.
+#[derive(Clone, Copy)]
+struct Stored<'a> {
+    /// The newest one that is known.
+    known: Option<&'a Assignment>,
+    /// What is stored.
+    stored: Option<&'a StoredMap>,
+}
+
 /// What a decision that gives buckets to newcomers waits for a pod that is ready and not set up yet. Otherwise the first one would get
 /// everything, and the others take it away from it again. Who goes is replaced without waiting for anybody.
 const GATHER: Duration = Duration::from_secs(1);
@@ -126,18 +153,19 @@ impl Decider {
     /// says.
     pub(super) fn decide(&mut self, index: &Index, cluster: &Cluster, now: Now) -> Decided {
         let instant = now.moment.instant;
-        let services: BTreeMap<&str, &Vip> = cluster.vips.values().map(|vip| (vip.service.uid.as_str(), vip)).collect();
+        let services = services(cluster);
         self.told.forget(|uid| services.contains_key(uid), instant);
         let stored = index.stored_maps();
         let mut wanted = Vec::new();
         let mut decided = Decided::default();
-        for (uid, vip) in &services {
-            let stored = stored.get(*uid);
+        for (uid, asked) in &services {
+            let (vip, stored) = (asked.vip, stored.get(*uid));
             if let Some(left) = stored.filter(|stored| !stored.may_be_replaced) {
                 decided.problems.push(left_alone(vip, left));
                 continue;
             }
-            let (write, waiting) = self.decide_one(vip, stored, now);
+            let known = index.assignments().get(*uid).map(Arc::as_ref);
+            let (write, waiting) = self.decide_one(asked, Stored { known, stored }, now);
             if waiting.reports {
                 continue;
             }
@@ -177,9 +205,10 @@ impl Decider {
     }
 
     /// What is to be stored for a Service, if that is not what is stored; and what it waits for.
-    fn decide_one(&self, vip: &Vip, stored: Option<&StoredMap>, now: Now) -> (Option<Write>, Waiting) {
+    fn decide_one(&self, asked: &Asked<'_>, maps: Stored<'_>, now: Now) -> (Option<Write>, Waiting) {
+        let (vip, Stored { known, stored }) = (asked.vip, maps);
         let service = ServiceUid::from(vip.service.uid.as_str());
-        let before = self.before(vip, &service, now);
+        let before = self.before(vip, known, &service, now);
         let endpoints: Vec<Endpoint> = vip.endpoints.iter().map(Endpoint::from).collect();
         let inputs = Inputs {
             service: &service,
@@ -190,7 +219,8 @@ impl Decider {
             limits: DrainLimits { limit: vip.drain_limit, non_tcp: self.rules.drain_non_tcp },
             now: now.moment,
         };
-        let (map, waiting) = before.next(&inputs);
+        let (mut map, waiting) = before.next(&inputs);
+        map.hold(&asked.vips, now.moment.unix, before.generation);
         let is_stored = stored.and_then(|stored| stored.map.as_ref().ok()).is_some_and(|stored| **stored == map);
         if is_stored || waiting.reports {
             return (None, waiting);
@@ -201,7 +231,7 @@ impl Decider {
             moved: moved(&before, &map),
             urgent: is_urgent(&before, &map),
             first: before.counts().is_empty() && !map.counts().is_empty(),
-            tell: given_up(vip, &waiting),
+            tell: given_up(vip, &waiting).into_iter().chain(assigned(vip, &before, &map)).collect(),
             map,
         };
         (Some(write), waiting)
@@ -209,11 +239,11 @@ impl Decider {
 
     /// The decision that the next one goes on from: the newest that is known, whatever has become of what was stored; in a new
     /// life if nodes hold a later one; none at all, if nobody knows any.
-    fn before(&self, vip: &Vip, service: &ServiceUid, now: Now) -> Assignment {
+    fn before(&self, vip: &Vip, known: Option<&Assignment>, service: &ServiceUid, now: Now) -> Assignment {
         let held = self.witness.held(service);
-        match (&vip.map, held) {
+        match (known, held) {
             (Some(known), Some(held)) if held > known.generation => known.begin_again(service, now.unix_ms, held),
-            (Some(known), _) => Assignment::clone(known),
+            (Some(known), _) => known.clone(),
             (None, _) => {
                 let hash = FlowHash { buckets: self.rules.buckets, seed: self.rules.seed, key: hash_key(vip) };
                 Assignment::begin(hash, service, now.unix_ms, held)

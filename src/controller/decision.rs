@@ -84,8 +84,12 @@ pub(super) fn moved(before: &Assignment, after: &Assignment) -> usize {
     before.holdings.iter().zip(&after.holdings).filter(|(old, new)| old.owner != new.owner).count()
 }
 
-/// Whether an owner that may not own its bucket loses it, or new connections are refused or taken again.
+/// Whether an owner that may not own its bucket loses it, new connections are refused or taken again, or the Service has other
+/// VIPs than before.
 pub(super) fn is_urgent(before: &Assignment, after: &Assignment) -> bool {
     let mut holdings = before.holdings.iter().zip(&after.holdings);
-    before.refuses_new != after.refuses_new || holdings.any(|(old, new)| old.owner != new.owner && !new.planned)
+    let had_vips = before.vips.as_ref().is_some_and(|vips| !vips.is_empty());
+    before.refuses_new != after.refuses_new
+        || had_vips && before.vips != after.vips
+        || holdings.any(|(old, new)| old.owner != new.owner && !new.planned)
 }

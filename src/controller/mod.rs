@@ -131,7 +131,7 @@ fn settings(config: &ControllerConfig) -> Settings {
         annotation: config.annotation.to_string(),
         default_mode: Mode::Gre,
         ingress_nodes: None,
-        vip_cidrs: config.vip_cidrs.clone(),
+        vip_ranges: config.vip_ranges.clone(),
         node_name: String::new(),
         buckets: u16::MAX,
     }

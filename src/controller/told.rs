@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::model::handover::Waiting;
+use crate::model::handover::{Assignment, Waiting};
 use crate::model::{Endpoint, EndpointId, Problem, Reason, ServiceRef, Vip};
 use crate::state::problem;
 
@@ -125,6 +125,23 @@ fn forwarding_blocked(vip: &Vip, to: &[&EndpointId], senders: &BTreeMap<Endpoint
     let remedy =
         "let the tunnel's packets pass between pods, as between nodes and pods: look at network policies and firewalls";
     (!ways.is_empty()).then(|| problem(service, Reason::ForwardingBlocked, what, remedy))
+}
+
+/// The addresses that the Service holds by this decision, and did not hold before.
+pub(super) fn assigned(vip: &Vip, before: &Assignment, after: &Assignment) -> Option<Problem> {
+    let new = after.vips.iter().flat_map(BTreeMap::keys).filter(|vip| before.holds(**vip).is_none());
+    let new: Vec<String> = new.map(ToString::to_string).collect();
+    // What was written before VIPs were stored has held them all along.
+    if new.is_empty() || before.vips.is_none() {
+        return None;
+    }
+    let what = format!("Service {} holds {}", vip.service, new.join(", "));
+    Some(problem(
+        &vip.service,
+        Reason::VipAssigned,
+        what,
+        "nobody else gets an address for as long as the Service asks for it",
+    ))
 }
 
 /// What it costs to store this decision; told when it is stored.

@@ -20,6 +20,8 @@ pub struct Known {
     pub cluster: Cluster,
     /// Labels of mode mpls.
     pub labels: MplsLabels,
+    /// There is no `--vip-cidrs`.
+    pub any_address: bool,
     /// Why the agent is not ready, a line each.
     pub unready: Vec<String>,
     /// What is not yet as it is to be, a line each.
@@ -54,6 +56,7 @@ impl Known {
             ingress: me.is_some_and(|node| node.ingress),
             ingress_nodes: ingress.map(|node| node.name.clone()).collect(),
             cordoned: me.is_some_and(|node| node.cordoned),
+            any_address: self.any_address,
             unready: self.unready.clone(),
             vips: self.cluster.vips.values().map(|vip| self.vip(vip)).collect(),
             pending: self.pending.clone(),

@@ -39,6 +39,9 @@ pub struct NodeStatus {
     pub cordoned: bool,
     /// `drain-node`: it announces nothing.
     pub withdrawn: bool,
+    /// Any address may become a VIP, of whoever may annotate a Service: there is no `--vip-cidrs`.
+    #[serde(default)]
+    pub any_address: bool,
     /// Why the agent is not ready, a line each.
     pub unready: Vec<String>,
     /// The VIPs, by address.

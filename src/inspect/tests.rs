@@ -47,6 +47,7 @@ fn knowing(cluster: &Cluster) -> Known {
         second_chances: None,
         pairs: Pairs::default(),
         labels: settings.labels,
+        any_address: false,
         unready: Vec::new(),
         pending: Vec::new(),
         problems: BTreeSet::new(),
@@ -275,6 +276,8 @@ problems:
         "{text}"
     );
     assert!(text.contains("  from 10.0.0.1 to 10.0.0.2: passed on 3\n"), "{text}");
+    let anything = text::status(&NodeStatus { any_address: true, ..status.clone() });
+    assert!(anything.contains("any free address may become a VIP (--vip-cidrs limits that)\n"), "{anything}");
     let none = NodeStatus { vips: Vec::new(), ..NodeStatus::default() };
     assert_eq!(text::status(&none), "node of unknown name: no ingress, as the kernel has it\n\nno VIPs\n");
 }

@@ -8,6 +8,9 @@ use super::trace::{Hop, Trace};
 /// The status of a node, as tables.
 pub fn status(status: &NodeStatus) -> String {
     let mut out = headline(status);
+    if status.any_address {
+        out.push_str("any free address may become a VIP (--vip-cidrs limits that)\n");
+    }
     if status.vips.is_empty() {
         out.push_str("\nno VIPs\n");
         return out + &lists(status);

@@ -210,6 +210,10 @@ pub enum Reason {
     ConnectionsGivenUp,
     /// What pods pass on to former owners does not arrive: something on the way drops packets between pods.
     ForwardingBlocked,
+    /// Something that the Service says has no effect on its VIPs.
+    NotEnforced,
+    /// The Service has got a VIP.
+    VipAssigned,
     /// The Service is of a kind that has no endpoints of its own (ExternalName).
     UnsupportedService,
 }
@@ -217,7 +221,7 @@ pub enum Reason {
 impl Reason {
     /// Whether nothing is wrong: it is told so that a user need not wonder.
     pub fn is_information(self) -> bool {
-        matches!(self, Reason::WaitingForBalance)
+        matches!(self, Reason::WaitingForBalance | Reason::VipAssigned)
     }
 
     /// CamelCase, as Kubernetes Events want it.
@@ -241,6 +245,8 @@ impl Reason {
             Reason::WaitingForBalance => "WaitingForBalance",
             Reason::ConnectionsGivenUp => "ConnectionsGivenUp",
             Reason::ForwardingBlocked => "ForwardingBlocked",
+            Reason::NotEnforced => "NotEnforced",
+            Reason::VipAssigned => "VIPAssigned",
             Reason::UnsupportedService => "UnsupportedService",
         }
     }

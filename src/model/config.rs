@@ -4,7 +4,8 @@
 //! than one number (blocks of tables, priorities and labels that must not run into somebody else's) are here, with the
 //! reason for each limit.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,27 @@ use super::{Addresses, BucketCount, MarkField, Mode, TracedFlow};
 
 /// Seed of the flow hash of new maps when none is given.
 pub const DEFAULT_HASH_SEED: u32 = 0x6b73_7431;
+
+/// A network that VIPs may lie in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VipRange {
+    /// The network.
+    pub net: IpNet,
+    /// Namespaces whose Services may take addresses of it; empty: all.
+    pub namespaces: BTreeSet<String>,
+}
+
+impl VipRange {
+    /// Whether Services of a namespace may take addresses of it.
+    pub fn is_for(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+
+    /// Whether a Service of this namespace may take this address.
+    pub fn admits(&self, address: IpAddr, namespace: &str) -> bool {
+        self.net.contains(&address) && self.is_for(namespace)
+    }
+}
 
 /// What the agent runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +53,7 @@ pub struct Config {
     /// Label selector of the ingress nodes, as given; `None`: every node.
     pub ingress_nodes: Option<String>,
     /// Networks that VIPs must lie in; empty: anywhere.
-    pub vip_cidrs: Vec<IpNet>,
+    pub vip_ranges: Vec<VipRange>,
     /// Interval of the unconditional comparison with the kernel, 1 s to 24 h.
     pub resync: Duration,
     /// Encapsulation of Services that name none.
@@ -60,7 +82,7 @@ pub struct ControllerConfig {
     /// Annotation that gives a Service its VIP.
     pub annotation: AnnotationKey,
     /// Networks that VIPs must lie in; empty: anywhere.
-    pub vip_cidrs: Vec<IpNet>,
+    pub vip_ranges: Vec<VipRange>,
     /// Who it is among several controllers.
     pub identity: String,
     /// Number of buckets of new maps.

@@ -8,6 +8,7 @@
 //!       "generation": 1790000000123,            which decision
 //!       "service": { "namespace": "default", "name": "echo", "uid": "<UID>" },
 //!       "buckets": 64, "seed": 1802728497, "key": "ports",
+//!       "vips": [["192.0.2.10", 1790000000]],   the addresses that the Service holds, and since when (revision 2)
 //!       "lastName": 7, "refusesNew": false, "drainNonTcp": 30,
 //!       "nodes": ["n1", "n2"],                  every node that is mentioned below, by its index from 0
 //!       "endpoints": {                          one column each, in the order of names
@@ -47,7 +48,7 @@ pub const VERSION: u64 = 2;
 /// That of tunnel-router 0.1.
 const OLD_VERSION: u64 = 1;
 /// What this code knows of it.
-pub const REVISION: u64 = 1;
+pub const REVISION: u64 = 2;
 
 const PREFIX: &str = "map-";
 
@@ -117,6 +118,8 @@ struct Wire {
     buckets: u32,
     seed: u32,
     key: WireKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vips: Option<Vec<(IpAddr, u64)>>,
     last_name: u32,
     #[serde(default)]
     refuses_new: bool,
@@ -200,6 +203,7 @@ pub fn encode(service: &ServiceRef, map: &Assignment) -> String {
             HashKey::Ports => WireKey::Ports,
             HashKey::Addresses => WireKey::Addresses,
         },
+        vips: map.vips.as_ref().map(|vips| vips.iter().map(|(vip, since)| (*vip, *since)).collect()),
         last_name: map.last_name.get().into(),
         refuses_new: map.refuses_new,
         drain_non_tcp: map.drain_non_tcp,
@@ -298,6 +302,7 @@ fn read(wire: Wire) -> Result<Assignment, String> {
         },
         holdings,
         members: read_members(&wire, &ids)?,
+        vips: wire.vips.as_ref().map(|vips| vips.iter().copied().collect()),
         last_name: Name::new(wire.last_name).map_err(|error| format!("lastName: {error}"))?,
         refuses_new: wire.refuses_new,
         drain_non_tcp: wire.drain_non_tcp,

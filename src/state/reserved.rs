@@ -17,8 +17,12 @@ pub(super) enum Holder {
     Node(ObjectKey),
     /// A Service, in `spec.clusterIPs`.
     ClusterIp(ObjectKey),
+    /// The API server: an endpoint of the Service `default/kubernetes`.
+    ApiServer,
     /// A Service, in `spec.externalIPs`.
     ExternalIp(ObjectKey),
+    /// A Service, in `status.loadBalancer` or `spec.loadBalancerIP`.
+    LoadBalancer(ObjectKey),
     /// The range that a node gives its pods addresses from.
     PodCidr(IpNet, ObjectKey),
     /// A pod.
@@ -30,6 +34,8 @@ impl fmt::Display for Holder {
         match self {
             Holder::Node(node) => write!(f, "is an address of node {node}"),
             Holder::ClusterIp(service) => write!(f, "is the cluster IP of Service {service}"),
+            Holder::ApiServer => f.write_str("is an address of the API server"),
+            Holder::LoadBalancer(service) => write!(f, "is the load balancer's address of Service {service}"),
             Holder::ExternalIp(service) => write!(f, "is in spec.externalIPs of Service {service}"),
             Holder::PodCidr(net, node) => write!(f, "is inside {net}, the pod range of node {node}"),
             Holder::Pod(pod) => write!(f, "is the address of pod {pod}"),
@@ -37,9 +43,28 @@ impl fmt::Display for Holder {
     }
 }
 
+impl Holder {
+    /// The Service that has the address by its own word.
+    pub(super) fn service(&self) -> Option<&ObjectKey> {
+        match self {
+            Holder::ExternalIp(service) | Holder::LoadBalancer(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// Whether a VIP that is held already has to go: what the cluster itself gives out is nobody's to take. What any tenant can
+    /// write takes nothing away.
+    pub(super) fn prevails(&self) -> bool {
+        matches!(self, Holder::Node(_) | Holder::ClusterIp(_) | Holder::ApiServer | Holder::PodCidr(..))
+    }
+}
+
+/// Who has an address already, for those that are asked about.
+pub(super) type Holders = BTreeMap<IpAddr, BTreeSet<Holder>>;
+
 /// Which of the `wanted` addresses are held, and by whom. The cluster has far more addresses than VIPs are wanted, so
 /// only those that are asked about are remembered.
-pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Holder> {
+pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<IpAddr>) -> Holders {
     let mut found = Found { wanted, holders: BTreeMap::new() };
     nodes(snapshot, &mut found);
     services(snapshot, &mut found);
@@ -49,7 +74,7 @@ pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<IpAddr>) -> BTreeMa
 
 struct Found<'a> {
     wanted: &'a BTreeSet<IpAddr>,
-    holders: BTreeMap<IpAddr, Holder>,
+    holders: Holders,
 }
 
 impl Found<'_> {
@@ -67,10 +92,7 @@ impl Found<'_> {
     }
 
     fn keep(&mut self, address: IpAddr, holder: Holder) {
-        let kept = self.holders.entry(address).or_insert_with(|| holder.clone());
-        if holder < *kept {
-            *kept = holder;
-        }
+        self.holders.entry(address).or_default().insert(holder);
     }
 }
 
@@ -93,14 +115,26 @@ fn services(snapshot: &Snapshot, found: &mut Found<'_>) {
         for address in &service.external_ips {
             found.note(*address, || Holder::ExternalIp(key.clone()));
         }
+        for address in &service.load_balancer_ips {
+            found.note(*address, || Holder::LoadBalancer(key.clone()));
+        }
     }
 }
 
-/// Only endpoints that are pods count: a Service without selector whose endpoint is a VIP is a fair way to give the VIP
+/// Its slices are the API server's own.
+fn is_of_api_server(slice: &ObjectKey, service: Option<&str>) -> bool {
+    slice.namespace == "default" && service == Some("kubernetes")
+}
+
+/// Only endpoints that are pods count, and those of the API server: a Service without selector whose endpoint is a VIP is a fair way to give the VIP
 /// a name inside the cluster, and must not take the VIP down.
 fn pods(snapshot: &Snapshot, found: &mut Found<'_>) {
     for (key, slice) in snapshot.slices.iter() {
+        let of_api_server = is_of_api_server(key, slice.service.as_deref());
         for endpoint in &slice.endpoints {
+            if let Some(address) = endpoint.address.as_deref().filter(|_| of_api_server) {
+                address.parse().into_iter().for_each(|address| found.note(address, || Holder::ApiServer));
+            }
             let (Some(address), Some(pod)) = (&endpoint.address, &endpoint.pod) else { continue };
             let Ok(address) = address.parse() else { continue };
             let namespace = pod.namespace.as_ref().unwrap_or(&key.namespace);

@@ -67,13 +67,16 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
                 let options = Options { mode, tracked, drain_limit };
                 problems.extend(serve(&claim, options, &lookup, settings, &mut vips));
                 problems.extend(map_problem(&claim, &maps, snapshot));
+                problems.extend(not_enforced(&claim));
             }
             Err(problem) => problems.push(problem),
         }
         problems.extend(claim.problems());
     }
     for vip in vips.values_mut() {
-        vip.map = snapshot.assignments.get(&vip.service.uid).cloned();
+        // One that says nothing of this address is about others: the Service holds it only when the controller has written that.
+        let map = snapshot.assignments.get(&vip.service.uid);
+        vip.map = map.filter(|map| map.vips.is_none() || map.holds(vip.address).is_some()).cloned();
     }
     problems.sort();
     Resolved { cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems }, local_pods: local_pods(snapshot) }
@@ -124,6 +127,14 @@ fn drain_limit(claim: &Claim<'_>, settings: &Settings) -> (Option<Duration>, Opt
 fn invalid(claim: &Claim<'_>, annotation: &str, text: &str, why: &str, remedy: &str) -> Problem {
     let what = format!("annotation {annotation} of Service {}: {} {why}", claim.service, shown(text));
     problem(&claim.service, Reason::InvalidOption, what, remedy)
+}
+
+/// What the Service says about who may reach it, and what does not hold for its VIPs.
+fn not_enforced(claim: &Claim<'_>) -> Option<Problem> {
+    let fields = claim.record.not_enforced.join(" and ");
+    let what = format!("Service {}: packets to its VIPs come from anywhere, whatever {fields} says", claim.service);
+    let remedy = "limit them in the pods, by network policies, or on the routers";
+    (!fields.is_empty() && !claim.vips.is_empty()).then(|| problem(&claim.service, Reason::NotEnforced, what, remedy))
 }
 
 /// What is wrong with the Service's stored map. The newest one that could be read stays in use.

@@ -1,9 +1,8 @@
 //! What the administrator decided about the whole cluster, as far as resolving it is concerned.
 
-use ipnet::IpNet;
-
 use super::Selector;
 use crate::model::Mode;
+use crate::model::config::VipRange;
 
 /// Input of [`resolve`](super::resolve) besides the objects. The same on every node, but for `node_name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +14,7 @@ pub struct Settings {
     /// Labels of the nodes that encapsulate; `None` is every node.
     pub ingress_nodes: Option<Selector>,
     /// Networks that a VIP must be in; empty allows every address that is not refused for another reason.
-    pub vip_cidrs: Vec<IpNet>,
+    pub vip_ranges: Vec<VipRange>,
     /// Name of the Node object that this agent runs on.
     pub node_name: String,
     /// Buckets per VIP: with more eligible endpoints than that some get no traffic.

@@ -42,3 +42,4 @@ mod services;
 mod snapshot;
 mod start;
 mod traffic;
+mod whose;

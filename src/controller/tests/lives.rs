@@ -140,7 +140,7 @@ fn a_map_of_version_0_1_is_replaced() {
 #[test]
 fn a_map_of_a_later_version_is_neither_overwritten_nor_deleted() {
     let current = World::of("abc").text();
-    for (from, to) in [("\"version\":2", "\"version\":3"), ("\"revision\":1", "\"revision\":2")] {
+    for (from, to) in [("\"version\":2", "\"version\":3"), ("\"revision\":2", "\"revision\":3")] {
         let later = current.replacen(from, to, 1);
         let mut world = World::without_reports("abc");
         world.put_map(&later);
@@ -170,10 +170,11 @@ fn a_map_goes_with_the_annotation_and_begins_anew_with_it() {
 #[test]
 fn a_service_with_vips_of_both_families_has_one_map() {
     let mut world = World::of("ab");
-    let before = world.text();
+    let before = world.owners();
     world.serve("192.0.2.10,2001:db8::10");
-    world.settle();
-    assert_eq!(world.text(), before);
+    assert_eq!(world.decide(), [map_name(UID)]);
+    assert_eq!((world.owners(), world.decide().len()), (before, 0));
+    world.run(2);
     world.add('c');
     assert_eq!(world.decide(), [map_name(UID)]);
 }
@@ -191,4 +192,25 @@ fn a_former_owner_leaves_when_its_node_says_that_nobody_is_connected() {
     world.settle();
     assert_eq!(former(&world), 0);
     assert!(world.map().members.contains_key(&id('a')));
+}
+
+#[test]
+fn a_map_says_which_vips_the_service_holds_and_since_when() {
+    let mut world = World::of("ab");
+    let holds = |world: &World| {
+        world.map().vips.unwrap().into_iter().map(|(vip, at)| (vip.to_string(), at)).collect::<Vec<_>>()
+    };
+    let [(first, since)] = &holds(&world)[..] else { panic!("{:?}", world.map().vips) };
+    let (first, since, owners) = (first.clone(), *since, world.owners());
+    world.run(10);
+    world.serve("192.0.2.10,192.0.2.11");
+    world.run(1);
+    let now = holds(&world);
+    assert_eq!((now[0].clone(), now[1].0.as_str(), now[1].1 > since), ((first, since), "192.0.2.11", true));
+    assert_eq!(world.owners(), owners, "nothing moves for it");
+    world.run(1);
+    assert!(world.told(Reason::VipAssigned).iter().any(|note| note.contains("Service shop/echo holds 192.0.2.11")));
+    world.serve("192.0.2.11");
+    world.run(1);
+    assert_eq!(holds(&world), [now[1].clone()]);
 }

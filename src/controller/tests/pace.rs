@@ -85,6 +85,8 @@ fn a_write_that_fails_is_tried_again_a_second_later() {
 fn it_wakes_up_for_a_fallen_tunnel_and_for_the_end_of_drains() {
     let mut world = World::of("ab");
     let wait = |world: &World| world.due.map(|due| (due - world.now().moment.instant).as_secs());
+    // That the Service has got its VIP is told for ten minutes.
+    world.run(600);
     world.look();
     assert_eq!(wait(&world), None);
     world.report('a', |report| report.pods.get_mut(&id('a')).unwrap().fallen = true);

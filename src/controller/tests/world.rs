@@ -68,7 +68,7 @@ fn settings() -> Settings {
         annotation: "cmd.nu/tunnel".to_owned(),
         default_mode: Mode::Gre,
         ingress_nodes: None,
-        vip_cidrs: Vec::new(),
+        vip_ranges: Vec::new(),
         node_name: String::new(),
         buckets: u16::MAX,
     }

@@ -79,10 +79,13 @@ fn action(reason: Reason) -> &'static str {
         | Reason::TooManyEndpoints
         | Reason::InvalidMap
         | Reason::NoController
+        | Reason::NotEnforced
         | Reason::UnsupportedService => "Resolve",
-        Reason::NotSetUp | Reason::WaitingForBalance | Reason::ConnectionsGivenUp | Reason::ForwardingBlocked => {
-            "Assign"
-        }
+        Reason::NotSetUp
+        | Reason::WaitingForBalance
+        | Reason::ConnectionsGivenUp
+        | Reason::ForwardingBlocked
+        | Reason::VipAssigned => "Assign",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{FlowHash, Generation, Name, NodeName, ServiceUid};
@@ -23,6 +24,9 @@ pub struct Assignment {
     pub holdings: Vec<Holding>,
     /// Owners, former owners, and those that may soon own a bucket. Each has a name of its own.
     pub members: BTreeMap<EndpointId, Member>,
+    /// The addresses that the Service holds, and since when, in seconds since 1970 (UTC). `None`: the map was written before
+    /// that was stored.
+    pub vips: Option<BTreeMap<IpAddr, u64>>,
     /// The last name given out.
     pub last_name: Name,
     /// No endpoint is eligible: owners keep everything but new connections.
@@ -112,6 +116,7 @@ impl Assignment {
             hash,
             holdings: vec![Holding::default(); hash.buckets.iter().len()],
             members: BTreeMap::new(),
+            vips: Some(BTreeMap::new()),
             last_name: first_name(service, unix_ms),
             refuses_new: false,
             drain_non_tcp: 0,
@@ -129,6 +134,22 @@ impl Assignment {
             member.name = map.last_name;
         }
         map
+    }
+
+    /// Writes down which addresses the Service holds from now on, in a decision that follows `before`.
+    pub fn hold(&mut self, vips: &BTreeSet<IpAddr>, unix: u64, before: Generation) {
+        let known = self.vips.as_ref();
+        if known.is_some_and(|known| known.keys().eq(vips)) {
+            return;
+        }
+        let since = |vip: &IpAddr| known.and_then(|known| known.get(vip)).copied().unwrap_or(unix);
+        self.vips = Some(vips.iter().map(|vip| (*vip, since(vip))).collect());
+        self.generation = self.generation.max(before.next());
+    }
+
+    /// Since when the Service has held an address; `None` if it does not.
+    pub fn holds(&self, vip: IpAddr) -> Option<u64> {
+        self.vips.as_ref()?.get(&vip).copied()
     }
 
     /// The buckets with their holdings.

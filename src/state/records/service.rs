@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::{Annotations, Reduce, addresses};
 
@@ -32,6 +32,24 @@ pub(in crate::state) struct ServiceRecord {
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip`, and `spec.loadBalancerIP`.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Names of fields that limit who reaches the Service, and mean nothing to packets of a VIP.
+    pub not_enforced: Vec<&'static str>,
+}
+
+fn load_balancer_ips(service: &Service) -> Vec<IpAddr> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let given = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+    let wished = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_ref());
+    addresses(given.filter_map(|ingress| ingress.ip.as_ref()).chain(wished))
+}
+
+fn not_enforced(spec: &ServiceSpec) -> Vec<&'static str> {
+    let ranges = spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty());
+    let local = spec.internal_traffic_policy.as_deref() == Some("Local");
+    let fields = [(ranges, "spec.loadBalancerSourceRanges"), (local, "spec.internalTrafficPolicy: Local")];
+    fields.into_iter().filter(|(is_set, _)| *is_set).map(|(_, field)| field).collect()
 }
 
 impl Reduce for ServiceRecord {
@@ -59,6 +77,8 @@ impl Reduce for ServiceRecord {
                 _ => addresses(cluster_ip),
             },
             external_ips: addresses(spec.and_then(|s| s.external_ips.as_ref()).into_iter().flatten()),
+            load_balancer_ips: load_balancer_ips(service),
+            not_enforced: spec.map(not_enforced).unwrap_or_default(),
         }
     }
 }

@@ -36,6 +36,7 @@ fn map(buckets: u32) -> Assignment {
     map.members = (0..3 * buckets).map(|n| (id(n), member(n))).collect();
     map.last_name = Name::new(2000).unwrap();
     map.drain_non_tcp = 30;
+    map.vips = Some([("192.0.2.10", 9), ("2001:db8::10", 7)].map(|(vip, since)| (vip.parse().unwrap(), since)).into());
     let former = |n: u32, why| Former {
         endpoint: id(n),
         generation: Generation(generation.0 - u64::from(n)),
@@ -81,8 +82,9 @@ fn the_form_is_as_documented() {
     }
     let text = encode(&service(), &small);
     let expected = concat!(
-        r#"{"version":2,"revision":1,"generation":1790000000123,"at":1790000000,"#,
+        r#"{"version":2,"revision":2,"generation":1790000000123,"at":1790000000,"#,
         r#""service":{"namespace":"default","name":"echo","uid":"u-1"},"buckets":16,"seed":4294967295,"key":"addresses","#,
+        r#""vips":[["192.0.2.10",9],["2001:db8::10",7]],"#,
         r#""lastName":2000,"refusesNew":false,"drainNonTcp":30,"nodes":["ip-10-100-000-211.eu-central-1.compute.internal"],"#,
         r#""endpoints":{"name":[1],"uid":["00000000-0000-4000-8000-000000000000"],"node":[0],"#,
         r#""addresses":["10.200.100.200 fd00:10:244:1234::ab12:c000"],"eligible":[0],"program":[1]},"#,
@@ -103,8 +105,10 @@ fn maps_of_other_versions_are_told_apart() {
     let later = with("\"version\":2", "\"version\":3").unwrap_err();
     assert_eq!((later.clone(), later.may_be_replaced()), (AssignmentFault::Later(3), false));
     assert!(later.to_string().contains("left as it is"));
-    let grown = with("\"revision\":1", "\"revision\":2,\"colour\":[1]").unwrap();
+    let grown = with("\"revision\":2", "\"revision\":3,\"colour\":[1]").unwrap();
     assert_eq!((grown.map.clone(), grown.may_be_replaced()), (map(16), false), "followed, and not overwritten");
+    let before = with("\"vips\":[[\"192.0.2.10\",9],[\"2001:db8::10\",7]],", "").unwrap();
+    assert_eq!(before.map, Assignment { vips: None, ..map(16) }, "a map from before they were stored");
 }
 
 #[test]

@@ -22,7 +22,8 @@ fn stored(text: String) -> ConfigMap {
 
 fn text(generation: u64) -> String {
     let hash = FlowHash { buckets: BucketCount::new(16).unwrap(), seed: 1, key: HashKey::Ports };
-    let map = Assignment::begin(hash, &uid().as_str().into(), generation, None);
+    let mut map = Assignment::begin(hash, &uid().as_str().into(), generation, None);
+    map.vips = Some([(ip("192.0.2.10"), 1)].into());
     encode(&ServiceRef { namespace: "shop".into(), name: "echo".into(), uid: uid() }, &map)
 }
 

@@ -1,6 +1,7 @@
 //! One file per kind of object, and the builders that they share.
 
 mod annotation;
+mod held;
 mod index;
 mod maps;
 mod nodes;
@@ -33,7 +34,7 @@ fn settings() -> Settings {
         annotation: ANNOTATION.to_owned(),
         default_mode: Mode::Gre,
         ingress_nodes: None,
-        vip_cidrs: Vec::new(),
+        vip_ranges: Vec::new(),
         node_name: "worker-a".to_owned(),
         buckets: 64,
     }

@@ -115,22 +115,22 @@ fn an_external_name_service_is_refused_and_claims_nothing() {
 }
 
 #[test]
-fn addresses_of_services_are_no_vips_not_even_of_the_service_itself() {
+fn addresses_of_services_are_no_vips_of_others_and_cluster_ips_not_even_of_themselves() {
     let service = with_spec(mk_service("echo", "10.96.0.5,198.51.100.5"), |spec| {
         spec.cluster_ip = Some("10.96.0.5".to_owned());
         spec.cluster_ips = Some(vec!["10.96.0.5".to_owned(), "fd96::5".to_owned()]);
         spec.external_ips = Some(vec!["198.51.100.5".to_owned()]);
     });
     let plain = Service { metadata: meta("plain"), spec: service.spec.clone(), ..Service::default() };
-    for world in
-        [world().service(service), world().service(plain).service(mk_service("echo", "10.96.0.5,198.51.100.5"))]
-    {
-        let resolved = world.resolve();
-        assert!(vips(&resolved).is_empty());
-        let [cluster_ip, external_ip] = &problems(&resolved)[..] else { panic!("two problems") };
-        assert!(cluster_ip.contains("10.96.0.5 is the cluster IP of Service shop/"), "{cluster_ip}");
-        assert!(external_ip.contains("198.51.100.5 is in spec.externalIPs of Service shop/"), "{external_ip}");
-    }
+    let resolved = world().service(service).resolve();
+    assert_eq!(vips(&resolved), ["198.51.100.5"]);
+    assert_problem(&resolved, Reason::InvalidVip, &["10.96.0.5 is the cluster IP of Service shop/echo"]);
+
+    let resolved = world().service(plain).service(mk_service("echo", "10.96.0.5,198.51.100.5")).resolve();
+    assert!(vips(&resolved).is_empty());
+    let [cluster_ip, external_ip] = &problems(&resolved)[..] else { panic!("two problems") };
+    assert!(cluster_ip.contains("10.96.0.5 is the cluster IP of Service shop/plain"), "{cluster_ip}");
+    assert!(external_ip.contains("198.51.100.5 is in spec.externalIPs of Service shop/plain"), "{external_ip}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::model::config::VipRange;
+
 use super::super::problems::MAX_NAMED;
 use super::super::vips::MAX_VIPS;
 use super::*;
@@ -33,6 +35,10 @@ fn an_address_that_is_listed_twice_is_taken_once() {
     let resolved = World::new().service(mk_service("echo", "192.0.2.10,192.0.2.10, 192.0.2.10")).resolve();
     assert_eq!(vips(&resolved), ["192.0.2.10"]);
     assert!(resolved.cluster.problems.is_empty());
+}
+
+fn range(net: &str, namespaces: &[&str]) -> VipRange {
+    VipRange { net: net.parse().unwrap(), namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect() }
 }
 
 #[test]
@@ -88,7 +94,7 @@ fn an_address_that_its_older_claimant_may_not_have_goes_to_nobody() {
 #[test]
 fn vips_must_be_in_the_networks_that_are_given() {
     let settings =
-        Settings { vip_cidrs: vec!["192.0.2.0/28".parse().unwrap(), "198.51.100.1/32".parse().unwrap()], ..settings() };
+        Settings { vip_ranges: ["192.0.2.0/28", "198.51.100.1/32"].map(|net| range(net, &[])).into(), ..settings() };
     let world = World::new().service(mk_service("echo", "192.0.2.15,192.0.2.16,198.51.100.1"));
     let resolved = world.resolve_with(&settings);
     assert_eq!(vips(&resolved), ["192.0.2.15", "198.51.100.1"]);
@@ -99,19 +105,40 @@ fn vips_must_be_in_the_networks_that_are_given() {
 
 #[test]
 fn a_service_outside_the_networks_claims_nothing() {
-    let settings = Settings { vip_cidrs: vec!["2001:db8::/32".parse().unwrap()], ..settings() };
+    let settings = Settings { vip_ranges: vec![range("2001:db8::/32", &[])], ..settings() };
     let world = World::new().service(mk_service("a", "192.0.2.10")).service(mk_service("b", "192.0.2.10"));
     let resolved = world.resolve_with(&settings);
     assert!(resolved.cluster.problems.iter().all(|p| p.reason == Reason::InvalidVip), "{:?}", problems(&resolved));
 }
 
 #[test]
+fn a_network_can_be_kept_for_namespaces() {
+    let of = |nets: [&str; 2], namespace: &str| {
+        let vip_ranges = nets.map(|net| range(net, &["web", namespace])).into();
+        World::new().service(mk_service("echo", "192.0.2.15")).resolve_with(&Settings { vip_ranges, ..settings() })
+    };
+    assert_eq!(vips(&of(["192.0.2.0/28", "198.51.100.0/24"], "shop")), ["192.0.2.15"]);
+    let parts =
+        ["192.0.2.15 is outside the networks that VIPs of namespace shop must be in", "ask for one in --vip-cidrs"];
+    assert_problem(&of(["192.0.2.0/28", "198.51.100.0/24"], "other"), Reason::InvalidVip, &parts);
+    let parts = ["192.0.2.15 is outside", "use an address of 198.51.100.0/24, 203.0.113.0/24"];
+    assert_problem(&of(["198.51.100.0/24", "203.0.113.0/24"], "shop"), Reason::InvalidVip, &parts);
+}
+
+#[test]
+fn an_annotation_that_is_too_long_is_not_read() {
+    let resolved = World::new().service(mk_service("echo", &format!("192.0.2.10{}", ",".repeat(256 << 10)))).resolve();
+    assert!(vips(&resolved).is_empty());
+    assert_problem(&resolved, Reason::InvalidVip, &["has more than 2048 bytes", "list at most 16 VIPs"]);
+}
+
+#[test]
 fn a_list_of_garbage_makes_few_problems() {
-    let bananas: Vec<String> = (0..20_001).map(|n| format!("banana{n}")).collect();
+    let bananas: Vec<String> = (0..201).map(|n| format!("banana{n}")).collect();
     let resolved = World::new().service(mk_service("echo", &bananas.join(","))).resolve();
     assert_eq!(resolved.cluster.problems.len(), MAX_NAMED + 1);
     assert!(
-        problems(&resolved).iter().any(|p| p.contains("and 19991 more VIPs are refused")),
+        problems(&resolved).iter().any(|p| p.contains("and 191 more VIPs are refused")),
         "{:?}",
         problems(&resolved)
     );
@@ -125,22 +152,22 @@ fn the_same_garbage_twice_is_one_problem() {
 
 #[test]
 fn one_service_cannot_have_vips_without_end() {
-    let all: Vec<String> = (0..200).map(|n| format!("198.51.100.{n}")).collect();
+    let all: Vec<String> = (0..140).map(|n| format!("198.51.100.{n}")).collect();
     let resolved = World::new().service(mk_service("echo", &all.join(","))).resolve();
     assert_eq!(resolved.cluster.vips.len(), MAX_VIPS);
     assert_eq!(resolved.cluster.problems.len(), MAX_NAMED + 1);
-    let expected = "198.51.100.64 is beyond the 64 VIPs that a Service may have: spread the VIPs over several Services";
+    let expected = "198.51.100.16 is beyond the 16 VIPs that a Service may have: spread the VIPs over several Services";
     assert!(problems(&resolved).iter().any(|p| p.ends_with(expected)), "{:?}", problems(&resolved));
 }
 
 #[test]
 fn notes_of_the_longest_names_and_members_fit_into_an_event() {
-    let mut service = mk_service(&"n".repeat(63), &"\u{1}".repeat(4096));
+    let mut service = mk_service(&"n".repeat(63), &"\u{1}".repeat(2048));
     service.metadata.namespace = Some("s".repeat(63));
     let resolved = World::new().service(service).resolve();
     let note = &problem(&resolved).note;
     assert!(note.len() <= MAX_NOTE, "{}", note.len());
-    assert!(note.contains("(4096 bytes) is not an IP address: write IP addresses"), "{note}");
+    assert!(note.contains("(2048 bytes) is not an IP address: write IP addresses"), "{note}");
 }
 
 #[test]
