@@ -1,10 +1,12 @@
-//! A node that is an ingress node no more goes on forwarding for a while: routers have to hear of it first.
+//! What leaves goes on for a while: a node that is an ingress node no more, for routers have to hear of it first; and a node whose
+//! Node object is gone, for it may be registered again in a moment.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::Cluster;
+use crate::model::{Cluster, Node};
 
 /// What routers get to learn that a node announces nothing any more.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -16,6 +18,10 @@ pub struct Leaving {
     ingress: bool,
     /// Until when it goes on.
     until: Option<Instant>,
+    /// The nodes as they were when they were last looked at.
+    present: BTreeMap<String, Node>,
+    /// Nodes whose objects are gone, and until when they are remembered.
+    absent: BTreeMap<String, (Node, Instant)>,
 }
 
 impl Leaving {
@@ -38,16 +44,47 @@ impl Leaving {
         }
     }
 
+    /// Keeps nodes whose objects are gone, as if they were cordoned. Otherwise everybody would drop their packets at once, although
+    /// nobody but the API has lost them.
+    pub fn keep_absent(&mut self, cluster: &mut Cluster, now: Instant) {
+        for (name, node) in std::mem::replace(&mut self.present, cluster.nodes.clone()) {
+            if !cluster.nodes.contains_key(&name) {
+                self.absent.entry(name).or_insert((node, now + NOTICE));
+            }
+        }
+        self.absent.retain(|name, (_, until)| !cluster.nodes.contains_key(name) && now < *until);
+        let kept = self.absent.iter().map(|(name, (node, _))| (name.clone(), Node { cordoned: true, ..node.clone() }));
+        cluster.nodes.extend(kept);
+    }
+
     /// When to look again although nothing changes.
     pub fn due(&self) -> Option<Instant> {
-        self.until
+        self.absent.values().map(|(_, until)| *until).chain(self.until).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Node;
+
+    #[test]
+    fn a_node_whose_object_is_gone_goes_on_for_a_while_as_if_it_were_cordoned() {
+        let (start, mut leaving) = (Instant::now(), Leaving::default());
+        let mut look = |there: bool, seconds| {
+            let node = Node { name: "n1".into(), addresses: Vec::new(), ingress: true, cordoned: false };
+            let nodes = there.then(|| ("n1".to_owned(), node)).into_iter().collect();
+            let mut cluster = Cluster { nodes, ..Cluster::default() };
+            leaving.keep_absent(&mut cluster, start + Duration::from_secs(seconds));
+            (cluster.nodes.get("n1").map(|node| (node.ingress, node.cordoned)), leaving.due().is_some())
+        };
+        assert_eq!(look(true, 0), (Some((true, false)), false));
+        assert_eq!(look(false, 10), (Some((true, true)), true));
+        assert_eq!(look(true, 12), (Some((true, false)), false), "it is registered again");
+        assert_eq!(look(false, 20), (Some((true, true)), true));
+        assert_eq!(look(false, 49), (Some((true, true)), true));
+        assert_eq!(look(false, 50), (None, false));
+        assert_eq!(look(false, 51), (None, false));
+    }
 
     #[test]
     fn a_node_that_was_an_ingress_node_goes_on_for_a_while_and_announces_nothing() {

@@ -184,6 +184,7 @@ impl Agent {
         let mut resolved = resolve(&snapshot, &self.settings);
         self.follows.follow(&mut resolved.cluster, moment());
         let now = tokio::time::Instant::now();
+        self.leaving.keep_absent(&mut resolved.cluster, now);
         // Otherwise routers follow nothing that this node announces.
         if self.config.kernel.announce_table.is_some() {
             self.leaving.go_on(&mut resolved.cluster, &self.settings.node_name, now);

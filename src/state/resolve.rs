@@ -8,11 +8,11 @@ use super::assignment::AssignmentFault;
 use super::endpoints::Lookup;
 use super::foreign::{LINUX, foreign_network};
 use super::problems::{problem, shown};
-use super::records::{MapRecord, PodRecord};
+use super::records::{MapRecord, NodeRecord, PodRecord};
 use super::settings::Settings;
 use super::snapshot::{ObjectKey, Snapshot};
 use super::vips::{Claim, claims};
-use crate::model::{Cluster, Mode, Node, Problem, Reason, Vip, parse_duration};
+use crate::model::{Addresses, Cluster, Mode, Node, Problem, Reason, Vip, parse_duration};
 
 /// What a snapshot means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -199,15 +199,33 @@ fn serve(
 }
 
 fn nodes(snapshot: &Snapshot, settings: &Settings) -> BTreeMap<String, Node> {
-    let nodes = snapshot.nodes.iter().map(|(key, record)| {
+    let is_ingress = |record: &NodeRecord| {
         let selected = settings.ingress_nodes.as_ref().is_none_or(|selector| selector.matches(&record.labels));
-        let ingress = selected && record.os().is_none_or(|os| os == LINUX);
-        (
-            key.name.clone(),
-            Node { name: key.name.clone(), addresses: record.internal.clone(), ingress, cordoned: record.cordoned },
-        )
+        selected && record.os().is_none_or(|os| os == LINUX)
+    };
+    // The first step of many upgrades is to cordon all nodes, and their VIPs must not go off the air for it.
+    let others_serve = snapshot.nodes.values().any(|record| is_ingress(record) && record.ready && !record.cordoned);
+    let pods: BTreeSet<IpAddr> = pod_addresses(snapshot).collect();
+    let nodes = snapshot.nodes.iter().map(|(key, record)| {
+        let (name, ingress) = (key.name.clone(), is_ingress(record));
+        let node = Node { name, addresses: own(record, &pods), ingress, cordoned: record.cordoned && others_serve };
+        (key.name.clone(), node)
     });
     nodes.collect()
+}
+
+fn pod_addresses(snapshot: &Snapshot) -> impl Iterator<Item = IpAddr> {
+    let endpoints =
+        snapshot.slices.values().flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.pod.is_some());
+    endpoints.filter_map(|endpoint| endpoint.address.as_ref()?.parse().ok())
+}
+
+/// The addresses of a node, without those of its pods, which some clouds list as well (kubernetes/cloud-provider-aws#656). The
+/// first of each family is its own, also where pods on the host's network have it.
+fn own(record: &NodeRecord, pods: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+    let first = Addresses::first_of(&record.internal);
+    let is_own = |address: &IpAddr| first.iter().any(|own| own == *address) || !pods.contains(address);
+    record.internal.iter().copied().filter(is_own).collect()
 }
 
 /// Whoever creates a pod may annotate it: a hash that is the UID of another pod is not believed, nor one of a pod to which no

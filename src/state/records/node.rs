@@ -11,6 +11,9 @@ use super::{Annotations, Reduce, addresses};
 /// Label with the operating system that the kubelet runs on.
 const OS: &str = "kubernetes.io/os";
 
+/// Label of nodes that are to get nothing from load balancers, whatever its value (KEP-1143).
+const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
 /// What matters of a Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::state) struct NodeRecord {
@@ -20,8 +23,10 @@ pub(in crate::state) struct NodeRecord {
     pub all: Vec<IpAddr>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<IpNet>,
-    /// `spec.unschedulable`: it was cordoned.
+    /// `spec.unschedulable`, or a label that keeps load balancers away from it.
     pub cordoned: bool,
+    /// Condition `Ready`; also where nothing is said of it.
+    pub ready: bool,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
 }
@@ -31,6 +36,16 @@ impl NodeRecord {
     pub fn os(&self) -> Option<&str> {
         self.labels.get(OS).map(String::as_str)
     }
+}
+
+fn is_excluded(node: &Node) -> bool {
+    node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDED))
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
+    ready.is_none_or(|ready| ready.status == "True")
 }
 
 impl Reduce for NodeRecord {
@@ -49,7 +64,8 @@ impl Reduce for NodeRecord {
             internal: addresses(listed.iter().filter(|a| a.type_ == "InternalIP").map(|a| &a.address)),
             all: addresses(listed.iter().map(|a| &a.address)),
             pod_cidrs,
-            cordoned: spec.and_then(|s| s.unschedulable) == Some(true),
+            cordoned: spec.and_then(|s| s.unschedulable) == Some(true) || is_excluded(node),
+            ready: is_ready(node),
             labels: node.metadata.labels.clone().unwrap_or_default(),
         }
     }

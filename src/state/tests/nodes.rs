@@ -1,4 +1,6 @@
 use super::*;
+use k8s_openapi::api::core::v1::NodeCondition;
+
 use crate::model::Addresses;
 
 fn labelled(mut node: Node, label: &str, value: &str) -> Node {
@@ -136,4 +138,42 @@ fn a_linux_node_is_served() {
     let resolved = world.node(linux).resolve();
     assert!(resolved.cluster.nodes["worker-b"].ingress && resolved.cluster.problems.is_empty());
     assert_eq!(resolved.cluster.vips[&ip("192.0.2.10")].endpoints.len(), 1);
+}
+
+fn cordoned(mut node: Node) -> Node {
+    node.spec.get_or_insert_default().unschedulable = Some(true);
+    node
+}
+
+fn not_ready(mut node: Node) -> Node {
+    let condition =
+        NodeCondition { type_: "Ready".to_owned(), status: "Unknown".to_owned(), ..NodeCondition::default() };
+    node.status.get_or_insert_default().conditions = Some(vec![condition]);
+    node
+}
+
+#[test]
+fn cordon_counts_only_while_another_ingress_node_serves() {
+    let node = |n: u8| mk_node(&format!("worker-{n}"), &format!("10.0.0.{n}"), "10.244.1.0/24");
+    let cordoned_nodes = |nodes: [Node; 2]| {
+        let resolved = nodes.into_iter().fold(World::new(), World::node).resolve();
+        resolved.cluster.nodes.values().map(|node| node.cordoned).collect::<Vec<_>>()
+    };
+    assert_eq!(cordoned_nodes([cordoned(node(1)), node(2)]), [true, false]);
+    assert_eq!(cordoned_nodes([cordoned(node(1)), cordoned(node(2))]), [false, false]);
+    assert_eq!(cordoned_nodes([cordoned(node(1)), not_ready(node(2))]), [false, false]);
+    let excluded = labelled(node(1), "node.kubernetes.io/exclude-from-external-load-balancers", "");
+    assert_eq!(cordoned_nodes([excluded, node(2)]), [true, false]);
+}
+
+#[test]
+fn a_pods_address_is_no_nodes_address_but_the_first_of_each_family() {
+    let node = with_addresses(
+        mk_node("worker-b", "", "10.244.1.0/24"),
+        &["10.0.0.21", "10.0.0.99", "fd00::1", "10.0.0.22"].map(|address| ("InternalIP", address)),
+    );
+    // A pod with an address of its own, and one on the host's network.
+    let pods = vec![mk_endpoint("a", "10.0.0.99"), mk_endpoint("host", "10.0.0.21")];
+    let resolved = World::new().node(node).slice(mk_slice("echo-1", "echo", pods)).resolve();
+    assert_eq!(resolved.cluster.nodes["worker-b"].addresses, ["10.0.0.21", "fd00::1", "10.0.0.22"].map(ip));
 }
