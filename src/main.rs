@@ -104,8 +104,10 @@ fn bpf_object() -> anyhow::Result<()> {
 }
 
 fn init_logging(log: &LogConfig) {
-    let filter = EnvFilter::new(&log.level);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The client library logs every attempt while the API server is away; we say once when that begins, and when it ends.
+    let filter = EnvFilter::new(format!("kube_client=off,{}", log.level));
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(coloured);
     match log.format {
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.with_target(false).init(),

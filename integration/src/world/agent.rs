@@ -111,7 +111,7 @@ impl Agent {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
         let begins = usize::try_from(file.metadata()?.len())?;
-        command.arg(subcommand).args(flags).env("NO_COLOR", "1").kill_on_drop(true);
+        command.arg(subcommand).args(flags).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = node.netns().spawn_async(&mut command)?;
         Ok(Agent { node: name.to_owned(), child, log, begins })
