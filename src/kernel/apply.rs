@@ -13,7 +13,9 @@ use std::mem::{Discriminant, discriminant};
 
 use nix::errno::Errno;
 
-use crate::plan::{Plan, RuleSpec, Source, Step};
+use crate::model::Mode;
+use crate::model::names::LinkPrefix;
+use crate::plan::{Plan, RuleSpec, Source, Step, Sysctl};
 
 use super::bpf::Programs;
 use super::error::KernelError;
@@ -55,6 +57,18 @@ impl ApplyError {
     /// Whether it is the program for second chances that could not be attached: the rest of the plan does not need it.
     pub fn is_attachment(&self) -> bool {
         matches!(*self.step, Step::AttachFilter { .. })
+    }
+
+    /// The mode that cannot be had here, if it is one of its devices or tables that failed.
+    pub fn mode(&self, link_prefix: &LinkPrefix) -> Option<Mode> {
+        match &*self.step {
+            Step::AddLink(name, _) | Step::LinkUp(name) if *name == link_prefix.vxlan() => Some(Mode::Vxlan),
+            Step::AddLink(name, _) | Step::LinkUp(name) if link_prefix.is_of(name) => Some(Mode::Gre),
+            Step::ReplaceLabel(..) | Step::SetSysctl(Sysctl::PlatformLabels | Sysctl::MplsInput(_), _) => {
+                Some(Mode::Mpls)
+            }
+            _ => None,
+        }
     }
 
     /// What the user can do about it, if that is known: the module to load, the privilege to give.

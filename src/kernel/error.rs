@@ -62,6 +62,9 @@ pub enum KernelError {
     /// `nft` could not be run.
     #[error("run nft: {0}")]
     NftSpawn(io::Error),
+    /// `nft` did not end.
+    #[error("nft did not end within {0:?} and was killed; look at what else changes the ruleset (`nft monitor`)")]
+    NftTimeout(std::time::Duration),
     /// `nft` ran and refused.
     #[error("nft: {0}")]
     Nft(String),

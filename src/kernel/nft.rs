@@ -6,6 +6,11 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use serde_json::Value;
 
@@ -16,6 +21,9 @@ use super::error::KernelError;
 use super::netlink::Netlink;
 use super::nft_listing;
 use super::wire::{Request, attribute, text, u8_at};
+
+/// How long `nft` may take: it lists anew whenever somebody changes the ruleset meanwhile, and may wait for locks of others.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Bytes of `nft`'s complaint that are kept: it repeats the script.
 const COMPLAINT: usize = 2000;
@@ -167,7 +175,12 @@ fn parse(json: &[u8]) -> Result<Value, KernelError> {
 }
 
 fn spawn(arguments: &[&str], input: &str) -> Result<Output, KernelError> {
-    let mut child = Command::new("nft")
+    run_within("nft", LIMIT, arguments, input)
+}
+
+/// Runs a program, and kills it when the time is up.
+fn run_within(program: &str, limit: Duration, arguments: &[&str], input: &str) -> Result<Output, KernelError> {
+    let mut child = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
@@ -179,7 +192,16 @@ fn spawn(arguments: &[&str], input: &str) -> Result<Output, KernelError> {
         // A child that ends before it has read everything says why on its standard error.
         let _ = stdin.write_all(input.as_bytes());
     }
-    child.wait_with_output().map_err(KernelError::NftSpawn)
+    let (done, watched) = mpsc::channel::<()>();
+    let pid = i32::try_from(child.id()).map(Pid::from_raw);
+    let watchdog = std::thread::spawn(move || {
+        let is_late = watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+        // It has not been waited for yet, so the number is still its own.
+        is_late && pid.is_ok_and(|pid| kill(pid, Signal::SIGKILL).is_ok())
+    });
+    let output = child.wait_with_output().map_err(KernelError::NftSpawn);
+    drop(done);
+    if watchdog.join().unwrap_or(false) { Err(KernelError::NftTimeout(limit)) } else { output }
 }
 
 fn complaint(output: &Output) -> String {
@@ -191,6 +213,14 @@ fn complaint(output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_hangs_is_killed() {
+        let error = run_within("sleep", Duration::from_millis(10), &["1000"], "").unwrap_err();
+        assert!(matches!(error, KernelError::NftTimeout(_)), "{error}");
+        let output = run_within("cat", Duration::from_secs(100), &[], "text").unwrap();
+        assert_eq!(output.stdout, b"text");
+    }
 
     #[test]
     fn what_is_not_json_is_an_error() {

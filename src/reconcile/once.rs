@@ -11,7 +11,7 @@ use super::ruleset::Ruleset;
 use super::written::Written;
 use crate::kernel::bpf::Programs;
 use crate::kernel::{self, ApplyError, KernelError};
-use crate::model::{Cluster, Problem, Reason};
+use crate::model::{Cluster, Mode, Problem, Reason};
 use crate::netns::{Netns, NetnsError};
 use crate::plan::diff::{diff, tables};
 use crate::plan::held::Held;
@@ -41,6 +41,8 @@ pub struct Memory {
     written: Option<Written>,
     /// What is known of the ruleset.
     ruleset: Ruleset,
+    /// Modes that cannot be had here, and why.
+    lacking: BTreeMap<Mode, String>,
 }
 
 impl Memory {
@@ -50,9 +52,10 @@ impl Memory {
         Memory { ruleset: self.ruleset.clone(), ..Memory::default() }
     }
 
-    /// Everything is read from the kernel again, also what cannot have changed.
+    /// Everything is read from the kernel again, also what cannot have changed, and tried again, also what has failed.
     pub fn doubt(&mut self) {
         self.ruleset.forget();
+        self.lacking.clear();
     }
 }
 
@@ -148,7 +151,28 @@ pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome,
     })?
 }
 
+/// A mode whose device or table cannot be made is left out of the node until the next resync, with an Event: the VIPs of other
+/// modes go on.
 fn round(
+    goal: &Goal,
+    settings: &Settings,
+    memory: &mut Memory,
+    execution: Execution<'_>,
+) -> Result<Outcome, ReconcileError> {
+    loop {
+        let lacking = memory.lacking.clone().into_iter().filter(|_| matches!(goal, Goal::Node(_)));
+        let unavailable = lacking.chain(settings.unavailable.clone()).collect();
+        let done = attempt(goal, &Settings { unavailable, ..settings.clone() }, memory, execution);
+        let Err(ReconcileError::Apply(error)) = &done else { return done };
+        let mode = error.mode(&settings.link_prefix).filter(|_| matches!(goal, Goal::Node(_)));
+        match mode.filter(|mode| !memory.lacking.contains_key(mode)) {
+            Some(mode) => drop(memory.lacking.insert(mode, error.to_string())),
+            None => return done,
+        }
+    }
+}
+
+fn attempt(
     goal: &Goal,
     settings: &Settings,
     memory: &mut Memory,

@@ -96,7 +96,8 @@ const CONTESTED_AFTER: u32 = 8;
 pub async fn run(name: String, orders: watch::Receiver<Order>, shared: Shared) {
     let span = info_span!("target", name = %name);
     let (memory, backoff, started) = (Memory::default(), Backoff::default(), Instant::now());
-    let target = Target { name, orders, shared, memory, remembered: None, backoff, started, rewrites: 0 };
+    let target =
+        Target { name, orders, shared, memory, remembered: None, backoff, started, rewrites: 0, deaf_until: None };
     target.run().instrument(span).await;
 }
 
@@ -112,6 +113,8 @@ struct Target {
     started: Instant,
     /// Rounds in a row that had to write although the goal had not changed.
     rewrites: u32,
+    /// Until when notifications of the kernel are not heeded, because somebody keeps changing what we set up.
+    deaf_until: Option<Instant>,
 }
 
 /// The namespace that a target works on.
@@ -196,7 +199,7 @@ impl Target {
         self.rewrites = if writes == 0 { 0 } else { self.rewrites + 1 };
         if self.rewrites >= CONTESTED_AFTER {
             warn!(rounds = self.rewrites, %plan, "somebody keeps changing what we set up, slowing down");
-            tokio::time::sleep(CONTESTED).await;
+            self.deaf_until = Some(Instant::now() + CONTESTED);
         }
         Ok(Some(self.shared.resync))
     }
@@ -248,7 +251,11 @@ impl Target {
 
     async fn wait(&mut self, monitor: Option<&mut Monitor>, time: Duration) -> Wake {
         let deadline = Instant::now() + time;
+        let deaf_until = self.deaf_until.take();
         let kernel = async {
+            if let Some(until) = deaf_until {
+                sleep_until(until).await;
+            }
             match monitor {
                 Some(monitor) => monitor.changed().await.is_ok(),
                 None => std::future::pending().await,

@@ -88,25 +88,34 @@ impl Lab {
         })
     }
 
-    /// Programs the node: the pod owns every bucket.
-    fn program(&self, id: TunnelId, refuses_syn: bool) {
+    /// The pod owns every bucket.
+    fn intent(&self, id: TunnelId, refuses_syn: bool) -> Arc<Intent> {
         let owner = EndpointId::from("uid-pod");
         let hop = NextHop { owner: owner.clone(), addresses: self.address(2), id, refuses_syn };
         let member =
             Member { name: Name::FIRST, node: "node".into(), addresses: self.address(2), set_up: true, program: true };
         let hash = FlowHash { buckets: BucketCount::DEFAULT, seed: 7, key: HashKey::Ports };
-        let intent = Arc::new(Intent {
+        Arc::new(Intent {
             generation: Generation(1),
             hash,
             next_hops: hash.buckets.iter().map(|bucket| (bucket, hop.clone())).collect(),
             served: Served::default(),
             members: BTreeMap::from([(owner, member)]),
-        });
-        let vips = VIPS.map(|vip| self.vip(vip.parse().unwrap(), &intent)).map(|vip| (vip.address, vip));
+        })
+    }
+
+    fn goal(&self, vips: impl IntoIterator<Item = Vip>) -> Goal {
+        let vips = vips.into_iter().map(|vip| (vip.address, vip)).collect();
         let addresses = self.address(1).iter().collect();
         let node = Node { name: "node".to_owned(), addresses, ingress: true, cordoned: false };
         let nodes = BTreeMap::from([(node.name.clone(), node)]);
-        let goal = Goal::Node(Arc::new(Cluster { vips: vips.into(), nodes, problems: Vec::new() }));
+        Goal::Node(Arc::new(Cluster { vips, nodes, problems: Vec::new() }))
+    }
+
+    /// Programs the node.
+    fn program(&self, id: TunnelId, refuses_syn: bool) {
+        let intent = self.intent(id, refuses_syn);
+        let goal = self.goal(VIPS.map(|vip| self.vip(vip.parse().unwrap(), &intent)));
         let round = || {
             reconcile(&self.node, &goal, &settings(), &mut Memory::default(), Execution::Apply(&Programs::default()))
                 .unwrap()
@@ -261,6 +270,34 @@ fn a_bucket_that_nobody_may_own_refuses_syns_and_delivers_the_rest() {
 
 mod gre {
     use super::*;
+
+    #[test]
+    fn its_vips_go_on_where_the_port_of_vxlan_is_taken() {
+        let lab = Lab::new(Mode::Gre, Family::V4);
+        let taken = lab.node.run(|| UdpSocket::bind(("0.0.0.0", 4790)).unwrap()).unwrap();
+        let intent = lab.intent(TunnelId::OWNER_ALONE, false);
+        let other = Vip { mode: Mode::Vxlan, ..lab.vip("192.0.2.20".parse().unwrap(), &intent) };
+        let goal = lab.goal([lab.vip(VIPS[0].parse().unwrap(), &intent), other]);
+        let (mut memory, programs) = (Memory::default(), Programs::default());
+        let round = |memory: &mut Memory| {
+            reconcile(&lab.node, &goal, &settings(), memory, Execution::Apply(&programs)).unwrap()
+        };
+        let routes =
+            || ["192.0.2.10", "192.0.2.20"].map(|vip| sh(&lab.node, &format!("ip route show table 10000 {vip}")));
+
+        let outcome = round(&mut memory);
+        let [problem] = &outcome.problems[..] else { panic!("{:?}", outcome.problems) };
+        assert!(problem.note.contains("cannot serve 192.0.2.20 in mode vxlan"), "{}", problem.note);
+        let [gre, vxlan] = routes();
+        assert!(gre.contains("dst 10.244.1.2") && vxlan.starts_with("unreachable"), "{gre}{vxlan}");
+        let again = round(&mut memory);
+        assert!(again.plan.is_empty() && again.problems == outcome.problems, "{}", again.plan);
+
+        drop(taken);
+        memory.doubt();
+        assert_eq!(round(&mut memory).problems, []);
+        assert!(routes().iter().all(|route| route.contains("dst 10.244.1.2")), "{:?}", routes());
+    }
 
     #[test]
     fn a_key_names_the_former_owners_over_ipv4() {
