@@ -272,6 +272,7 @@ mod tests {
             rule_priority: 101,
             labels: MplsLabels::new(100, 65_536).unwrap(),
             vxlan_port: 4790,
+            vip_ranges: BTreeSet::new(),
             unavailable: BTreeMap::new(),
         }
     }

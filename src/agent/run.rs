@@ -84,6 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         config: config.clone(),
         draining: watched::Sender::new(Vec::new()),
         report: watched::Sender::new(NodeReport::default()),
+        refresh: tokio::time::Instant::now() + config.resync,
         forwards: None,
         last: None,
     };
@@ -126,6 +127,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                 agent.resolve();
             }
             () = at(agent.forwards) => agent.look_at_forwards(),
+            () = at(Some(agent.refresh)) => agent.refresh(),
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();
@@ -172,6 +174,8 @@ struct Agent {
     draining: watched::Sender<Vec<Draining>>,
     /// What the other nodes and the controller are told.
     report: watched::Sender<NodeReport>,
+    /// When to ask for the ways to other nodes again: their MTU may have changed, and nobody tells.
+    refresh: tokio::time::Instant,
     /// When to look at what pods pass on to each other; `None` while nothing drains.
     forwards: Option<tokio::time::Instant>,
     /// What was dispatched last.
@@ -225,6 +229,14 @@ impl Agent {
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
         self.metrics.dispatched(old, cluster, &names, &waiting);
         self.tell_problems();
+    }
+
+    /// Hands out goals again, as the ways to other nodes are now.
+    fn refresh(&mut self) {
+        self.refresh = tokio::time::Instant::now() + self.config.resync;
+        if let Some(last) = self.last.clone() {
+            self.dispatch(&last);
+        }
     }
 
     fn look_at_forwards(&mut self) {

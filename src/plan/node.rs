@@ -325,9 +325,9 @@ impl Build {
 }
 
 /// Takes back the announcements of VIPs of which `serves` says that this node does not carry them.
-pub fn withdraw(desired: &mut Desired, settings: &Settings, serves: impl Fn(Family) -> bool) {
+pub fn withdraw(desired: &mut Desired, settings: &Settings, serves: impl Fn(IpAddr) -> bool) {
     let announced = |key: &RouteKey| settings.announce_table == Some(key.table);
-    desired.routes.retain(|key, _| !announced(key) || serves(Family::of(key.vip)));
+    desired.routes.retain(|key, _| !announced(key) || serves(key.vip));
 }
 
 /// What the way to an owner depends on.
@@ -399,6 +399,7 @@ fn node_table(
         flows: settings.flows(),
         other_flows: other_flows(cluster, settings),
         refusing: build.refusing.clone(),
+        ranges: settings.vip_ranges.clone(),
         mark: settings.mark,
         vxlan_port: settings.vxlan_port,
         gre6_source: None,

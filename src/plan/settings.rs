@@ -1,6 +1,8 @@
 //! The numbers and names that the kernel objects of one installation are made of: the same on every node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
 
 use crate::model::config::{MplsLabels, check_priorities, check_tables};
 use crate::model::handover::{FlowHash, HashKey};
@@ -30,6 +32,8 @@ pub struct Settings {
     pub labels: MplsLabels,
     /// UDP port of VXLAN-GPE.
     pub vxlan_port: u16,
+    /// Networks that VIPs lie in, if they are limited to any.
+    pub vip_ranges: BTreeSet<IpNet>,
     /// Modes that this node's kernel cannot do, and why: their VIPs are refused here, the others are served.
     pub unavailable: BTreeMap<Mode, String>,
 }

@@ -3,9 +3,10 @@
 //! VIP packets are untracked, and untracked is not established: a chain that drops by default and accepts `established`
 //! drops them, and no accept of ours in another table can override that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::Settings;
+use super::{Observed, Settings};
 use crate::model::{Cluster, Family, Problem, Reason, ServiceRef, Vip};
 
 /// What was found on a node.
@@ -61,6 +62,29 @@ pub fn problems(cluster: &Cluster, found: &Surroundings, settings: &Settings) ->
     out
 }
 
+/// VIPs that are addresses of this node itself, and the devices that have them. Rule 0 comes before all of ours: their packets end
+/// here (kubernetes/kubernetes#59976).
+pub fn local_vips(cluster: &Cluster, observed: &Observed) -> BTreeMap<IpAddr, String> {
+    let foreign = observed.addresses.iter().filter(|(_, _, ours)| !ours).map(|(address, ..)| address);
+    let local = foreign.filter(|address| cluster.vips.contains_key(&address.address));
+    local.map(|address| (address.address, address.dev.clone())).collect()
+}
+
+/// What their owners have to be told.
+pub fn local_problems(cluster: &Cluster, local: &BTreeMap<IpAddr, String>, settings: &Settings) -> Vec<Problem> {
+    let told = local.iter().filter_map(|(address, dev)| {
+        let vip = cluster.vips.get(address)?;
+        let note = format!(
+            "node {node} keeps packets to {address} for itself, drops what its pods answer from there, and does not announce \
+             it, for device {dev} has that address: `ip addr del {address} dev {dev}`, or look who sets it there (kube-proxy in \
+             mode ipvs, keepalived)",
+            node = settings.node_name,
+        );
+        Some(problem(vip.service.clone(), Reason::NodeFailed, &note))
+    });
+    told.collect()
+}
+
 fn services(vips: &[&Vip], which: impl Fn(&Vip) -> bool) -> BTreeSet<ServiceRef> {
     vips.iter().filter(|vip| which(vip)).map(|vip| vip.service.clone()).collect()
 }
@@ -96,7 +120,8 @@ fn unforwarded(family: Family, settings: &Settings) -> String {
 mod tests {
     use super::*;
     use crate::model::Mode;
-    use crate::plan::tests::support::{cluster, endpoint, settings, vip};
+    use crate::plan::Address;
+    use crate::plan::tests::support::{cluster, endpoint, ip, settings, vip};
 
     fn chain(family: &str, accepts_untracked: bool) -> DropChain {
         let text = |t: &str| t.to_owned();
@@ -146,6 +171,18 @@ mod tests {
             vip.intent = None;
         }
         assert_eq!(told(&cluster, vec![chain("inet", false)]), []);
+    }
+
+    #[test]
+    fn a_vip_that_the_node_has_itself_is_told_with_the_device() {
+        let on = |address: &str, ours| (Address { dev: "kube-ipvs0".into(), address: ip(address) }, 32, ours);
+        let addresses = vec![on("192.0.2.10", false), on("2001:db8::10", true), on("192.0.2.99", false)];
+        let observed = Observed { addresses, ..Observed::default() };
+        let local = local_vips(&both(), &observed);
+        assert_eq!(local, BTreeMap::from([(ip("192.0.2.10"), "kube-ipvs0".to_owned())]));
+        let problems = local_problems(&both(), &local, &settings("n1"));
+        assert_eq!((problems.len(), problems[0].service.name.as_str()), (1, "svc-192.0.2.10"));
+        assert!(problems[0].note.contains("`ip addr del 192.0.2.10 dev kube-ipvs0`"), "{}", problems[0].note);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::ruleset::Ruleset;
 use super::written::Written;
 use crate::kernel::bpf::Programs;
 use crate::kernel::{self, ApplyError, KernelError};
-use crate::model::{Cluster, Mode, Problem, Reason};
+use crate::model::{Cluster, Family, Mode, Problem, Reason};
 use crate::netns::{Netns, NetnsError};
 use crate::plan::diff::{diff, tables};
 use crate::plan::held::Held;
@@ -263,7 +263,11 @@ fn compute(
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
                 let around = ruleset.surroundings(observed.nft_generation);
-                withdraw(&mut desired, settings, |family| !observed.withdrawn && !around.unforwarded.contains(&family));
+                let local = surroundings::local_vips(cluster, observed);
+                let forwards = |vip| !around.unforwarded.contains(&Family::of(vip));
+                let serves = |vip| !observed.withdrawn && forwards(vip) && !local.contains_key(&vip);
+                withdraw(&mut desired, settings, serves);
+                problems.extend(surroundings::local_problems(cluster, &local, settings));
                 problems.extend(surroundings::problems(cluster, &around, settings));
             }
             (desired, problems)

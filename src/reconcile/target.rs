@@ -14,7 +14,7 @@ use super::once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, reconc
 use super::order::{Order, Site};
 use crate::kernel::Monitor;
 use crate::kernel::bpf::Programs;
-use crate::model::Problem;
+use crate::model::{Problem, Reason};
 use crate::netns::{FindError, Netns, NetnsId, PodQuery, PodSearch, addresses_in};
 use crate::plan::{Plan, Settings};
 
@@ -87,6 +87,9 @@ pub const NODE: &str = "node";
 
 /// Wakes come in bursts: a round waits this long for the burst to end.
 const SETTLE: Duration = Duration::from_millis(30);
+
+/// Between two looks while an endpoint cannot be reached.
+const LATE: Duration = Duration::from_secs(2);
 
 /// A namespace that somebody else keeps changing back must not keep a core busy.
 const CONTESTED: Duration = Duration::from_secs(5);
@@ -195,13 +198,21 @@ impl Target {
         if *goal == Goal::Nothing {
             return Ok(self.gone());
         }
+        let wait = self.patience(&problems);
         self.report(State::InSync { writes, problems, notes, program, goal: goal.clone() });
         self.rewrites = if writes == 0 { 0 } else { self.rewrites + 1 };
         if self.rewrites >= CONTESTED_AFTER {
             warn!(rounds = self.rewrites, %plan, "somebody keeps changing what we set up, slowing down");
             self.deaf_until = Some(Instant::now() + CONTESTED);
         }
-        Ok(Some(self.shared.resync))
+        Ok(Some(wait))
+    }
+
+    /// Until the next look, if nothing happens. An endpoint that cannot be reached may be so a moment later: its route may be late,
+    /// and the other nodes send its packets to it.
+    fn patience(&self, problems: &[Problem]) -> Duration {
+        let is_late = problems.iter().any(|problem| problem.reason == Reason::EndpointFailed);
+        if is_late { self.shared.resync.min(LATE) } else { self.shared.resync }
     }
 
     /// Makes `place` the namespace at this site. One that is held stays, with its monitor, if it is the same.

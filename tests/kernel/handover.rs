@@ -1,7 +1,7 @@
 //! A bucket that changes hands, as a node programs it: the names of former owners travel with the packets, and where nobody may
 //! own the bucket, new connections are refused and open ones go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
@@ -182,6 +182,7 @@ fn settings() -> Settings {
         rule_priority: 101,
         labels: MplsLabels::new(100, 65_536).unwrap(),
         vxlan_port: 4790,
+        vip_ranges: BTreeSet::new(),
         unavailable: BTreeMap::new(),
     }
 }

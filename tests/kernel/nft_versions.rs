@@ -48,6 +48,7 @@ fn ingress() -> Ingress {
             (flows(64, HashKey::Addresses), addresses(&["192.0.2.10", "2001:db8::10"])),
         ]),
         refusing: BTreeSet::from([refusing("192.0.2.10", 0x85), refusing("2001:db8::10", 0xbf)]),
+        ranges: BTreeSet::from(["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"].map(|net| net.parse().unwrap())),
         mark: field(),
         vxlan_port: 4790,
         gre6_source: Some("fd00::1".parse().unwrap()),

@@ -122,3 +122,19 @@ async fn a_vip_is_announced_where_it_can_be_served() -> Result<()> {
     by(&bird, &[]).await?;
     Ok(())
 }
+
+/// As kube-proxy in mode ipvs and keepalived make them: rule 0 delivers its packets to the node itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vip_that_is_an_address_of_the_node_is_not_announced_there_and_told() -> Result<()> {
+    let (world, bird) = world().await?;
+    let mut connections = open(&world).await?;
+    let node = world.lab.node("ing1")?.netns();
+    World::run_in(node, &format!("ip addr add {VIP}/32 dev lo"))?;
+    bird.announced_by(VIP.parse()?, &["ing2"]).await?;
+    bird.announced_by(VIP6.parse()?, &BOTH).await?;
+    let note = world.event(SERVICE, "NodeFailed").await?;
+    ensure!(note.contains("node ing1") && note.contains(&format!("`ip addr del {VIP} dev lo`")), "{note}");
+    World::run_in(node, &format!("ip addr del {VIP}/32 dev lo"))?;
+    by(&bird, &BOTH).await?;
+    unbroken(&mut connections).await
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use integration::lab::{INTRUDER, PodSpec, STRANGER};
 use integration::traffic::packet::{ICMP, Ipv4};
-use integration::traffic::{Captured, RawSender, Sniffer};
+use integration::traffic::{Captured, Client, RawSender, Sniffer};
 use integration::world::{World, WorldSpec};
 use nix::sys::signal::Signal;
 use tokio::net::UdpSocket;
@@ -145,5 +145,32 @@ async fn a_packet_whose_rule_is_gone_is_refused_and_does_not_go_round_in_circles
     signal_all(&mut world, Signal::SIGCONT)?;
     world.converged().await?;
     world.perfect(&VIP.to_string(), 8).await?;
+    Ok(())
+}
+
+/// The router sends a whole network to the nodes, and their default route leads back to the router.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_to_an_address_without_a_service_is_refused_and_does_not_go_to_and_fro() -> Result<()> {
+    const NOBODY: &str = "192.0.2.99";
+    let flags = ["--vip-cidrs", "192.0.2.0/24"].map(str::to_owned).into();
+    let mut world = World::build(WorldSpec { flags, ..WorldSpec::new(Mode::Vxlan) }).await?;
+    world.add_pods(vec![(PodSpec::new("victim", "wrk1"), "victim")]).await?;
+    world.add_service("victim", "victim", &[("cmd.nu/tunnel", &VIP.to_string())])?;
+    world.start_agents()?;
+    world.converged().await?;
+    world.lab.route_vip(NOBODY.parse()?, &["ing1"]).await?;
+    let node = world.lab.node("ing1")?.netns();
+    for line in [
+        "add table inet count",
+        "add chain inet count seen { type filter hook prerouting priority -400; }",
+        &format!("add rule inet count seen ip daddr {NOBODY} counter"),
+    ] {
+        World::run_in(node, &format!("nft {line}"))?;
+    }
+    let client = Client::new(world.lab.client()).with_patience(PATIENCE);
+    let tally = client.tcp_exchanges(1, format!("{NOBODY}:80").parse()?).await?;
+    ensure!(tally.answered() == 0 && tally.to_string().contains("No route to host"), "{tally}");
+    let counted = World::run_in(node, "nft list chain inet count seen")?;
+    ensure!(counted.contains("packets 1 "), "the packet came more than once:\n{counted}");
     Ok(())
 }

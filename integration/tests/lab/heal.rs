@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use integration::lab::{Attach, PodSpec};
 use integration::netns::Netns;
+use integration::world::echo::SERVICE;
 use integration::world::{World, WorldSpec, word_after};
 use tunnel_router::model::Mode;
 
@@ -152,4 +153,24 @@ integration::modes! {
     vxlan_a_pod_without_carrier_holds_nobody_else_up: holds_nobody_else_up(Mode::Vxlan);
     #[ignore = "vxlan stands for it; emulated it takes minutes (KST_TEST_ALL=1)"]
     mpls_a_pod_without_carrier_holds_nobody_else_up: holds_nobody_else_up(Mode::Mpls);
+}
+
+/// The CNI plugin may write it after the pod is there, and nothing of ours changes then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_whose_route_comes_late_is_reached_without_waiting_for_the_resync() -> Result<()> {
+    let flags = ["--resync", "1h"].map(str::to_owned).into();
+    let mut world = World::build(WorldSpec { flags, ..WorldSpec::new(Mode::Vxlan) }).await?;
+    world.add_pods(vec![(PodSpec::new("echo-1", "wrk1"), SERVICE), (PodSpec::new("echo-2", "wrk2"), SERVICE)]).await?;
+    world.add_service(SERVICE, SERVICE, &[])?;
+    world.start_controller("ctl-a", "wrk1", &[])?;
+    let address =
+        world.lab.pod("echo-1")?.addresses().into_iter().find(std::net::IpAddr::is_ipv4).context("an address")?;
+    World::run_in(world.lab.node("ing1")?.netns(), &format!("ip route add unreachable {address}"))?;
+    world.serve(&[VIP]).await?;
+    let note = world.event_with(SERVICE, "EndpointFailed", "echo-1").await?;
+    ensure!(note.contains("no route to it"), "{note}");
+    World::run_in(world.lab.node("ing1")?.netns(), &format!("ip route del unreachable {address}"))?;
+    world.converged().await?;
+    world.perfect(VIP, 40).await?;
+    Ok(())
 }

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use integration::lab::LabSpec;
+use integration::lab::{LabSpec, PodSpec};
 use integration::netns::Netns;
 use integration::traffic::packet::{ICMP, ICMPV6};
 use integration::traffic::{Captured, Sniffer};
-use integration::world::World;
 use integration::world::dual::dual_world;
-use integration::world::echo::{VIP, VIP6, echo_at};
+use integration::world::echo::{SERVICE, VIP, VIP6, echo_at};
+use integration::world::{World, WorldSpec, eventually, word_after};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpSocket;
 use tunnel_router::model::{Family, Mode};
@@ -118,4 +118,30 @@ integration::modes! {
     gre_everything_fits: everything_fits(Mode::Gre);
     mpls_everything_fits: everything_fits(Mode::Mpls);
     vxlan_everything_fits: everything_fits(Mode::Vxlan);
+}
+
+/// Nobody tells the API of it, and the agents that serve no Service of the narrow node's own either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_follow_an_uplink_that_gets_narrower() -> Result<()> {
+    let flags = ["--resync", "2s"].map(str::to_owned).into();
+    let mut world = World::build(WorldSpec { flags, ..WorldSpec::new(Mode::Vxlan) }).await?;
+    world.add_pods(vec![(PodSpec::new("echo-1", "wrk1"), SERVICE)]).await?;
+    world.add_service(SERVICE, SERVICE, &[])?;
+    world.start_controller("ctl-a", "wrk1", &[])?;
+    world.serve(&[VIP]).await?;
+    world.converged().await?;
+    let pod = world.lab.pod("echo-1")?.netns();
+    let segment = || {
+        let table = World::run_in(pod, "nft list table inet kube_service_tunnel")?;
+        word_after(&table, "maxseg", "set")?.parse::<u32>().context("a size")
+    };
+    let before = segment()?;
+    World::run_in(world.lab.node("wrk1")?.netns(), "ip link set eth0 mtu 1300")?;
+    eventually("a smaller MSS", || {
+        let now = segment()?;
+        ensure!(now < before && now <= 1300, "{now}, before {before}");
+        Ok(())
+    })
+    .await?;
+    bulk(world.lab.client(), VIP).await
 }

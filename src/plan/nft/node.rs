@@ -19,6 +19,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::family::{addresses, ip, named, of_family};
 use super::form::Form;
 use super::protocol::GRE;
@@ -62,6 +64,8 @@ pub struct Ingress {
     pub flows: FlowHash,
     /// VIPs whose flows become buckets in another way.
     pub other_flows: BTreeMap<FlowHash, BTreeSet<IpAddr>>,
+    /// Networks that VIPs lie in.
+    pub ranges: BTreeSet<IpNet>,
     /// VIPs with the marks of their buckets that take no new connections.
     pub refusing: BTreeSet<(IpAddr, u32)>,
     /// Field of the fwmark.
@@ -245,15 +249,14 @@ impl NodeTable {
     fn forward(&self, ingress: &Ingress) -> Chain {
         let guard = |family| {
             let (ip, served, gateways) = (ip(family), named("served", family), named("mpls_gateways", family));
-            let reject = match family {
-                Family::V4 => "icmp type host-unreachable",
-                Family::V6 => "icmpv6 type addr-unreachable",
-            };
+            let reject = unreachable(family);
             let elsewhere = format!("oifname != \"{}*\" rt {ip} nexthop != @{gateways}", self.link_prefix);
             let text = format!("{ip} daddr @{served} {elsewhere} counter reject with {reject}");
             Rule::new("VIP traffic leaves encapsulated or not at all", text)
         };
-        let rules = ingress.refuse().into_iter().chain(self.families().into_iter().map(guard));
+        let guards = self.families().into_iter().map(guard);
+        let nobody = self.families().into_iter().filter_map(|family| ingress.nobodys(family));
+        let rules = ingress.refuse().into_iter().chain(guards).chain(nobody);
         base("filter", "forward", GUARD, rules.collect())
     }
 
@@ -263,7 +266,28 @@ impl NodeTable {
     }
 }
 
+/// What a client is told of an address behind which nobody is.
+fn unreachable(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "icmp type host-unreachable",
+        Family::V6 => "icmpv6 type addr-unreachable",
+    }
+}
+
 impl Ingress {
+    /// The router sends us everything in these networks. What no Service has asked for would go back to it, and come again, until its
+    /// TTL ends. Only what would leave by the way that it came is ours to refuse: others may use addresses in there.
+    fn nobodys(&self, family: Family) -> Option<Rule> {
+        let nets: Vec<String> =
+            self.ranges.iter().filter(|net| Family::of(net.addr()) == family).map(ToString::to_string).collect();
+        let (ip, served, nets) = (ip(family), named("served", family), nets.join(", "));
+        let text = format!(
+            "{ip} daddr {{ {nets} }} {ip} daddr != @{served} fib daddr . iif oif exists counter reject with {}",
+            unreachable(family)
+        );
+        (!nets.is_empty()).then(|| Rule::new("an address that no Service has asked for", text))
+    }
+
     /// The other ways of hashing that VIPs of a family have.
     fn others(&self, family: Family) -> impl Iterator<Item = FlowHash> {
         self.other_flows.iter().filter(move |(_, vips)| has(vips, family)).map(|(flows, _)| *flows)

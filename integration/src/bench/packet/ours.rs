@@ -2,7 +2,7 @@
 //!
 //! Everything of this bench that knows how the product describes a cluster is in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -57,6 +57,7 @@ fn settings(buckets: BucketCount) -> Result<Settings> {
         rule_priority: 101,
         labels: MplsLabels::new(100, 1 << 16)?,
         vxlan_port: VXLAN_PORT,
+        vip_ranges: BTreeSet::new(),
         unavailable: BTreeMap::new(),
     })
 }
