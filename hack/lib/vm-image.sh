@@ -94,22 +94,28 @@ vm_take_modules() {
     find "$to" -name '*.ko.xz' -print0 | xargs -0 --no-run-if-empty -P "$(nproc)" -n 32 xz -d
 }
 
+# Prints the modules that the files of the host need, each after those that it depends on itself.
+vm_load_order() {
+    awk -F '[: ]+' '/\/(virtio_pci|virtio_console|9pnet_virtio|9p)\.ko:/ { for (i = NF; i > 0; i--) if ($i != "" && !seen[$i]++) print $i }' "$1"
+}
+
 # The initial RAM disk does no more than mount the files of the host and hand over to vm-init there, so that vm-init
 # can change without a new image.
 vm_make_initrd() {
-    local dir=$1 tree=$1/initrd.d module
+    local dir=$1 tree=$1/initrd.d module number=10
     mkdir -p "$tree"/{bin,proc,dev,root,modules}
     cp "$(command -v busybox)" "$tree/bin/busybox"
-    for module in netfs 9pnet 9pnet_virtio 9p; do
-        # Kernels before 6.8 have no netfs module of its own to load, or have it built in.
-        find "$dir/root" -name "$module.ko" -exec cp {} "$tree/modules/" \;
+    # In the order in which they are loaded: what a series needs for it differs.
+    for module in $(vm_load_order "$dir"/root/lib/modules/*/modules.dep); do
+        cp "$dir"/root/lib/modules/*/"$module" "$tree/modules/$number-${module##*/}"
+        number=$((number + 1))
     done
     cat >"$tree/init" <<'INIT'
 #!/bin/busybox sh
 # busybox finds its applets through /proc/self/exe.
 /bin/busybox mount -t proc proc /proc
-for module in netfs 9pnet 9pnet_virtio 9p; do
-    [ ! -e /modules/$module.ko ] || insmod /modules/$module.ko
+for module in /modules/*.ko; do
+    insmod "$module"
 done
 for word in $(cat /proc/cmdline); do
     case $word in
