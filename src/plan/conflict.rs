@@ -95,7 +95,8 @@ fn tables(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
     block.map(|(table, routes)| Conflict::Table { table: *table, routes: *routes, first, last }).collect()
 }
 
-fn rules(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
+/// Rules of others that clash with ours. They may come at any time.
+pub fn rules(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
     let first = settings.rule_priority;
     let last = first + settings.most_buckets().rule_slots();
     let field = settings.mark.mask();

@@ -401,7 +401,6 @@ fn node_table(
         refusing: build.refusing.clone(),
         ranges: settings.vip_ranges.clone(),
         mark: settings.mark,
-        vxlan_port: settings.vxlan_port,
         gre6_source: None,
     });
     NodeTable {
@@ -413,6 +412,7 @@ fn node_table(
         ingress,
         endpoint_devices,
         link_prefix: settings.link_prefix.to_string(),
+        vxlan_port: settings.vxlan_port,
         unbucketed: None,
     }
 }

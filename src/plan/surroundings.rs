@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::conflict::Conflict;
 use super::{Observed, Settings};
 use crate::model::{Cluster, Family, Problem, Reason, ServiceRef, Vip};
 
@@ -60,6 +61,19 @@ pub fn problems(cluster: &Cluster, found: &Surroundings, settings: &Settings) ->
         out.extend(services.into_iter().map(|s| problem(s, Reason::NotForwarding, &note)));
     }
     out
+}
+
+/// What the owners of VIPs have to be told of rules that others have added since the agent started. Rules of others inside our block
+/// are skipped by packets that are not ours, and those before it may catch ours.
+pub fn rule_problems(cluster: &Cluster, conflicts: &[Conflict], settings: &Settings) -> Vec<Problem> {
+    let ingress = cluster.nodes.get(&settings.node_name).is_some_and(|node| node.ingress);
+    let vips: Vec<&Vip> = cluster.vips.values().filter(|_| ingress).collect();
+    let note = |conflict: &Conflict| format!("node {}: {conflict}", settings.node_name);
+    let told = |conflict: &Conflict| {
+        let note = note(conflict);
+        services(&vips, |_| true).into_iter().map(move |service| problem(service, Reason::NodeFailed, &note))
+    };
+    conflicts.iter().flat_map(told).collect()
 }
 
 /// VIPs that are addresses of this node itself, and the devices that have them. Rule 0 comes before all of ours: their packets end
@@ -171,6 +185,17 @@ mod tests {
             vip.intent = None;
         }
         assert_eq!(told(&cluster, vec![chain("inet", false)]), []);
+    }
+
+    #[test]
+    fn a_rule_of_others_that_clashes_with_ours_is_told_on_ingress_nodes() {
+        let clash = [Conflict::RulePriority { priority: 150, first: 101, last: 262 }];
+        let told = rule_problems(&both(), &clash, &settings("n1"));
+        assert_eq!((told.len(), told[0].reason), (2, Reason::NodeFailed));
+        assert!(told[0].note.contains("node n1: ip rule 150 is not ours") && told[0].note.contains("--rule-priority"));
+        let mut serving = both();
+        serving.nodes.values_mut().for_each(|node| node.ingress = false);
+        assert_eq!(rule_problems(&serving, &clash, &settings("n1")), []);
     }
 
     #[test]

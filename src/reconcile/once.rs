@@ -13,6 +13,7 @@ use crate::kernel::bpf::Programs;
 use crate::kernel::{self, ApplyError, KernelError};
 use crate::model::{Cluster, Family, Mode, Problem, Reason};
 use crate::netns::{Netns, NetnsError};
+use crate::plan::conflict::rules;
 use crate::plan::diff::{diff, tables};
 use crate::plan::held::Held;
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node_holding, withdraw};
@@ -268,6 +269,7 @@ fn compute(
                 let serves = |vip| !observed.withdrawn && forwards(vip) && !local.contains_key(&vip);
                 withdraw(&mut desired, settings, serves);
                 problems.extend(surroundings::local_problems(cluster, &local, settings));
+                problems.extend(surroundings::rule_problems(cluster, &rules(observed, settings), settings));
                 problems.extend(surroundings::problems(cluster, &around, settings));
             }
             (desired, problems)

@@ -50,7 +50,6 @@ fn ingress() -> Ingress {
         refusing: BTreeSet::from([refusing("192.0.2.10", 0x85), refusing("2001:db8::10", 0xbf)]),
         ranges: BTreeSet::from(["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"].map(|net| net.parse().unwrap())),
         mark: field(),
-        vxlan_port: 4790,
         gre6_source: Some("fd00::1".parse().unwrap()),
     }
 }
@@ -65,6 +64,7 @@ fn node() -> Table {
         ingress: Some(ingress()),
         endpoint_devices: ["veth1".to_owned(), "1bond.100".into()].into(),
         link_prefix: "kst-".into(),
+        vxlan_port: 4790,
         unbucketed: None,
     };
     let mut table = table.table();
@@ -83,6 +83,7 @@ fn serving_node() -> Table {
         ingress: None,
         endpoint_devices: BTreeSet::new(),
         link_prefix: "kst-".into(),
+        vxlan_port: 4790,
         unbucketed: Some(0x40),
     };
     table.table()

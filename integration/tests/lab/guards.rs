@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::{INTRUDER, PodSpec, STRANGER};
+use integration::netns::Netns;
 use integration::traffic::packet::{ICMP, Ipv4};
 use integration::traffic::{Captured, Client, RawSender, Sniffer};
 use integration::world::{World, WorldSpec};
@@ -172,5 +173,24 @@ async fn a_packet_to_an_address_without_a_service_is_refused_and_does_not_go_to_
     ensure!(tally.answered() == 0 && tally.to_string().contains("No route to host"), "{tally}");
     let counted = World::run_in(node, "nft list chain inet count seen")?;
     ensure!(counted.contains("packets 1 "), "the packet came more than once:\n{counted}");
+    Ok(())
+}
+
+/// Each client's port gives its outer packets a source port of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outer_packets_leave_no_entries_of_connection_tracking() -> Result<()> {
+    let world = victim_world(Mode::Vxlan).await?;
+    let tracked = |netns: &Netns| -> Result<u64> {
+        Ok(World::run_in(netns, "sysctl -n net.netfilter.nf_conntrack_count")?.trim().parse()?)
+    };
+    let nodes = world.lab.nodes().map(|node| node.netns());
+    let places: Vec<&Netns> = nodes.chain(world.lab.pods().map(|pod| pod.netns())).collect();
+    let before = places.iter().map(|netns| tracked(netns)).collect::<Result<Vec<_>>>()?;
+    let tally = Client::new(world.lab.client()).tcp_exchanges(200, format!("{VIP}:12345").parse()?).await?;
+    ensure!(tally.is_perfect(), "{tally}");
+    for (netns, before) in places.iter().zip(before) {
+        let now = tracked(netns)?;
+        ensure!(now <= before + 20, "{}: {before} entries before 200 connections, {now} after", netns.name());
+    }
     Ok(())
 }

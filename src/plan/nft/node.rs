@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! prerouting (raw)   tunnel devices: drop │ to a VIP: vip │ from a local endpoint: from_endpoint │ from a VIP: notrack
+//!                    outer packets of nodes: notrack
 //! from_endpoint      claims to be a node: drop │ on other nodes, from a VIP: notrack
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
@@ -49,6 +50,8 @@ pub struct NodeTable {
     pub endpoint_devices: BTreeSet<String>,
     /// Prefix of our links.
     pub link_prefix: String,
+    /// UDP port of the VXLAN tunnels.
+    pub vxlan_port: u16,
     /// Set where VIP traffic is not hashed but must carry some mark of ours all the same: the mark.
     pub unbucketed: Option<u32>,
 }
@@ -70,8 +73,6 @@ pub struct Ingress {
     pub refusing: BTreeSet<(IpAddr, u32)>,
     /// Field of the fwmark.
     pub mark: MarkField,
-    /// UDP port of the VXLAN tunnels.
-    pub vxlan_port: u16,
     /// Source of GRE packets over IPv6, if there are any.
     pub gre6_source: Option<Ipv6Addr>,
 }
@@ -182,7 +183,15 @@ impl NodeTable {
             // Nothing that an ingress node sent or passed on to a VIP was tracked, so no reply may be.
             rules.extend(self.families().into_iter().map(|family| self.reply(family, "")));
         }
+        rules.extend(families(&self.nodes).into_iter().flat_map(|family| self.carried(family)));
         base("filter", "prerouting", RAW, rules)
+    }
+
+    /// Each client's port has an outer source port of its own: every connection would have an entry.
+    fn carried(&self, family: Family) -> [Rule; 2] {
+        let from = format!("{} saddr @{}", ip(family), named("nodes", family));
+        let rule = |outer: String| Rule::new("outer packets to pods need no entry", format!("{outer} {from} notrack"));
+        [rule(format!("meta l4proto {GRE}")), rule(format!("udp dport {}", self.vxlan_port))]
     }
 
     /// Only nodes may send outer packets to pods, so nobody else may look like one.
@@ -226,7 +235,7 @@ impl NodeTable {
     }
 
     fn output(&self, ingress: &Ingress) -> Chain {
-        let port = ingress.vxlan_port;
+        let port = self.vxlan_port;
         let mut rules: Vec<Rule> =
             self.families().into_iter().map(|family| enter("VIP traffic of this node", family)).collect();
         for outer in ingress.outer_families() {

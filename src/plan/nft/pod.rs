@@ -1,11 +1,11 @@
 //! The table of a pod.
 //!
 //! ```text
-//! prerouting (raw)     out of a tunnel: to a VIP: vip, else drop │ outer packets: only from nodes and peers
+//! prerouting (raw)     out of a tunnel: to a VIP: vip, else drop │ outer packets: only from nodes and peers, and untracked
 //! vip                  no tunnel inside a tunnel; wildcard UDP servers stay tracked, everything else is untracked
 //! wildcard_udp (nat)   a UDP server bound to 0.0.0.0 would answer from the pod's address: give it the pod's address to
 //!                      begin with, and connection tracking turns the reply round
-//! output (raw)         replies from a VIP are untracked
+//! output (raw)         replies from a VIP and what is passed on are untracked
 //! mss                  SYN and SYN-ACK from a VIP announce what fits through the tunnel
 //! account (last)       what is answered is counted, when every packet has the source that the client sees
 //! ```
@@ -60,6 +60,8 @@ pub struct Tunnels {
     pub mpls: bool,
 }
 
+/// Each client's port has an outer source port of its own: every connection would have an entry.
+const NO_ENTRY: &str = "outer packets need no entry";
 const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 const DSTNAT: i32 = -100;
@@ -139,7 +141,14 @@ impl PodTable {
             let text = format!("udp dport {} {} drop", self.tunnels.vxlan.unwrap_or_default(), self.strangers(family));
             rules.push(Rule::new("VXLAN only from nodes and endpoints", text));
         }
+        rules.extend(self.carriers().into_iter().map(|outer| Rule::new(NO_ENTRY, format!("{outer} notrack"))));
         base("filter", "prerouting", RAW, rules)
+    }
+
+    /// Matches what tunnels to this pod look like from outside.
+    fn carriers(&self) -> Vec<String> {
+        let gre = (!self.tunnels.gre.is_empty()).then(|| format!("meta l4proto {GRE}"));
+        gre.into_iter().chain(self.tunnels.vxlan.map(|port| format!("udp dport {port}"))).collect()
     }
 
     /// Matches who may not send outer packets.
@@ -179,7 +188,14 @@ impl PodTable {
         let reply = |family| {
             Rule::new("replies from a VIP", format!("{} saddr @{} notrack", ip(family), named("served", family)))
         };
-        base("filter", "output", RAW, self.families().into_iter().map(reply).collect())
+        let mut rules: Vec<Rule> = self.families().into_iter().map(reply).collect();
+        for (outer, family) in
+            self.carriers().iter().flat_map(|outer| self.outer_families().into_iter().map(move |f| (outer, f)))
+        {
+            let text = format!("{outer} {} daddr @{} notrack", ip(family), named("peers", family));
+            rules.push(Rule::new("what is passed on needs no entry", text));
+        }
+        base("filter", "output", RAW, rules)
     }
 
     fn account(&self) -> Chain {

@@ -37,6 +37,8 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothi
 add rule inet kube_service_tunnel prerouting ip6 daddr @vips6 goto vip6 comment "VIP traffic #4ac959e7"
 add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"
 add rule inet kube_service_tunnel prerouting ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 ip6 saddr @nodes6 notrack comment "outer packets to pods need no entry #39a42ef3"
+add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr @nodes6 notrack comment "outer packets to pods need no entry #39056535"
 add rule inet kube_service_tunnel vip6 notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip6 icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } goto icmp_error6 comment "errors about a flow #8bbba670"
 add rule inet kube_service_tunnel vip6 meta l4proto { 6, 17, 132 } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #7bc7cd46"

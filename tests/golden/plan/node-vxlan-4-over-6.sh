@@ -35,6 +35,8 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothi
 add rule inet kube_service_tunnel prerouting ip daddr @vips goto vip comment "VIP traffic #7b1f08dd"
 add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"
 add rule inet kube_service_tunnel prerouting ip saddr @served notrack comment "replies from a VIP #365310ad"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 ip6 saddr @nodes6 notrack comment "outer packets to pods need no entry #39a42ef3"
+add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr @nodes6 notrack comment "outer packets to pods need no entry #39056535"
 add rule inet kube_service_tunnel vip notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 goto icmp_error comment "errors about a flow #ce790f2b"
 add rule inet kube_service_tunnel vip meta l4proto { 6, 17, 132 } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #734dadcc"
