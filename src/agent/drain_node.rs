@@ -1,6 +1,7 @@
 //! `tunnel-router drain-node`: routers are to send this node no more packets.
 //!
-//! The wish is kept in the kernel, as an empty nft table, so that it outlives the agent; and it works without one.
+//! The wish is kept in the kernel, as an empty nft table, so that it outlives the agent; and it works without one. What undoes it is
+//! said in the answer.
 
 use tracing::info;
 
@@ -26,6 +27,9 @@ pub fn drain_node(config: &DrainNodeConfig) -> anyhow::Result<()> {
     for route in &announced {
         info!(vip = %route.vip, table = route.table, "withdrawn");
     }
-    info!(vips = announced.len(), "this node announces nothing until drain-node --undo");
+    info!(
+        vips = announced.len(),
+        "this node announces nothing until drain-node --undo, a reboot or `nft flush ruleset`; `kubectl cordon` outlives those"
+    );
     Ok(())
 }

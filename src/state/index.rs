@@ -94,6 +94,11 @@ pub struct Index {
     /// By UID of the Service, the newest map that could be read. Updated with `maps` and `services`. A map that is damaged,
     /// deleted or replaced by an older one stays here until its Service is gone or asks for no VIP: nodes go on as it says.
     assignments: Arc<BTreeMap<String, Arc<Assignment>>>,
+    /// It is a controller's.
+    decides: bool,
+    /// By UID of the Service, the version of a map that was stored when the Service asked for no VIP. The controller deletes it: should
+    /// the Service ask again before that is seen, it is not taken up again. Nodes go on as it says.
+    retired: BTreeMap<String, String>,
 }
 
 impl Index {
@@ -108,12 +113,14 @@ impl Index {
             maps: Store::default(),
             reports: Store::unwatched(),
             assignments: Arc::default(),
+            decides: false,
+            retired: BTreeMap::new(),
         }
     }
 
     /// The same for a controller: it sees the reports of nodes, and no pods.
     pub fn of_controller(annotation: &str) -> Self {
-        Self { pods: Store::unwatched(), reports: Store::default(), ..Self::new(annotation) }
+        Self { pods: Store::unwatched(), reports: Store::default(), decides: true, ..Self::new(annotation) }
     }
 
     /// Takes one event and says whether anything that matters differs from before, once every kind was listed: a node's
@@ -149,6 +156,12 @@ impl Index {
         let new: Vec<(String, Arc<Assignment>)> =
             readable.map(|(uid, map)| (uid.to_owned(), Arc::clone(map))).collect();
         let gone: Vec<String> = self.assignments.keys().filter(|uid| !wanted(uid)).cloned().collect();
+        let records = || self.maps.current().into_iter().flat_map(|maps| maps.values());
+        let of =
+            |uid: &String| records().find(|record| record.service_uid == *uid).map(|record| record.version.clone());
+        let retired: Vec<(String, String)> =
+            gone.iter().filter(|_| self.decides).filter_map(|uid| Some((uid.clone(), of(uid)?))).collect();
+        self.retired.extend(retired);
         if !new.is_empty() || !gone.is_empty() {
             let known = Arc::make_mut(&mut self.assignments);
             known.retain(|uid, _| !gone.contains(uid));
@@ -159,6 +172,7 @@ impl Index {
     /// The stored maps that can be read, with the UIDs of their Services.
     fn readable_maps(&self) -> impl Iterator<Item = (&str, &Arc<Assignment>)> {
         let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
+        let records = records.filter(|record| self.retired.get(&record.service_uid) != Some(&record.version));
         records.filter_map(|record| Some((record.service_uid.as_str(), record.map.as_ref().ok()?)))
     }
 

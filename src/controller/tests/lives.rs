@@ -214,3 +214,24 @@ fn a_map_says_which_vips_the_service_holds_and_since_when() {
     world.run(1);
     assert_eq!(holds(&world), [now[1].clone()]);
 }
+
+#[test]
+fn a_map_begins_anew_although_its_deletion_is_seen_after_the_service_asks_again() {
+    let mut world = World::of("ab");
+    world.add('c');
+    world.settle();
+    let began = |world: &World| world.map().holdings.iter().map(|holding| holding.since).min();
+    let before = began(&world);
+    world.serve("");
+    for decision in world.look() {
+        world.store(decision);
+    }
+    assert!(!world.is_stored(&map_name(UID)));
+    world.serve("192.0.2.10");
+    let too_early = world.look();
+    too_early.into_iter().for_each(|decision| world.fail(decision));
+    world.show(&map_name(UID));
+    world.wait_ms(1000);
+    world.settle();
+    assert!(began(&world) > before, "no bucket is held since the life before");
+}
