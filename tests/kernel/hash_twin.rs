@@ -144,6 +144,8 @@ impl Lab {
     fn new(test: &str, ruleset: &str) -> Lab {
         let netns = Netns::new(test);
         netns.ip("link add kst-a type veth peer name kst-b\nlink set kst-a arp off up\nlink set kst-b up\n");
+        // The kernel asks for a source, and would have a link-local one some time after the device is up.
+        netns.ip("link set lo up\naddr add fd00::1/128 dev lo nodad\n");
         netns.run("ip -4 route add default dev kst-a", "");
         netns.run("ip -6 route add default dev kst-a", "");
         netns.run("nft -f -", ruleset);

@@ -239,7 +239,7 @@ mod gre_devices {
         sysctl -qw net.ipv4.conf.kst-gre.rp_filter=2";
 
     #[test]
-    fn a_pod_of_0_1_changes_over_and_loses_no_packet() {
+    fn a_pod_of_0_1_changes_over_without_a_gap() {
         let mut lab = Lab::new(GRE);
         sh(&lab.pod, LEFT);
         let program = lab.load();
@@ -252,12 +252,22 @@ mod gre_devices {
         let round = std::thread::spawn(move || {
             reconcile(&pod, &goal, &settings(), &mut memory, Execution::Apply(&programs)).unwrap()
         });
-        let mut sent = 0;
+        let (mut sent, mut arrived) = (0, 0);
+        server.set_nonblocking(true).unwrap();
         while !round.is_finished() || sent < 100 {
-            lab.send_raw(to, &client(Family::V4).udp(format!("{sent}").as_bytes()));
-            assert_eq!(received(&server), format!("{sent}"));
+            lab.send_raw(to, &client(Family::V4).udp(b"stream"));
             sent += 1;
+            while server.recv(&mut [0; 64]).is_ok() {
+                arrived += 1;
+            }
         }
+        server.set_nonblocking(false).unwrap();
+        lab.send_raw(to, &client(Family::V4).udp(b"last"));
+        while received(&server) != "last" {
+            arrived += 1;
+        }
+        // What is inside the old device when that is closed is lost (`gro_cells_receive`, net/core/gro_cells.c): one packet, or two.
+        assert!((sent - arrived) * 100 <= sent, "{arrived} of {sent} have arrived");
         let plan = round.join().unwrap().plan;
         assert!(plan.steps.contains(&Step::DelLink("kst-gre".into())), "{plan}");
         let plan = lab.round(lab.input(Some(program.id()), &[])).plan;
