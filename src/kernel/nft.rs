@@ -196,7 +196,7 @@ fn run_within(program: &str, limit: Duration, arguments: &[&str], input: &str) -
     let pid = i32::try_from(child.id()).map(Pid::from_raw);
     let watchdog = std::thread::spawn(move || {
         let is_late = watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
-        // It has not been waited for yet, so the number is still its own.
+        // It has not been waited for, or only just now, so the number is still its own.
         is_late && pid.is_ok_and(|pid| kill(pid, Signal::SIGKILL).is_ok())
     });
     let output = child.wait_with_output().map_err(KernelError::NftSpawn);

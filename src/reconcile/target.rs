@@ -99,8 +99,9 @@ const CONTESTED_AFTER: u32 = 8;
 pub async fn run(name: String, orders: watch::Receiver<Order>, shared: Shared) {
     let span = info_span!("target", name = %name);
     let (memory, backoff, started) = (Memory::default(), Backoff::default(), Instant::now());
-    let target =
-        Target { name, orders, shared, memory, remembered: None, backoff, started, rewrites: 0, deaf_until: None };
+    let resync_at = started + shared.resync;
+    let (remembered, deaf_until, rewrites) = (None, None, 0);
+    let target = Target { name, orders, shared, memory, remembered, backoff, started, rewrites, resync_at, deaf_until };
     target.run().instrument(span).await;
 }
 
@@ -116,6 +117,8 @@ struct Target {
     started: Instant,
     /// Rounds in a row that had to write although the goal had not changed.
     rewrites: u32,
+    /// When everything is read from the kernel again, and what has failed is tried again.
+    resync_at: Instant,
     /// Until when notifications of the kernel are not heeded, because somebody keeps changing what we set up.
     deaf_until: Option<Instant>,
 }
@@ -162,10 +165,7 @@ impl Target {
                 }
                 Wake::Order => self.ordered(&order),
                 Wake::Deaf => self.lose(&mut place),
-                Wake::Time => {
-                    self.memory.doubt();
-                    place.iter_mut().for_each(|place| place.site = None);
-                }
+                Wake::Time => self.looked_by_time(&mut place),
                 Wake::Kernel => {}
             }
         }
@@ -177,6 +177,16 @@ impl Target {
         if self.orders.borrow().site != before.site {
             self.backoff.succeeded();
         }
+    }
+
+    /// Nothing has happened for a while. Only a resync asks for what notifications would have told.
+    fn looked_by_time(&mut self, place: &mut Option<Place>) {
+        if Instant::now() < self.resync_at {
+            return;
+        }
+        self.resync_at = Instant::now() + self.shared.resync;
+        self.memory.doubt();
+        place.iter_mut().for_each(|place| place.site = None);
     }
 
     /// One round. `Ok(None)` ends the target.
@@ -212,7 +222,8 @@ impl Target {
     /// and the other nodes send its packets to it.
     fn patience(&self, problems: &[Problem]) -> Duration {
         let is_late = problems.iter().any(|problem| problem.reason == Reason::EndpointFailed);
-        if is_late { self.shared.resync.min(LATE) } else { self.shared.resync }
+        let left = self.resync_at.saturating_duration_since(Instant::now());
+        if is_late { left.min(LATE) } else { left }
     }
 
     /// Makes `place` the namespace at this site. One that is held stays, with its monitor, if it is the same.

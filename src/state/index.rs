@@ -162,6 +162,16 @@ impl Index {
         let retired: Vec<(String, String)> =
             gone.iter().filter(|_| self.decides).filter_map(|uid| Some((uid.clone(), of(uid)?))).collect();
         self.retired.extend(retired);
+        if !self.retired.is_empty() {
+            let stored: BTreeSet<(&str, &str)> = self
+                .maps
+                .current()
+                .into_iter()
+                .flat_map(|maps| maps.values())
+                .map(|r| (&*r.service_uid, &*r.version))
+                .collect();
+            self.retired.retain(|uid, version| stored.contains(&(uid.as_str(), version.as_str())));
+        }
         if !new.is_empty() || !gone.is_empty() {
             let known = Arc::make_mut(&mut self.assignments);
             known.retain(|uid, _| !gone.contains(uid));
