@@ -10,6 +10,7 @@ use tunnel_router::model::Mode;
 
 const VIPS: [&str; 2] = ["192.0.2.10", "192.0.2.11"];
 const OTHER: &str = "other";
+const FLOWS: usize = 60;
 const OTHER_VIPS: [&str; 2] = ["192.0.2.20", "192.0.2.21"];
 
 /// `echo` keeps four of the pods, `other` has two of them and one of its own.
@@ -27,8 +28,8 @@ fn add_other_service(world: &World, mode: Mode) -> Result<()> {
 
 async fn check(world: &World, vips: &[&str], pods: &BTreeSet<&str>) -> Result<()> {
     for vip in vips {
-        world.tcp_by(vip, 100, pods).await?;
-        answered_by(&world.udp(vip, 100).await?, pods)?;
+        world.tcp_by(vip, FLOWS, pods).await?;
+        answered_by(&world.udp(vip, FLOWS).await?, pods)?;
     }
     Ok(())
 }
