@@ -156,27 +156,23 @@ impl Index {
         let new: Vec<(String, Arc<Assignment>)> =
             readable.map(|(uid, map)| (uid.to_owned(), Arc::clone(map))).collect();
         let gone: Vec<String> = self.assignments.keys().filter(|uid| !wanted(uid)).cloned().collect();
-        let records = || self.maps.current().into_iter().flat_map(|maps| maps.values());
-        let of =
-            |uid: &String| records().find(|record| record.service_uid == *uid).map(|record| record.version.clone());
-        let retired: Vec<(String, String)> =
-            gone.iter().filter(|_| self.decides).filter_map(|uid| Some((uid.clone(), of(uid)?))).collect();
-        self.retired.extend(retired);
-        if !self.retired.is_empty() {
-            let stored: BTreeSet<(&str, &str)> = self
-                .maps
-                .current()
-                .into_iter()
-                .flat_map(|maps| maps.values())
-                .map(|r| (&*r.service_uid, &*r.version))
-                .collect();
-            self.retired.retain(|uid, version| stored.contains(&(uid.as_str(), version.as_str())));
+        if self.decides {
+            self.retire(&gone);
         }
         if !new.is_empty() || !gone.is_empty() {
             let known = Arc::make_mut(&mut self.assignments);
             known.retain(|uid, _| !gone.contains(uid));
             known.extend(new);
         }
+    }
+
+    /// Takes up no more what is stored for Services that ask for no VIP, as long as it is there in this version.
+    fn retire(&mut self, gone: &[String]) {
+        let records = || self.maps.current().into_iter().flat_map(|maps| maps.values());
+        let stored = |uid: &str| records().find(|record| record.service_uid == uid).map(|record| &record.version);
+        let still = std::mem::take(&mut self.retired).into_iter().filter(|(uid, version)| stored(uid) == Some(version));
+        let new = gone.iter().filter_map(|uid| Some((uid.clone(), stored(uid)?.clone())));
+        self.retired = still.chain(new).collect();
     }
 
     /// The stored maps that can be read, with the UIDs of their Services.
