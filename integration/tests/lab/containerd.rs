@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use integration::containerd::{Containerd, RunningPod};
 use integration::netns::Netns;
+use integration::world::map::{drains, owners};
 use integration::world::{World, WorldSpec, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -119,6 +120,8 @@ async fn a_pod_that_is_deleted_while_it_is_set_up_leaves_nothing() -> Result<()>
         world.api.store().delete_now("pods", "default", &name)?;
         containerd.remove(&id).await?;
     }
+    // A node keeps what it does for a pod until the map has let go of it.
+    world.stored_map("echo", |map| owners(map).iter().all(Option::is_none) && drains(map) == 0).await?;
     world.converged().await?;
     let before = world.agent(NODE)?.log().len();
     tokio::time::sleep(A_WHILE).await;
