@@ -144,7 +144,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "rule-priority",
         "0",
-        "162 priorities from 0 on must lie in 1 to 32765, between the rules for local and main; 101 to 511 is best, behind Cilium's (9, 10, 100) and before AWS VPC CNI's (512 and up) and Tailscale's (5210 and up)",
+        "priority 0 and the next must lie in 1 to 32765, between the rules for local and main; 101 to 510 is best, behind Cilium's (9, 10, 100) and before AWS VPC CNI's (512 and up) and Tailscale's (5210 and up)",
     ),
     (
         "link-prefix",

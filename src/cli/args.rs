@@ -261,10 +261,11 @@ pub struct KernelArgs {
     #[arg(long, value_name = "TABLE", env = "TUNNEL_ROUTER_ANNOUNCE_TABLE", default_value = "off")]
     pub announce_table: String,
 
-    /// First priority of a block of 2.5 x --buckets + 1 ip rules
+    /// Priority of the first of two ip rules that stand before those of others
     ///
-    /// The block must lie in 1 to 32765. 101 to 511 is best: behind the rules of Cilium (9, 10, 100), before those of AWS
-    /// VPC CNI (512 and up) and Tailscale (5210 and up).
+    /// 1 to 32764. 101 to 510 is best: behind the rules of Cilium (9, 10, 100), before those of AWS VPC CNI (512 and up) and
+    /// Tailscale (5210 and up). The first sends packets to VIPs to 1.5 x --buckets rules behind the kernel's own, from
+    /// 32768 + PRIORITY on; no other packet skips a rule of others.
     #[arg(long, value_name = "PRIORITY", env = "TUNNEL_ROUTER_RULE_PRIORITY", default_value = "101")]
     pub rule_priority: String,
 

@@ -17,7 +17,7 @@ use super::args::{
 use super::parse::{duration, number};
 use crate::model::config::{
     CleanupConfig, Config, ControllerConfig, DrainNodeConfig, KernelObjects, LogConfig, LogFormat, MplsLabels, Output,
-    StatusConfig, TraceConfig, VipRange, check_announce_table, check_priorities, check_tables,
+    StatusConfig, TraceConfig, VipRange, check_announce_table, check_priority, check_tables,
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
 use crate::model::protocol::parse_end;
@@ -356,8 +356,7 @@ fn kernel_objects(check: &mut Check, args: &KernelArgs) -> Option<KernelObjects>
             check_announce_table(table, first, assumed).map(Some).map_err(|e| e.to_string())
         }
     });
-    let rule_priority =
-        check.number("rule-priority", &args.rule_priority, |first| check_priorities(first, assumed).map(|()| first));
+    let rule_priority = check.number("rule-priority", &args.rule_priority, check_priority);
     let link_prefix = check.value("link-prefix", &args.link_prefix, LinkPrefix::new);
     let proc_root = check.value("proc-root", &args.proc_root, absolute);
     Some(KernelObjects {

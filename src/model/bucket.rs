@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Fewest buckets: below 16 two endpoints of a handful differ by too large a share of the traffic.
 pub const MIN_BUCKETS: u32 = 16;
-/// Most buckets: the priorities of 256, see [`BucketCount::rule_slots`], would not fit between 101 and 511.
+/// Most buckets: what 7 bits of the mark tell apart. With PRESENT they are the 8 bits of the default field.
 pub const MAX_BUCKETS: u32 = 128;
 
 /// The number of one bucket, from 0.
@@ -83,14 +83,6 @@ impl BucketCount {
         Bucket(scaled)
     }
 
-    /// Priorities of ip rules that the rule tree claims, two for each leaf: 41 for 16 buckets, 161 for 64, 321 for 128.
-    /// `plan::tree` lays them out.
-    pub fn rule_slots(self) -> u32 {
-        let inner = self.get() / 2 - 1;
-        let leaves = 2 * self.get();
-        1 + inner + leaves + 1
-    }
-
     /// Routing tables that the agent claims: one per bucket, and as many for those that version 0.1 had.
     pub fn tables(self) -> u32 {
         2 * self.get()
@@ -135,13 +127,6 @@ mod tests {
             assert_eq!(1 << buckets.bits(), count);
             let numbers: Vec<u32> = buckets.iter().map(Bucket::number).collect();
             assert_eq!(numbers, (0..count).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn the_rules_of_every_count_fit_between_101_and_511() {
-        for count in [16, 32, 64, 128] {
-            assert!(101 + BucketCount::new(count).unwrap().rule_slots() - 1 <= 511, "{count} buckets");
         }
     }
 

@@ -121,7 +121,7 @@ pub struct KernelObjects {
     pub mark: MarkField,
     /// First of its block of [`BucketCount::tables`] routing tables.
     pub table_base: u32,
-    /// First of its block of [`BucketCount::rule_slots`] priorities of ip rules.
+    /// First of two priorities of ip rules before those of others; `plan::tree` stands behind those.
     pub rule_priority: u32,
     /// Table in which a routing daemon finds the VIPs that this node serves; `None`: none is written.
     pub announce_table: Option<u32>,
@@ -224,14 +224,12 @@ pub enum BlockError {
     },
     /// The rules do not fit between `local` (0) and `main` (32766).
     #[error(
-        "{count} priorities from {first} on must lie in 1 to 32765, between the rules for local and main; 101 to 511 is best, \
+        "priority {first} and the next must lie in 1 to 32765, between the rules for local and main; 101 to 510 is best, \
          behind Cilium's (9, 10, 100) and before AWS VPC CNI's (512 and up) and Tailscale's (5210 and up)"
     )]
     Priority {
-        /// First priority of the block.
+        /// The first of the two.
         first: u32,
-        /// How many there are.
-        count: u32,
     },
     /// The label is reserved (RFC 3032: 0–15) or has more than 20 bits.
     #[error("must be a label from {min} to {max}", min = MplsLabels::MIN, max = MplsLabels::MAX)]
@@ -287,16 +285,14 @@ pub fn check_announce_table(table: u32, first: u32, buckets: BucketCount) -> Res
     if taken { Err(BlockError::AnnounceTable { first, last: *block.end() }) } else { Ok(table) }
 }
 
-/// Checks the block of priorities from `first` on.
+/// Checks the priorities of the two rules that stand before those of others: the tree's entry, and the one for the sources of
+/// VIPs.
 ///
 /// # Errors
-/// When the block does not lie between the rules for `local` and `main`.
-pub fn check_priorities(first: u32, buckets: BucketCount) -> Result<(), BlockError> {
+/// When they do not lie between the rules for `local` and `main`.
+pub fn check_priority(first: u32) -> Result<u32, BlockError> {
     const MAIN: u32 = 32766;
-    // One more: the rule for the sources of VIPs.
-    let count = buckets.rule_slots() + 1;
-    let fits = first > 0 && first.checked_add(count).is_some_and(|end| end <= MAIN);
-    if fits { Ok(()) } else { Err(BlockError::Priority { first, count }) }
+    if (1..MAIN - 1).contains(&first) { Ok(first) } else { Err(BlockError::Priority { first }) }
 }
 
 /// The labels of `mpls`.
@@ -409,11 +405,11 @@ mod tests {
 
     #[test]
     fn priorities_lie_between_local_and_main() {
-        assert_eq!(check_priorities(101, buckets(128)), Ok(()));
-        assert_eq!(check_priorities(1, buckets(64)), Ok(()));
-        assert_eq!(check_priorities(32766 - 162, buckets(64)), Ok(()));
-        for bad in [0, 32766 - 161, 32766, u32::MAX] {
-            assert!(check_priorities(bad, buckets(64)).is_err(), "{bad}");
+        for good in [1, 101, 32764] {
+            assert_eq!(check_priority(good), Ok(good));
+        }
+        for bad in [0, 32765, 32766, u32::MAX] {
+            assert!(check_priority(bad).is_err(), "{bad}");
         }
     }
 

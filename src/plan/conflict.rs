@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tree::sources_table;
+use super::tree::{sources_table, tree_block};
 use super::{LinkKind, Observed, Settings};
 use crate::model::{Family, Mode};
 
@@ -41,14 +41,14 @@ pub enum Conflict {
     },
     /// A foreign rule stands where ours must stand.
     #[error(
-        "ip rule {priority} is not ours and stands inside our block {first}–{last}: choose another block with --rule-priority"
+        "ip rule {priority} is not ours and stands where ours must stand ({first}–{last}): choose another place with --rule-priority"
     )]
     RulePriority {
         /// Priority of the foreign rule.
         priority: u32,
-        /// First priority of our block.
+        /// First priority of ours there.
         first: u32,
-        /// Last priority of our block.
+        /// Last priority of ours there.
         last: u32,
     },
     /// A link has the name that ours must have, but is of another kind.
@@ -98,13 +98,13 @@ fn tables(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
 /// Rules of others that clash with ours. They may come at any time.
 pub fn rules(observed: &Observed, settings: &Settings) -> Vec<Conflict> {
     let first = settings.rule_priority;
-    let last = first + settings.most_buckets().rule_slots();
+    let tree = tree_block(settings.most_buckets(), first);
     let field = settings.mark.mask();
     let mut out = Vec::new();
     for rule in observed.rules.iter().filter(|r| !r.ours) {
         let priority = rule.priority;
-        if (first..=last).contains(&priority) {
-            out.push(Conflict::RulePriority { priority, first, last });
+        if let Some(block) = [first..=first + 1, tree.clone()].into_iter().find(|block| block.contains(&priority)) {
+            out.push(Conflict::RulePriority { priority, first: *block.start(), last: *block.end() });
         } else if let Some((value, mask)) = rule.mark.filter(|_| priority < first)
             && settings.mark.overlaps(value, mask)
         {

@@ -5,8 +5,8 @@
 //! that is on its way always finds either the old way or the new one, and a process that dies between two steps leaves
 //! something that the next diff understands.
 //!
-//! Only two trees of rules cannot stand side by side: each would take the other's marks for its own. While one is changed into
-//! the other, packets to VIPs are dropped; TCP sends them again.
+//! Only two trees of rules cannot stand at one place: jumps of one would lead into the other. While one is changed into the
+//! other, packets to VIPs are dropped; TCP sends them again. Trees of the same marks at different places can stand side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,12 +81,24 @@ pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl
     plan
 }
 
-/// Whether a tree of rules becomes another one: its jumps change. Leaves come and go with what drains.
+/// Whether a tree of rules becomes one that cannot stand beside it: one of the jumps that are left over leads to where the new
+/// tree stands, or asks for a bit that the new tree does not ask for.
 fn is_reshaped(desired: &Desired, observed: &Observed) -> bool {
-    let jumps = |rule: &RuleSpec| matches!(rule.action, RuleAction::Goto(_));
-    let there = observed.rules.iter().filter(|rule| rule.ours).filter_map(|rule| rule.spec).filter(jumps);
-    let trees: BTreeSet<Family> = desired.rules.iter().filter(|rule| jumps(rule)).map(|rule| rule.family).collect();
-    there.into_iter().any(|rule| trees.contains(&rule.family) && !desired.rules.contains(&rule))
+    let jump = |rule: &RuleSpec| match rule.action {
+        RuleAction::Goto(target) => Some((rule.family, rule.mark, target)),
+        RuleAction::Lookup(_) | RuleAction::Nop => None,
+    };
+    let wanted: Vec<_> = desired.rules.iter().filter_map(jump).collect();
+    let stands = |family, priority| desired.rules.iter().any(|rule| rule.family == family && rule.priority == priority);
+    let clashes = |rule: &RuleSpec| {
+        let Some((family, mark, target)) = jump(rule) else { return false };
+        // Version 0.1 sent packets without a mark past its tree; the new entry takes those with one.
+        let is_entry = mark.is_some_and(|(value, _)| value == 0);
+        let asked = |(of, bit, _): &(Family, Option<(u32, u32)>, u32)| *of == family && (*bit == mark || is_entry);
+        wanted.iter().any(|(of, ..)| *of == family) && (stands(family, target) || !wanted.iter().any(asked))
+    };
+    let ours = observed.rules.iter().filter(|rule| rule.ours).filter_map(|rule| rule.spec);
+    ours.filter(|rule| !desired.rules.contains(rule)).any(|rule| clashes(&rule))
 }
 
 /// Our tables as [`diff`] writes them, with what they remember.

@@ -279,7 +279,7 @@ impl Build {
             let key = RouteKey { table, vip: *vip };
             self.desired.routes.insert(key, RouteTarget::Devices(devices.clone()));
         }
-        self.desired.rules.insert(sources_rule(settings.mark, tree, settings.rule_priority, table));
+        self.desired.rules.insert(sources_rule(settings.mark, settings.rule_priority, table));
     }
 
     /// Labels by which other nodes reach this node's pods.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::model::config::{MplsLabels, check_priorities, check_tables};
+use crate::model::config::{MplsLabels, check_tables};
 use crate::model::handover::{FlowHash, HashKey};
 use crate::model::names::LinkPrefix;
 use crate::model::{BucketCount, Cluster, Family, MarkField, Mode};
@@ -26,7 +26,7 @@ pub struct Settings {
     pub hash_seed: u32,
     /// Our field of the fwmark.
     pub mark: MarkField,
-    /// Priority of our first policy rule.
+    /// Priority of our first ip rule.
     pub rule_priority: u32,
     /// MPLS labels.
     pub labels: MplsLabels,
@@ -44,11 +44,9 @@ impl Settings {
         FlowHash { buckets: self.buckets, seed: self.hash_seed, key: HashKey::Ports }
     }
 
-    /// Whether mark field, tables and priorities have room for so many buckets.
+    /// Whether mark field and tables have room for so many buckets.
     pub fn can_hold(&self, buckets: BucketCount) -> bool {
-        MarkField::new(self.mark.mask(), buckets).is_ok()
-            && check_tables(self.table_base, buckets).is_ok()
-            && check_priorities(self.rule_priority, buckets).is_ok()
+        MarkField::new(self.mark.mask(), buckets).is_ok() && check_tables(self.table_base, buckets).is_ok()
     }
 
     /// The number of buckets that the rules have to tell apart: that of the stored map with the most, if it is more than our

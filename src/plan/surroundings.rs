@@ -189,10 +189,10 @@ mod tests {
 
     #[test]
     fn a_rule_of_others_that_clashes_with_ours_is_told_on_ingress_nodes() {
-        let clash = [Conflict::RulePriority { priority: 150, first: 101, last: 262 }];
+        let clash = [Conflict::RulePriority { priority: 102, first: 101, last: 102 }];
         let told = rule_problems(&both(), &clash, &settings("n1"));
         assert_eq!((told.len(), told[0].reason), (2, Reason::NodeFailed));
-        assert!(told[0].note.contains("node n1: ip rule 150 is not ours") && told[0].note.contains("--rule-priority"));
+        assert!(told[0].note.contains("node n1: ip rule 102 is not ours") && told[0].note.contains("--rule-priority"));
         let mut serving = both();
         serving.nodes.values_mut().for_each(|node| node.ingress = false);
         assert_eq!(rule_problems(&serving, &clash, &settings("n1")), []);

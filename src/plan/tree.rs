@@ -5,27 +5,39 @@
 //! rule jumps to the upper half if the bit is set, and right behind it stands the lower half.
 //!
 //! ```text
-//! 101  fwmark 0x0/0x80   goto END      packets of others
-//! 102  fwmark 0x88/0x88  goto ──┐      bucket 8…15
-//! 103  fwmark 0x84/0x84  goto ─┐│      bucket 4…7
-//! …                            ││
-//!      fwmark 0x80/0xff  lookup bucket 0
-//!      fwmark 0x81/0xff  lookup bucket 1
-//! …                            ◄┘
-//! END  nop
+//!   101  fwmark 0x80/0x80  goto 32869 ─┐    packets to VIPs
+//!   102  fwmark 0x0/0xff   lookup the table of sources
+//!   …    rules of others, main, default │
+//! 32869  fwmark 0x88/0x88  goto ──┐   ◄─┘    bucket 8…15
+//! 32870  fwmark 0x84/0x84  goto ─┐│          bucket 4…7
+//!   …                            ││
+//!        fwmark 0x80/0xff  lookup bucket 0
+//!        fwmark 0x81/0xff  lookup bucket 1
+//!   …                            ◄┘
+//!   END  fwmark 0x80/0x80  lookup main
 //! ```
 //!
+//! - Packets without a mark of ours skip nothing of others: the tree stands behind the kernel's own rules, and only its entry
+//!   before theirs. A foreign rule between them works as if we were not there.
 //! - The last level are pairs: comparing both leaves costs 1.5 rules on average, a jump to one of two costs 2.
 //! - A leaf compares the whole field. A table without a route lets the walk go on, and then no other leaf may match.
-//! - Behind each pair two priorities stay free, and behind the buckets' tables as many tables: version 0.1 had leaves and
-//!   tables of former owners there. So its tree is this one with more leaves, and an upgrade removes those without a pause.
+//! - The last rule is for look-ups of others with the packet's mark: the reverse path filter's where `src_valid_mark` is set, and
+//!   those of ICMP errors where `fwmark_reflect` is.
 //! - Rules are to be added from the last to the first: until its target exists a jump matches nothing.
+
+use std::ops::RangeInclusive;
 
 use super::rule::{RuleAction, RuleSpec};
 use crate::model::{Bucket, BucketCount, Family, MarkField};
 
-/// Every rule of the tree, in the order of their priorities, the first at `first_priority`, the last at
-/// `first_priority + buckets.rule_slots() - 1`. Each family has a tree of its own, with the same priorities and tables.
+/// How far the tree stands behind its entry: behind the rules for `main` (32766) and `default` (32767), wherever the entry is.
+const BEHIND: u32 = 32768;
+
+/// The kernel's table for everything (`RT_TABLE_MAIN`).
+const MAIN: u32 = 254;
+
+/// Every rule of the tree, in the order of their priorities: its entry at `first_priority`, all others from
+/// [`tree_priority`] on. Each family has a tree of its own, with the same priorities and tables.
 ///
 /// Bucket b's routes are in table `table_base + b`. The caller has checked that priorities and tables fit (see
 /// `model::config`).
@@ -36,12 +48,24 @@ pub fn rule_tree(
     first_priority: u32,
     table_base: u32,
 ) -> Vec<RuleSpec> {
-    let end = first_priority + buckets.rule_slots() - 1;
+    let first = tree_priority(first_priority);
+    let ours = Some((mark.present(), mark.present()));
     let mut tree = Tree { family, mark, table_base, rules: Vec::new() };
-    tree.push(first_priority, Some((0, mark.present())), RuleAction::Goto(end));
-    tree.subtree(first_priority + 1, 0, buckets.get());
-    tree.push(end, None, RuleAction::Nop);
+    tree.push(first_priority, ours, RuleAction::Goto(first));
+    tree.subtree(first, 0, buckets.get());
+    tree.push(first + slots(buckets.get()), ours, RuleAction::Lookup(MAIN));
     tree.rules
+}
+
+/// The first priority of the tree whose entry has this one.
+pub fn tree_priority(first_priority: u32) -> u32 {
+    first_priority + BEHIND
+}
+
+/// The priorities of the tree behind its entry.
+pub fn tree_block(buckets: BucketCount, first_priority: u32) -> RangeInclusive<u32> {
+    let first = tree_priority(first_priority);
+    first..=first + slots(buckets.get())
 }
 
 /// The table with the routes of the bucket.
@@ -54,12 +78,12 @@ pub fn sources_table(buckets: BucketCount, table_base: u32) -> u32 {
     table_base + buckets.tables()
 }
 
-/// The rule that leads to [`sources_table`], behind the tree: for packets that carry no mark of ours. IPv6 has no reverse
-/// path filter.
-pub fn sources_rule(mark: MarkField, buckets: BucketCount, first_priority: u32, table: u32) -> RuleSpec {
+/// The rule that leads to [`sources_table`], behind the tree's entry: for packets that carry no mark of ours. IPv6 has no
+/// reverse path filter.
+pub fn sources_rule(mark: MarkField, first_priority: u32, table: u32) -> RuleSpec {
     RuleSpec {
         family: Family::V4,
-        priority: first_priority + buckets.rule_slots(),
+        priority: first_priority + 1,
         mark: Some((0, mark.mask())),
         action: RuleAction::Lookup(table),
     }
@@ -68,9 +92,9 @@ pub fn sources_rule(mark: MarkField, buckets: BucketCount, first_priority: u32, 
 /// Buckets of one last node.
 const LEAVES: u32 = 2;
 
-/// Priorities that the subtree of `width` buckets takes: one for each jump, two for each bucket.
+/// Priorities that the subtree of `width` buckets takes: one for each jump, one for each bucket.
 fn slots(width: u32) -> u32 {
-    width / LEAVES - 1 + 2 * width
+    width / LEAVES - 1 + width
 }
 
 struct Tree {

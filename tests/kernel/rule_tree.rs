@@ -89,3 +89,27 @@ fn the_largest_tree_in_a_high_field_does_too() {
 fn so_does_the_tree_of_ipv6() {
     check("tree-v6", &V6, 0x3f, 16);
 }
+
+#[test]
+fn rules_of_others_behind_the_entry_serve_packets_of_others_only() {
+    let buckets = BucketCount::new(16).unwrap();
+    let field = MarkField::new(0x1f, buckets).unwrap();
+    let netns = netns_with_tree("tree-others", &V4, field, buckets);
+    netns.ip(&format!("route add {} dev kst-a table 60000\nrule add priority 150 lookup 60000\n", V4.vip));
+
+    let bucket = buckets.iter().next().unwrap();
+    let found = tables_of(&netns, &V4, &[0, field.mark(bucket)]);
+    assert_eq!(found, [Some(60_000), Some(table(TABLES, bucket))]);
+}
+
+/// As the reverse path filter asks where `src_valid_mark` is set.
+#[test]
+fn what_a_buckets_table_does_not_know_is_looked_up_in_main() {
+    let buckets = BucketCount::new(16).unwrap();
+    let field = MarkField::new(0x1f, buckets).unwrap();
+    let netns = netns_with_tree("tree-main", &V4, field, buckets);
+
+    let mark = field.mark(buckets.iter().next().unwrap());
+    let answer = netns.run(&format!("ip -4 route get 203.0.113.1 mark {mark:#x}"), "");
+    assert!(answer.contains("via 10.0.0.2"), "{answer}");
+}

@@ -39,7 +39,7 @@ fn damages_to_the_node(node: &Netns) -> Result<Vec<String>> {
     let handle = word_after(&chain, "VIP traffic", "handle")?;
     Ok(vec![
         format!("ip route del {VIP}/32 table 10005"),
-        "ip rule del priority 102".to_owned(),
+        "ip rule del priority 101".to_owned(),
         format!("ip nexthop del id {nexthop}"),
         format!("ip nexthop del id {group}"),
         format!("ip nexthop del id {member}"),

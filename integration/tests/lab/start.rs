@@ -99,9 +99,9 @@ async fn an_agent_that_could_not_work_names_every_obstacle_and_starts_when_they_
     refuses_beside(&world, add, "ip link del other", &["link other", "4790", "--vxlan-port"]).await?;
 
     World::run_in(&netns, route.0)?;
-    let add = "ip rule add priority 150 lookup 52";
-    let words = ["routing table 10003", "ip rule 150", "--rule-priority"];
-    refuses_beside(&world, add, "ip rule del priority 150", &words).await.context("two obstacles, one message")?;
+    let add = "ip rule add priority 102 lookup 52";
+    let words = ["routing table 10003", "ip rule 102", "--rule-priority"];
+    refuses_beside(&world, add, "ip rule del priority 102", &words).await.context("two obstacles, one message")?;
     World::run_in(&netns, route.1)?;
 
     ensure!(!World::run_in(&netns, "ip rule show")?.contains("proto 107"), "a refused agent made rules");

@@ -54,9 +54,25 @@ fn a_foreign_rule_ahead_that_looks_at_our_mark_is_named() {
 
 #[test]
 fn a_foreign_rule_inside_our_block_is_named() {
+    for (priority, first) in [(101, 101), (102, 101), (32_869, 32_869), (32_900, 32_869)] {
+        let mut kernel = kernel();
+        kernel.observed.rules.push(foreign_rule(priority, None));
+        let found = found(&kernel, Mode::Gre);
+        assert!(
+            matches!(found[..], [Conflict::RulePriority { priority: p, first: f, .. }] if (p, f) == (priority, first)),
+            "{found:?}"
+        );
+    }
+}
+
+/// Cilium's, in ENI mode, and Submariner's; AWS VPC CNI's; Tailscale's.
+#[test]
+fn foreign_rules_between_our_entry_and_our_tree_are_in_nobodys_way() {
     let mut kernel = kernel();
-    kernel.observed.rules.push(foreign_rule(105, None));
-    assert!(matches!(found(&kernel, Mode::Gre)[..], [Conflict::RulePriority { priority: 105, first: 101, .. }]));
+    for priority in [109, 111, 149, 150, 512, 1024, 5210, 32_765] {
+        kernel.observed.rules.push(foreign_rule(priority, None));
+    }
+    assert_eq!(found(&kernel, Mode::Gre), []);
 }
 
 #[test]

@@ -190,8 +190,25 @@ fn no_packet_comes_in_while_the_tree_of_rules_takes_another_shape() {
     assert!(!torn.observed.paused && plan(&torn, &other).is_empty());
 }
 
+/// Of 16 buckets: before the rules of others, with two priorities behind each pair.
+fn tree_of_version_0_1() -> Vec<RuleSpec> {
+    let rule = |priority, mark, action| RuleSpec { family: Family::V4, priority, mark, action };
+    let jump = |(at, bits, to)| rule(at, Some((bits, bits)), RuleAction::Goto(to));
+    let jumps =
+        [(102, 0x88, 122), (103, 0x84, 113), (104, 0x82, 109), (113, 0x82, 118), (122, 0x84, 132), (123, 0x82, 128)];
+    let leaf = |(first, bucket): (u32, u32)| {
+        [0u32, 1].map(|n| rule(first + n, Some((0x80 + bucket + n, 0xff)), RuleAction::Lookup(10_000 + bucket + n)))
+    };
+    let pairs = [105, 109, 114, 118, 124, 128, 133, 137].into_iter().zip((0..).step_by(2));
+    let mut rules = vec![rule(101, Some((0, 0x80)), RuleAction::Goto(141)), rule(141, None, RuleAction::Nop)];
+    rules.extend(jumps.into_iter().chain([(132, 0x82, 137)]).map(jump));
+    rules.extend(pairs.flat_map(leaf));
+    rules.sort();
+    rules
+}
+
 #[test]
-fn what_version_0_1_has_left_of_drains_is_removed_without_a_pause() {
+fn what_version_0_1_has_left_of_rules_and_drains_is_replaced_without_a_pause() {
     let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
     let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
     kernel.device("veth2", false, 1500);
@@ -200,6 +217,11 @@ fn what_version_0_1_has_left_of_drains_is_removed_without_a_pause() {
     kernel.apply(&plan(&kernel), usize::MAX);
     let clean = kernel.clone();
 
+    let ours: Vec<RuleSpec> =
+        kernel.observed.rules.iter().filter(|rule| rule.ours).filter_map(|rule| rule.spec).collect();
+    let replaced =
+        ours.into_iter().map(Step::DelRule).chain(tree_of_version_0_1().into_iter().rev().map(Step::AddRule));
+    kernel.apply(&Plan { steps: replaced.collect() }, usize::MAX);
     let (leaf, key) = ((0xc3, 0xff), RouteKey { table: 10_019, vip: ip("192.0.2.10") });
     let former =
         RuleSpec { family: Family::V4, priority: 112, mark: Some(leaf), action: RuleAction::Lookup(key.table) };

@@ -84,31 +84,31 @@ ip route replace 2001:db8::10/128 table 10012 nhid 1795162113 mtu lock 1448 prot
 ip route replace 2001:db8::10/128 table 10013 nhid 1795162112 mtu lock 1448 protocol 107
 ip route replace 2001:db8::10/128 table 10014 nhid 1795162112 mtu lock 1448 protocol 107
 ip route replace 2001:db8::10/128 table 10015 nhid 1795162113 mtu lock 1448 protocol 107
-ip -6 rule add priority 141 nop protocol 107
-ip -6 rule add priority 138 fwmark 0x8f/0xff lookup 10015 protocol 107
-ip -6 rule add priority 137 fwmark 0x8e/0xff lookup 10014 protocol 107
-ip -6 rule add priority 134 fwmark 0x8d/0xff lookup 10013 protocol 107
-ip -6 rule add priority 133 fwmark 0x8c/0xff lookup 10012 protocol 107
-ip -6 rule add priority 132 fwmark 0x82/0x82 goto 137 protocol 107
-ip -6 rule add priority 129 fwmark 0x8b/0xff lookup 10011 protocol 107
-ip -6 rule add priority 128 fwmark 0x8a/0xff lookup 10010 protocol 107
-ip -6 rule add priority 125 fwmark 0x89/0xff lookup 10009 protocol 107
-ip -6 rule add priority 124 fwmark 0x88/0xff lookup 10008 protocol 107
-ip -6 rule add priority 123 fwmark 0x82/0x82 goto 128 protocol 107
-ip -6 rule add priority 122 fwmark 0x84/0x84 goto 132 protocol 107
-ip -6 rule add priority 119 fwmark 0x87/0xff lookup 10007 protocol 107
-ip -6 rule add priority 118 fwmark 0x86/0xff lookup 10006 protocol 107
-ip -6 rule add priority 115 fwmark 0x85/0xff lookup 10005 protocol 107
-ip -6 rule add priority 114 fwmark 0x84/0xff lookup 10004 protocol 107
-ip -6 rule add priority 113 fwmark 0x82/0x82 goto 118 protocol 107
-ip -6 rule add priority 110 fwmark 0x83/0xff lookup 10003 protocol 107
-ip -6 rule add priority 109 fwmark 0x82/0xff lookup 10002 protocol 107
-ip -6 rule add priority 106 fwmark 0x81/0xff lookup 10001 protocol 107
-ip -6 rule add priority 105 fwmark 0x80/0xff lookup 10000 protocol 107
-ip -6 rule add priority 104 fwmark 0x82/0x82 goto 109 protocol 107
-ip -6 rule add priority 103 fwmark 0x84/0x84 goto 113 protocol 107
-ip -6 rule add priority 102 fwmark 0x88/0x88 goto 122 protocol 107
-ip -6 rule add priority 101 fwmark 0x0/0x80 goto 141 protocol 107
+ip -6 rule add priority 32892 fwmark 0x80/0x80 lookup 254 protocol 107
+ip -6 rule add priority 32891 fwmark 0x8f/0xff lookup 10015 protocol 107
+ip -6 rule add priority 32890 fwmark 0x8e/0xff lookup 10014 protocol 107
+ip -6 rule add priority 32889 fwmark 0x8d/0xff lookup 10013 protocol 107
+ip -6 rule add priority 32888 fwmark 0x8c/0xff lookup 10012 protocol 107
+ip -6 rule add priority 32887 fwmark 0x82/0x82 goto 32890 protocol 107
+ip -6 rule add priority 32886 fwmark 0x8b/0xff lookup 10011 protocol 107
+ip -6 rule add priority 32885 fwmark 0x8a/0xff lookup 10010 protocol 107
+ip -6 rule add priority 32884 fwmark 0x89/0xff lookup 10009 protocol 107
+ip -6 rule add priority 32883 fwmark 0x88/0xff lookup 10008 protocol 107
+ip -6 rule add priority 32882 fwmark 0x82/0x82 goto 32885 protocol 107
+ip -6 rule add priority 32881 fwmark 0x84/0x84 goto 32887 protocol 107
+ip -6 rule add priority 32880 fwmark 0x87/0xff lookup 10007 protocol 107
+ip -6 rule add priority 32879 fwmark 0x86/0xff lookup 10006 protocol 107
+ip -6 rule add priority 32878 fwmark 0x85/0xff lookup 10005 protocol 107
+ip -6 rule add priority 32877 fwmark 0x84/0xff lookup 10004 protocol 107
+ip -6 rule add priority 32876 fwmark 0x82/0x82 goto 32879 protocol 107
+ip -6 rule add priority 32875 fwmark 0x83/0xff lookup 10003 protocol 107
+ip -6 rule add priority 32874 fwmark 0x82/0xff lookup 10002 protocol 107
+ip -6 rule add priority 32873 fwmark 0x81/0xff lookup 10001 protocol 107
+ip -6 rule add priority 32872 fwmark 0x80/0xff lookup 10000 protocol 107
+ip -6 rule add priority 32871 fwmark 0x82/0x82 goto 32874 protocol 107
+ip -6 rule add priority 32870 fwmark 0x84/0x84 goto 32876 protocol 107
+ip -6 rule add priority 32869 fwmark 0x88/0x88 goto 32881 protocol 107
+ip -6 rule add priority 101 fwmark 0x80/0x80 goto 32869 protocol 107
 nft -f - <<'EOF'
 add element inet kube_service_tunnel vips6 { 2001:db8::10 }
 EOF

@@ -23,7 +23,7 @@ impl Stage {
     }
 
     pub(in crate::soak) async fn ip_rule_deleted(&mut self) -> Result<()> {
-        self.damaged(|_| Ok("ip rule del priority 102".to_owned())).await
+        self.damaged(|_| Ok("ip rule del priority 101".to_owned())).await
     }
 
     pub(in crate::soak) async fn nexthop_deleted(&mut self) -> Result<()> {
