@@ -159,6 +159,7 @@ fn nft_probe() -> String {
         ip daddr @vips notrack
         ip daddr @vips meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 64 seed 0x1 offset 64
         iifname lo fib saddr type != local drop
+        meta iifkind != {{ \"vxlan\", \"ipip\" }} fib saddr . iif oif missing drop
         meta l4proto 17 socket wildcard 1 accept
         ct state invalid drop
     }}

@@ -99,6 +99,7 @@ pub fn desired_node_holding(
         let used = gre6 && ingress.endpoints.iter().any(IpAddr::is_ipv6);
         ingress.gre6_source = me.and_then(|node| node.tunnel_addresses().v6).filter(|_| used);
     }
+    table.pods = local.iter().flat_map(|(pod, _)| pod.addresses.iter()).collect();
     table.unbucketed = (!ingress && !bare.is_empty()).then(|| settings.mark.transit());
     build.desired.nft = Some(table.table());
     (build.desired, build.problems.into_iter().collect())
@@ -410,6 +411,7 @@ fn node_table(
         vips: cluster.vips.keys().copied().collect(),
         tracked_vips: cluster.vips.values().filter(|v| v.tracked).map(|v| v.address).collect(),
         ingress,
+        pods: BTreeSet::new(),
         endpoint_devices,
         link_prefix: settings.link_prefix.to_string(),
         vxlan_port: settings.vxlan_port,

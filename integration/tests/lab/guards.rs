@@ -194,3 +194,78 @@ async fn outer_packets_leave_no_entries_of_connection_tracking() -> Result<()> {
     }
     Ok(())
 }
+
+fn in_each(netns: &Netns, lines: &[&str]) -> Result<()> {
+    lines.iter().try_for_each(|line| World::run_in(netns, line).map(drop))
+}
+
+/// A pod with NET_RAW that is not an endpoint, and somebody who is connected to the node by another device than nodes are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outer_packets_come_in_only_by_the_device_that_leads_to_their_source() -> Result<()> {
+    let mut world = victim_world(Mode::Vxlan).await?;
+    world.add_pods(vec![(PodSpec::new("forger", "wrk1"), "forger")]).await?;
+    world.converged().await?;
+    let (forger, node, stranger) = (world.lab.pod("forger")?, world.lab.node("wrk1")?, world.lab.stranger());
+    let (network, length) = node.pod_cidr();
+    in_each(
+        node.netns(),
+        &[
+            &format!("ip link add back type veth peer name back0 netns {}", stranger.name()),
+            "ip address add 172.31.9.1/24 dev back",
+            "ip link set back up",
+            "sysctl -w net.ipv4.conf.all.rp_filter=0",
+            "sysctl -w net.ipv4.conf.back.rp_filter=0",
+            &format!("sysctl -w net.ipv4.conf.{}.rp_filter=0", forger.host_device()),
+        ],
+    )?;
+    in_each(
+        stranger,
+        &[
+            "ip address add 172.31.9.2/24 dev back0",
+            "ip link set back0 up",
+            &format!("ip route replace {network}/{length} via 172.31.9.1 dev back0"),
+        ],
+    )?;
+
+    let (ingress, victim) = (world.lab.node("ing1")?, world.lab.pod("victim")?);
+    let socket = victim.netns().udp_socket(SocketAddrV4::new(VIP, BOUND).into())?;
+    let senders = [
+        ("a pod", RawSender::open(forger.netns())?, forger.host_device()),
+        ("a back door", RawSender::open_on(stranger, "back0")?, "back"),
+    ];
+    for (who, sender, door) in &senders {
+        let data = format!("forged by {who}");
+        let mut witness = Sniffer::open(node.netns(), door)?;
+        sender.send(&wrapped(Mode::Vxlan, &inner(VIP, BOUND, &data), ingress.address(), victim.ip()))?;
+        witness.find(|packet| packet.contains(data.as_bytes())).await.context(data)?;
+    }
+    only_controls_arrive(&world, Mode::Vxlan, &socket, BOUND).await?;
+    let rules = World::run_in(node.netns(), "nft list chain inet kube_service_tunnel outer")?;
+    ensure!(rules.contains("oif missing counter packets 2 "), "not all were dropped where they should be:\n{rules}");
+    Ok(())
+}
+
+/// As flannel and Calico carry packets between nodes: ours come out of their device with the node's address as source, and the
+/// route to that address does not lead into the device.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outer_packets_are_taken_from_the_overlay_of_a_cni() -> Result<()> {
+    let world = victim_world(Mode::Vxlan).await?;
+    world.lab.route_vip(VIP.into(), &["ing1"]).await?;
+    let (ingress, serving) = (world.lab.node("ing1")?, world.lab.node("wrk1")?);
+    let (network, length) = serving.pod_cidr();
+    for (node, peer, address) in [(ingress, serving, "172.31.8.1"), (serving, ingress, "172.31.8.3")] {
+        let (local, remote) = (node.address(), peer.address());
+        let overlay = format!("ip link add flannel.1 type vxlan id 1 dstport 8472 local {local} remote {remote}");
+        let address = format!("ip address add {address}/24 dev flannel.1");
+        let lines = [&overlay, &address, "sysctl -w net.ipv4.conf.flannel/1.rp_filter=2", "ip link set flannel.1 up"];
+        in_each(node.netns(), &lines)?;
+    }
+    let mut overlay = Sniffer::open(serving.netns(), "flannel.1")?;
+    in_each(ingress.netns(), &[&format!("ip route replace {network}/{length} via 172.31.8.3 dev flannel.1")])?;
+    world.converged().await?;
+
+    world.perfect(&VIP.to_string(), 20).await?;
+    let carried = overlay.find(|packet| packet.ipv4().is_some_and(|outer| outer.source == ingress.address())).await?;
+    ensure!(!carried.outgoing, "it was to come in");
+    Ok(())
+}

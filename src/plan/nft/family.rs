@@ -14,6 +14,14 @@ pub(super) fn ip(family: Family) -> &'static str {
     }
 }
 
+/// The family as `meta nfproto` names it.
+pub(super) fn nfproto(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
 /// The name of a set or chain that each family has one of.
 pub(super) fn named(name: &str, family: Family) -> String {
     match family {

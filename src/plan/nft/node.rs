@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! prerouting (raw)   tunnel devices: drop │ to a VIP: vip │ from a local endpoint: from_endpoint │ from a VIP: notrack
-//!                    outer packets of nodes: notrack
-//! from_endpoint      claims to be a node: drop │ on other nodes, from a VIP: notrack
+//!                    outer packets: outer
+//! from_endpoint      outer packet that claims to be a node's: drop │ on other nodes, from a VIP: notrack
+//! outer              of nodes and to local endpoints: by a device that does not lead back to its source: drop │ of nodes: notrack
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
@@ -22,7 +23,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::family::{addresses, ip, named, of_family};
+use super::family::{addresses, ip, named, nfproto, of_family};
 use super::form::Form;
 use super::protocol::GRE;
 use super::script::{REFUSING, VIPS};
@@ -46,6 +47,8 @@ pub struct NodeTable {
     pub tracked_vips: BTreeSet<IpAddr>,
     /// Present on ingress nodes.
     pub ingress: Option<Ingress>,
+    /// Addresses of local endpoints.
+    pub pods: BTreeSet<IpAddr>,
     /// Devices that lead to local endpoints: replies come in here.
     pub endpoint_devices: BTreeSet<String>,
     /// Prefix of our links.
@@ -96,6 +99,7 @@ impl NodeTable {
         chain("about".to_owned(), about(&self.node));
         chain("prerouting".to_owned(), self.prerouting());
         chain("from_endpoint".to_owned(), self.endpoint_packets());
+        chain("outer".to_owned(), self.outer());
         if let Some(mark) = self.unbucketed {
             chain("output".to_owned(), base("route", "output", RAW, vec![unbucketed(mark)]));
         }
@@ -160,6 +164,9 @@ impl NodeTable {
         for family in families(&self.nodes) {
             sets.insert(named("nodes", family), addresses(&self.nodes, family));
         }
+        for family in families(&self.pods) {
+            sets.insert(named("pods", family), addresses(&self.pods, family));
+        }
         for family in families(&self.own).into_iter().filter(|_| self.ingress.is_none()) {
             sets.insert(named("own", family), addresses(&self.own, family));
         }
@@ -183,24 +190,51 @@ impl NodeTable {
             // Nothing that an ingress node sent or passed on to a VIP was tracked, so no reply may be.
             rules.extend(self.families().into_iter().map(|family| self.reply(family, "")));
         }
-        rules.extend(families(&self.nodes).into_iter().flat_map(|family| self.carried(family)));
+        rules.extend(self.carriers().map(|carrier| Rule::new("outer packets", format!("{carrier} jump outer"))));
         base("filter", "prerouting", RAW, rules)
     }
 
-    /// Each client's port has an outer source port of its own: every connection would have an entry.
-    fn carried(&self, family: Family) -> [Rule; 2] {
-        let from = format!("{} saddr @{}", ip(family), named("nodes", family));
-        let rule = |outer: String| Rule::new("outer packets to pods need no entry", format!("{outer} {from} notrack"));
-        [rule(format!("meta l4proto {GRE}")), rule(format!("udp dport {}", self.vxlan_port))]
+    /// Matches what outer packets look like.
+    fn carriers(&self) -> [String; 2] {
+        [format!("meta l4proto {GRE}"), format!("udp dport {}", self.vxlan_port)]
     }
 
-    /// Only nodes may send outer packets to pods, so nobody else may look like one.
-    fn endpoint_packets(&self) -> Chain {
-        let spoofed = |family| {
-            let text = format!("{} saddr @{} drop", ip(family), named("nodes", family));
-            Rule::new("a pod is no node", text)
+    /// A pod with NET_RAW, and a host that is connected to the node by another device than nodes are, can write the address of a
+    /// node or of another endpoint into their packets. So this is a reverse path filter for outer packets, whatever `rp_filter` says.
+    ///
+    /// Each client's port has an outer source port of its own, so that with tracking every connection would have an entry.
+    fn outer(&self) -> Chain {
+        let others = |family| {
+            let (ip, mut rule) = (ip(family), String::new());
+            for (list, field, set) in [(&self.nodes, "saddr", "nodes"), (&self.pods, "daddr", "pods")] {
+                let differs = || format!("{ip} {field} != @{} ", named(set, family));
+                rule.push_str(&has(list, family).then(differs).unwrap_or_default());
+            }
+            let any = if rule.is_empty() { format!("meta nfproto {} ", nfproto(family)) } else { rule };
+            Rule::new("tunnels of others", format!("{any}return"))
         };
-        let mut rules: Vec<Rule> = families(&self.nodes).into_iter().map(spoofed).collect();
+        let overlays = OVERLAYS.map(|kind| format!("\"{kind}\"")).join(", ");
+        let astray = format!("meta iifkind != {{ {overlays} }} fib saddr . iif oif missing counter drop");
+        let untracked = |family| {
+            let text = format!("{} saddr @{} notrack", ip(family), named("nodes", family));
+            Rule::new("outer packets of nodes need no entry", text)
+        };
+        let mut rules: Vec<Rule> = Family::ALL.into_iter().map(others).collect();
+        rules.push(Rule::new("outer packets come from where their source is", astray));
+        rules.extend(families(&self.nodes).into_iter().map(untracked));
+        Chain { base: None, rules }
+    }
+
+    /// Only nodes may send outer packets to pods, so nobody else may look like one. Nothing else is touched: an address that a pod
+    /// and a node share (clouds list addresses of pods among those of their node) is the pod's own in all other packets.
+    fn endpoint_packets(&self) -> Chain {
+        let mut rules = Vec::new();
+        for family in families(&self.nodes) {
+            let from = format!("{} saddr @{}", ip(family), named("nodes", family));
+            rules.extend(
+                self.carriers().map(|carrier| Rule::new("a pod is not a node", format!("{carrier} {from} drop"))),
+            );
+        }
         if self.ingress.is_none() {
             // Here what goes to a VIP is tracked, and perhaps masqueraded: then so must be the reply.
             let elsewhere = |family| format!("{} daddr != @{} ", ip(family), named("own", family));
@@ -330,6 +364,24 @@ impl Ingress {
         families(&self.endpoints)
     }
 }
+
+/// Devices that bring what a CNI plugin's or the fabric's own tunnel has carried from another node. The source is a node's
+/// address there, and the route to that address leads around the tunnel.
+const OVERLAYS: [&str; 13] = [
+    "vxlan",
+    "geneve",
+    "ipip",
+    "sit",
+    "ip6tnl",
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "wireguard",
+    "xfrm",
+    "vti",
+    "tun",
+];
 
 /// `ip6gre` ignores the source that a nexthop gives it (`__gre6_xmit`, net/ipv6/ip6_gre.c, Linux 6.12) and takes what
 /// address selection prefers, which pods need not know as a node's. In the output hook, so that it is our own only.

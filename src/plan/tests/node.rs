@@ -102,6 +102,18 @@ fn the_uplink_is_no_device_of_a_pod_that_has_ended() {
     assert!(!desired.sysctls.contains_key(&Sysctl::RpFilter("eth0".into())));
 }
 
+/// A cloud lists addresses of pods among those of their node.
+#[test]
+fn of_an_address_that_pod_and_node_share_only_outer_packets_are_dropped() {
+    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
+    let (desired, _) = desired_node(&cluster, &routes(&cluster), &settings("n2"));
+    let table = desired.nft.unwrap();
+    let dropped: Vec<&str> = table.chains["from_endpoint"].rules.iter().map(|rule| rule.text.as_str()).collect();
+    assert!(dropped.contains(&"meta l4proto 47 ip saddr @nodes drop"), "{dropped:?}");
+    let outer = |rule: &&str| rule.starts_with("meta l4proto 47 ") || rule.starts_with("udp dport 4790 ");
+    assert!(dropped.iter().filter(|rule| rule.contains("@nodes")).all(|rule| outer(rule)), "{dropped:?}");
+}
+
 /// A VIP whose stored map was made for this hash.
 fn mapped(address: &str, buckets: u32, seed: u32, key: HashKey) -> Vip {
     let hash = FlowHash { buckets: BucketCount::new(buckets).unwrap(), seed, key };

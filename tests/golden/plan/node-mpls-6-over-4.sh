@@ -10,6 +10,8 @@ add set inet kube_service_tunnel mpls_gateways6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel mpls_gateways6 { ::ffff:10.0.0.2, ::ffff:10.244.1.2 }
 add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
+add set inet kube_service_tunnel pods { typeof ip saddr; }
+add element inet kube_service_tunnel pods { 10.244.1.2 }
 add map inet kube_service_tunnel saved_mpls_input { typeof iifname : meta mark; }
 add element inet kube_service_tunnel saved_mpls_input { "eth0" : 0 }
 add map inet kube_service_tunnel saved_platform_labels { typeof iifname : meta mark; }
@@ -21,6 +23,7 @@ add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
 add chain inet kube_service_tunnel from_endpoint
 add chain inet kube_service_tunnel icmp_error6
+add chain inet kube_service_tunnel outer
 add chain inet kube_service_tunnel output { type route hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel own_error { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel postrouting { type filter hook postrouting priority -150; policy accept; }
@@ -28,9 +31,14 @@ add chain inet kube_service_tunnel prerouting { type filter hook prerouting prio
 add chain inet kube_service_tunnel vip6
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel forward ip6 daddr @served6 oifname != "kst-*" rt ip6 nexthop != @mpls_gateways6 counter reject with icmpv6 type addr-unreachable comment "VIP traffic leaves encapsulated or not at all #35660e8b"
-add rule inet kube_service_tunnel from_endpoint ip saddr @nodes drop comment "a pod is no node #ad3768fc"
+add rule inet kube_service_tunnel from_endpoint meta l4proto 47 ip saddr @nodes drop comment "a pod is not a node #af95c2bc"
+add rule inet kube_service_tunnel from_endpoint udp dport 4790 ip saddr @nodes drop comment "a pod is not a node #5a9e7bbe"
 add rule inet kube_service_tunnel icmp_error6 @th,112,8 { 6, 17, 132 } meta mark set jhash @th,256,128 . @th,128,128 . @th,400,16 . @th,384,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #1e137224"
 add rule inet kube_service_tunnel icmp_error6 meta mark set jhash @th,256,128 . @th,128,128 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #2017bd19"
+add rule inet kube_service_tunnel outer ip saddr != @nodes ip daddr != @pods return comment "tunnels of others #97465671"
+add rule inet kube_service_tunnel outer meta nfproto ipv6 return comment "tunnels of others #84797677"
+add rule inet kube_service_tunnel outer meta iifkind != { "vxlan", "geneve", "ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "wireguard", "xfrm", "vti", "tun" } fib saddr . iif oif missing counter drop comment "outer packets come from where their source is #9a91d64f"
+add rule inet kube_service_tunnel outer ip saddr @nodes notrack comment "outer packets of nodes need no entry #40d797d9"
 add rule inet kube_service_tunnel output ip6 daddr @vips6 goto vip6 comment "VIP traffic of this node #4ac959e7"
 add rule inet kube_service_tunnel output meta l4proto 47 ip daddr @endpoints notrack comment "outer GRE packets need no entry #9aff3a09"
 add rule inet kube_service_tunnel output udp dport 4790 ip daddr @endpoints notrack comment "outer VXLAN packets need no entry #83e9e1b3"
@@ -40,8 +48,8 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothi
 add rule inet kube_service_tunnel prerouting ip6 daddr @vips6 goto vip6 comment "VIP traffic #4ac959e7"
 add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"
 add rule inet kube_service_tunnel prerouting ip6 saddr @served6 notrack comment "replies from a VIP #49c568fb"
-add rule inet kube_service_tunnel prerouting meta l4proto 47 ip saddr @nodes notrack comment "outer packets to pods need no entry #2991b299"
-add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr @nodes notrack comment "outer packets to pods need no entry #81258743"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 jump outer comment "outer packets #486bede2"
+add rule inet kube_service_tunnel prerouting udp dport 4790 jump outer comment "outer packets #4809cabc"
 add rule inet kube_service_tunnel vip6 notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip6 icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } goto icmp_error6 comment "errors about a flow #8bbba670"
 add rule inet kube_service_tunnel vip6 meta l4proto { 6, 17, 132 } meta mark set jhash ip6 saddr . ip6 daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #7bc7cd46"

@@ -9,6 +9,8 @@ add element inet kube_service_tunnel error_source { 3221225994 : 192.0.2.10 }
 add set inet kube_service_tunnel mpls_gateways { typeof ip saddr; }
 add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
+add set inet kube_service_tunnel pods6 { typeof ip6 saddr; }
+add element inet kube_service_tunnel pods6 { fd00:244:1::2 }
 add set inet kube_service_tunnel served { typeof ip saddr; }
 add element inet kube_service_tunnel served { 192.0.2.10 }
 add set inet kube_service_tunnel vips { typeof ip saddr; counter; }
@@ -16,6 +18,7 @@ add chain inet kube_service_tunnel about
 add chain inet kube_service_tunnel forward { type filter hook forward priority -5; policy accept; }
 add chain inet kube_service_tunnel from_endpoint
 add chain inet kube_service_tunnel icmp_error
+add chain inet kube_service_tunnel outer
 add chain inet kube_service_tunnel output { type route hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel own_error { type filter hook output priority -300; policy accept; }
 add chain inet kube_service_tunnel postrouting { type filter hook postrouting priority -150; policy accept; }
@@ -23,9 +26,14 @@ add chain inet kube_service_tunnel prerouting { type filter hook prerouting prio
 add chain inet kube_service_tunnel vip
 add rule inet kube_service_tunnel about ct state untracked return comment "owner node=n1 #e534880a"
 add rule inet kube_service_tunnel forward ip daddr @served oifname != "kst-*" rt ip nexthop != @mpls_gateways counter reject with icmp type host-unreachable comment "VIP traffic leaves encapsulated or not at all #39528bc2"
-add rule inet kube_service_tunnel from_endpoint ip6 saddr @nodes6 drop comment "a pod is no node #498db90e"
+add rule inet kube_service_tunnel from_endpoint meta l4proto 47 ip6 saddr @nodes6 drop comment "a pod is not a node #673aabce"
+add rule inet kube_service_tunnel from_endpoint udp dport 4790 ip6 saddr @nodes6 drop comment "a pod is not a node #d3b2fdb8"
 add rule inet kube_service_tunnel icmp_error @th,136,8 { 6, 17, 132 } meta mark set jhash @th,192,32 . @th,160,32 . @th,240,16 . @th,224,16 mod 16 seed 0x6b737401 offset 128 return comment "about protocols with ports #f1b1ae52"
 add rule inet kube_service_tunnel icmp_error meta mark set jhash @th,192,32 . @th,160,32 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #b06c1a16"
+add rule inet kube_service_tunnel outer meta nfproto ipv4 return comment "tunnels of others #e3f9565d"
+add rule inet kube_service_tunnel outer ip6 saddr != @nodes6 ip6 daddr != @pods6 return comment "tunnels of others #a1b40185"
+add rule inet kube_service_tunnel outer meta iifkind != { "vxlan", "geneve", "ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "wireguard", "xfrm", "vti", "tun" } fib saddr . iif oif missing counter drop comment "outer packets come from where their source is #9a91d64f"
+add rule inet kube_service_tunnel outer ip6 saddr @nodes6 notrack comment "outer packets of nodes need no entry #c4dab633"
 add rule inet kube_service_tunnel output ip daddr @vips goto vip comment "VIP traffic of this node #7b1f08dd"
 add rule inet kube_service_tunnel output meta l4proto 47 ip6 daddr @endpoints6 notrack comment "outer GRE packets need no entry #9494d20b"
 add rule inet kube_service_tunnel output udp dport 4790 ip6 daddr @endpoints6 notrack comment "outer VXLAN packets need no entry #523e5345"
@@ -35,8 +43,8 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothi
 add rule inet kube_service_tunnel prerouting ip daddr @vips goto vip comment "VIP traffic #7b1f08dd"
 add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"
 add rule inet kube_service_tunnel prerouting ip saddr @served notrack comment "replies from a VIP #365310ad"
-add rule inet kube_service_tunnel prerouting meta l4proto 47 ip6 saddr @nodes6 notrack comment "outer packets to pods need no entry #39a42ef3"
-add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr @nodes6 notrack comment "outer packets to pods need no entry #39056535"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 jump outer comment "outer packets #486bede2"
+add rule inet kube_service_tunnel prerouting udp dport 4790 jump outer comment "outer packets #4809cabc"
 add rule inet kube_service_tunnel vip notrack comment "a flow may come back through another node #c6b78f49"
 add rule inet kube_service_tunnel vip icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,64,8 0x45 goto icmp_error comment "errors about a flow #ce790f2b"
 add rule inet kube_service_tunnel vip meta l4proto { 6, 17, 132 } meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 16 seed 0x6b737401 offset 128 return comment "protocols with ports #734dadcc"
