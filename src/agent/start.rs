@@ -29,6 +29,7 @@ pub fn plan_settings(config: &Config) -> Settings {
         labels: config.mpls,
         vxlan_port: config.vxlan_port,
         vip_ranges: config.vip_ranges.iter().map(|range| range.net).collect(),
+        limits_udp: true,
         unavailable: BTreeMap::new(),
     }
 }
@@ -78,6 +79,10 @@ pub async fn preflight(netns: &Netns, config: &Config) -> anyhow::Result<Setting
             info!(%mode, why = why.join("; "), "mode is not available on this node");
             settings.unavailable.insert(mode, format!("{}; then restart the agent", why.join("; ")));
         }
+    }
+    settings.limits_udp = tokio::task::spawn_blocking(kernel::limits_udp).await?;
+    if !settings.limits_udp {
+        info!("this kernel remembers each client's port of wildcard UDP servers for as long as its own setting says");
     }
     Ok(settings)
 }

@@ -11,7 +11,8 @@ use crate::model::second_chance::{Name, TunnelId};
 use crate::model::{Family, Mode};
 use crate::netns::Netns;
 use crate::plan::icmp::{quoted_element, quoted_map_type, source_from_vip};
-use crate::plan::{LabelRoute, LinkKind, Nexthop, Plan, Step, Sysctl};
+use crate::plan::nft::UdpTimeout;
+use crate::plan::{LabelRoute, LinkKind, NFT_TABLE, Nexthop, Plan, Step, Sysctl};
 
 use super::{apply, nft};
 
@@ -37,6 +38,11 @@ pub fn missing(modes: impl IntoIterator<Item = Mode>) -> Vec<Missing> {
         missing.extend(probe.run().err());
     }
     missing
+}
+
+/// Whether rules can limit how long connection tracking remembers. Nothing depends on it.
+pub fn limits_udp() -> bool {
+    Probe::TIMEOUT.run().is_ok()
 }
 
 fn nft_version() -> Result<(), Missing> {
@@ -75,6 +81,21 @@ impl Probe {
         what: "nf_tables with jhash, socket, fib, notrack and route chains",
         modules: &["nf_tables", "nft_ct", "nft_hash", "nft_socket", "nft_fib_inet", "nft_nat", "nft_reject_inet"],
         steps: || vec![Step::Nft(nft_probe())],
+    };
+
+    const TIMEOUT: Probe = Probe {
+        what: "time limits of connection tracking",
+        modules: &["nft_ct"],
+        steps: || {
+            let limit = UdpTimeout { family: Family::V4, seconds: 1 };
+            let (name, policy) = (limit.name(), limit.declaration());
+            let of = format!("inet {NFT_TABLE}");
+            vec![Step::Nft(format!(
+                "add table {of}\nadd ct timeout {of} {name} {{ {policy} }}\n\
+                 add chain {of} nat {{ type nat hook prerouting priority dstnat; }}\n\
+                 add rule {of} nat meta l4proto 17 ct timeout set \"{name}\" dnat ip to 192.0.2.2\n"
+            ))]
+        },
     };
 
     fn of_mode(mode: Mode) -> Probe {

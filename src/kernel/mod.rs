@@ -36,7 +36,7 @@ mod wire;
 
 pub use apply::{ApplyError, apply, apply_with};
 pub use error::KernelError;
-pub use features::{Missing, missing};
+pub use features::{Missing, limits_udp, missing};
 pub use monitor::{Change, Monitor};
 pub use nft::{Tables, generation as nft_generation, list as our_table};
 pub use observe::{observe, observe_anew, read_sysctls};

@@ -28,6 +28,9 @@ pub(super) fn decode(root: &Value) -> Result<ObservedTable, KernelError> {
             "set" | "map" => {
                 table.sets.insert(name, decode_set(body));
             }
+            "ct timeout" => {
+                table.timeouts.insert(name);
+            }
             "chain" => {
                 table.chains.insert(name, ObservedChain { base: decode_base(body), ..ObservedChain::default() });
             }

@@ -12,6 +12,8 @@ use crate::model::{Addresses, Family, Mode};
 const TCP_HEADER: u32 = 20;
 /// MTU that is assumed where the device does not say.
 const USUAL_MTU: u32 = 1500;
+/// How long the repair of a wildcard UDP server remembers who asked once, in seconds: as long as resolvers wait.
+const REPAIRED_UDP: u32 = 5;
 
 /// What is asked of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +211,7 @@ impl Build<'_> {
             pod: self.own_addresses(device),
             tunnels,
             mss: self.mss(device),
+            udp_timeout: self.settings.limits_udp.then_some(REPAIRED_UDP),
             link_prefix: self.settings.link_prefix.to_string(),
         }
     }

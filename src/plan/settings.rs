@@ -34,6 +34,8 @@ pub struct Settings {
     pub vxlan_port: u16,
     /// Networks that VIPs lie in, if they are limited to any.
     pub vip_ranges: BTreeSet<IpNet>,
+    /// Whether this node's kernel lets a rule limit how long connection tracking remembers (`CONFIG_NF_CONNTRACK_TIMEOUT`).
+    pub limits_udp: bool,
     /// Modes that this node's kernel cannot do, and why: their VIPs are refused here, the others are served.
     pub unavailable: BTreeMap<Mode, String>,
 }

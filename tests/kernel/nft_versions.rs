@@ -99,6 +99,7 @@ fn pod() -> Table {
         nodes: addresses(&["10.0.0.1", "fd00::1"]),
         pod,
         tunnels: Tunnels { gre: Family::ALL.into(), vxlan: Some(4790), mpls: true },
+        udp_timeout: Some(5),
         mss: BTreeMap::from([(Family::V4, 1414), (Family::V6, 1394)]),
         link_prefix: "kst-".into(),
         peers: addresses(&["10.244.2.2", "fd00:244:2::2"]),

@@ -91,6 +91,14 @@ async fn a_port_that_asks_at_two_vips_of_a_pod_is_answered_by_each_and_seen_as_t
     let (first, second) = (seen_as(&world, source, VIP).await?, seen_as(&world, source, SECOND).await?);
     ensure!(first == source, "{source} was seen as {first}");
     ensure!(second.ip() == source.ip() && second.port() != source.port(), "{source} was seen as {second} by {SECOND}");
+    // A client's port that asked once is soon forgotten.
+    let pod = world.lab.pods().next().context("one pod")?;
+    let entries = World::run_in(pod.netns(), "cat /proc/net/nf_conntrack")?;
+    let left = |line: &str| line.split_whitespace().nth(4)?.parse::<u32>().ok();
+    let ours: Vec<&str> =
+        entries.lines().filter(|line| line.contains(" udp ") && line.contains("sport=5000 ")).collect();
+    ensure!(ours.len() == 2, "not two entries:\n{entries}");
+    ensure!(ours.iter().all(|line| left(line).is_some_and(|seconds| seconds <= 5)), "they live longer:\n{entries}");
     // It stays so.
     let again = (seen_as(&world, source, VIP).await?, seen_as(&world, source, SECOND).await?);
     ensure!(again == (first, second), "{source} was seen as {first} and {second}, then as {again:?}");

@@ -49,7 +49,7 @@ impl FrameTable {
         for device in &self.devices {
             chains.insert(chain_of(device), self.entrance(device));
         }
-        Table { sets: self.sets(), chains }
+        Table { sets: self.sets(), chains, ..Table::default() }
     }
 
     fn families(&self) -> BTreeSet<Family> {
@@ -122,7 +122,7 @@ impl BridgeTable {
             ("about".to_owned(), about_frames(&self.node)),
             ("forward".to_owned(), base("filter", "forward", -200, vec![rule])),
         ]);
-        Table { sets, chains }
+        Table { sets, chains, ..Table::default() }
     }
 }
 

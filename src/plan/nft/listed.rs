@@ -14,7 +14,9 @@ impl Table {
                 listed.chains.get(name).is_some_and(|listed| same_hook(chain, listed) && same_rules(chain, listed));
             (!same).then(|| format!("chain {name} has another hook or other rules"))
         });
-        sets.chain(chains).collect()
+        let timeouts = self.timeouts.iter().map(|timeout| timeout.name());
+        let timeouts = timeouts.filter(|name| !listed.timeouts.contains(name));
+        sets.chain(chains).chain(timeouts.map(|name| format!("ct timeout {name} is missing"))).collect()
     }
 
     /// How it is listed where every form is known.
@@ -28,7 +30,8 @@ impl Table {
             let comments = chain.rules.iter().map(super::Rule::comment).collect();
             (name.clone(), ObservedChain { base, comments, hash: None })
         });
-        ObservedTable { sets: sets.collect(), chains: chains.collect() }
+        let timeouts = self.timeouts.iter().map(|timeout| timeout.name());
+        ObservedTable { timeouts: timeouts.collect(), sets: sets.collect(), chains: chains.collect() }
     }
 }
 
@@ -54,14 +57,16 @@ fn unlike_set(name: &str, set: &Set, listed: Option<&ObservedSet>) -> Option<Str
 mod tests {
     use super::*;
     use crate::model::Family;
-    use crate::plan::nft::{BaseChain, Chain, Rule, SetType};
-    use std::collections::BTreeMap;
+    use crate::plan::nft::{BaseChain, Chain, Rule, SetType, UdpTimeout};
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn table() -> Table {
         let base = BaseChain { kind: "filter", hook: "prerouting", device: None, priority: -300 };
         let vips = Set::new(SetType::Address(Family::V4), ["192.0.2.10"]).counted();
         let macs = Set::new(SetType::Ether, ["02:00:00:00:00:01"]).learning(Learning::Keep);
+        let limit = UdpTimeout { family: Family::V4, seconds: 5 };
         Table {
+            timeouts: BTreeSet::from([limit]),
             sets: BTreeMap::from([("vips".to_owned(), vips), ("macs".to_owned(), macs)]),
             chains: BTreeMap::from([(
                 "raw".to_owned(),
@@ -91,6 +96,8 @@ mod tests {
         assert_eq!(unlike(spelled), ["set vips lacks 192.0.2.10"]);
         let uncounted = |t: &mut ObservedTable| t.sets.get_mut("vips").unwrap().counted = false;
         assert_eq!(unlike(uncounted), ["set vips is listed without counters"]);
+        let unlimited = |t: &mut ObservedTable| t.timeouts.clear();
+        assert_eq!(unlike(unlimited), ["ct timeout udp_5s_ip is missing"]);
         let unhooked = |t: &mut ObservedTable| t.chains.get_mut("raw").unwrap().base = None;
         assert_eq!(unlike(unhooked), ["chain raw has another hook or other rules"]);
     }

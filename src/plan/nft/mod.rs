@@ -21,5 +21,5 @@ mod table;
 pub use accounting::{received, sent};
 pub use table::{
     BaseChain, Chain, Counter, Learning, ObservedChain, ObservedHash, ObservedSet, ObservedTable, Rule, Set, SetType,
-    Table, TableFamily,
+    Table, TableFamily, UdpTimeout,
 };

@@ -94,7 +94,7 @@ const ERROR_SOURCE: &str = "error_source";
 impl NodeTable {
     /// The table as data.
     pub fn table(&self) -> Table {
-        let mut table = Table { sets: self.sets(), chains: BTreeMap::new() };
+        let mut table = Table { sets: self.sets(), ..Table::default() };
         let mut chain = |name: String, chain| table.chains.insert(name, chain);
         chain("about".to_owned(), about(&self.node));
         chain("prerouting".to_owned(), self.prerouting());

@@ -25,7 +25,7 @@ use super::family::{addresses, ip, named};
 use super::node::{about, base};
 use super::protocol::{GRE, UDP};
 use super::script::VIPS;
-use super::{Chain, Rule, Set, Table};
+use super::{Chain, Rule, Set, Table, UdpTimeout};
 use crate::model::{Addresses, Family};
 
 /// What differs from pod to pod.
@@ -45,6 +45,9 @@ pub struct PodTable {
     pub tunnels: Tunnels,
     /// Largest TCP segment that fits through the narrowest of the pod's tunnels, in bytes, by family of the VIP.
     pub mss: BTreeMap<Family, u32>,
+    /// How long the repair of a wildcard UDP server remembers a client's port that asked once, in seconds; `None`: as long as the
+    /// node's own setting says, 30 s by default.
+    pub udp_timeout: Option<u32>,
     /// Prefix of our links.
     pub link_prefix: String,
 }
@@ -83,7 +86,13 @@ impl PodTable {
             ("mss".to_owned(), self.mss()),
             ("account".to_owned(), self.account()),
         ]);
-        Table { sets: self.sets(), chains }
+        Table { timeouts: self.timeouts(), sets: self.sets(), chains }
+    }
+
+    fn timeouts(&self) -> BTreeSet<UdpTimeout> {
+        let repaired = self.families().into_iter().filter(|family| self.pod.of(*family).is_some());
+        let limit = |seconds| repaired.map(move |family| UdpTimeout { family, seconds }).collect();
+        self.udp_timeout.map(limit).unwrap_or_default()
     }
 
     fn families(&self) -> BTreeSet<Family> {
@@ -177,7 +186,9 @@ impl PodTable {
             for from in self.entrances() {
                 let served = named("served", family);
                 let what = format!("{from} {ip} daddr @{served} meta l4proto {UDP} socket wildcard 1");
-                let text = format!("{what} dnat {ip} to {pod}");
+                let limit = |seconds| format!("ct timeout set \"{}\" ", UdpTimeout { family, seconds }.name());
+                let limit = self.udp_timeout.map(limit).unwrap_or_default();
+                let text = format!("{what} {limit}dnat {ip} to {pod}");
                 rules.push(Rule::new("servers bound to any address answer from the VIP", text));
             }
         }

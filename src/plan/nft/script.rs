@@ -68,6 +68,10 @@ pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&O
         writeln_to(&mut out.prepare, format_args!("add table {of}"));
     }
     withdraw_unknown(&mut out.prepare, of, &desired.sets, kept);
+    for timeout in desired.timeouts.iter().filter(|timeout| !kept.timeouts.contains(&timeout.name())) {
+        let (name, policy) = (timeout.name(), timeout.declaration());
+        writeln_to(&mut out.prepare, format_args!("add ct timeout {of} {name} {{ {policy} }}"));
+    }
     diff_sets(&mut out, of, &desired.sets, kept);
     // While a refusal or diversion ends, packets go on being refused or diverted until the routes have changed.
     let ended: Vec<_> =
@@ -79,6 +83,10 @@ pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&O
     let target = if ended.is_empty() { &mut out.prepare } else { &mut out.enable };
     diff_chains((target, &mut out.finish), of, &desired.chains, kept);
     drop_unknown_sets(&mut out.finish, of, &desired.sets, kept);
+    let wanted: BTreeSet<String> = desired.timeouts.iter().map(|timeout| timeout.name()).collect();
+    for name in kept.timeouts.difference(&wanted) {
+        writeln_to(&mut out.finish, format_args!("delete ct timeout {of} {name}"));
+    }
     out
 }
 

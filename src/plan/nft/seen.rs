@@ -65,6 +65,7 @@ mod tests {
                 chain(named(&hashed_by("vip", own), Family::V6), 16, 7),
             ]
             .into(),
+            ..ObservedTable::default()
         };
         let default = FlowHash { buckets: BucketCount::DEFAULT, seed: 1, key: HashKey::Ports };
         assert_eq!([one, other].map(|vip| flows(&table, vip.parse().unwrap())), [Some(default), Some(own)]);

@@ -194,9 +194,40 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
+/// How long connection tracking remembers a UDP packet that has had one answer or none. What goes on for more than 2 s lives as
+/// long as the node's own setting says (`nf_conntrack_udp_packet`, net/netfilter/nf_conntrack_proto_udp.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UdpTimeout {
+    /// Whose packets.
+    pub family: Family,
+    /// The time, in seconds.
+    pub seconds: u32,
+}
+
+impl UdpTimeout {
+    /// The name of the object. It says everything, because the kernel changes no object of this kind.
+    pub fn name(self) -> String {
+        format!("udp_{}s_{}", self.seconds, self.l3proto())
+    }
+
+    fn l3proto(self) -> &'static str {
+        match self.family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        }
+    }
+
+    /// The object as nft takes it. nft 1.0.6 knows no unit here.
+    pub fn declaration(self) -> String {
+        format!("protocol udp; l3proto {}; policy = {{ unreplied : {} }};", self.l3proto(), self.seconds)
+    }
+}
+
 /// The desired table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
+    /// Time limits of connection tracking that rules set.
+    pub timeouts: BTreeSet<UdpTimeout>,
     /// Sets and maps by name. The maps that remember sysctls are not in here: the diff keeps them.
     pub sets: BTreeMap<String, Set>,
     /// Chains by name.
@@ -248,6 +279,8 @@ pub struct ObservedSet {
 /// The table as read back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedTable {
+    /// Names of time limits of connection tracking.
+    pub timeouts: BTreeSet<String>,
     /// Sets and maps by name.
     pub sets: BTreeMap<String, ObservedSet>,
     /// Chains by name.

@@ -235,13 +235,14 @@ fn refer(references: &mut References, command: &str, name: &str, body: &str) {
         "add rule" => {
             let words: Vec<&str> = body.split_whitespace().collect();
             let jumps = words.windows(2).filter(|w| ["goto", "jump"].contains(&w[0])).map(|w| w[1].to_owned());
+            let limits = words.windows(3).filter(|w| w[..2] == ["timeout", "set"]).map(|w| w[2].replace('"', ""));
             let sets = words.iter().filter_map(|w| w.strip_prefix('@')).filter(|w| !w.contains(','));
-            references.entry(name.to_owned()).or_default().extend(jumps.chain(sets.map(str::to_owned)));
+            references.entry(name.to_owned()).or_default().extend(jumps.chain(limits).chain(sets.map(str::to_owned)));
         }
         "flush chain" => {
             references.remove(name);
         }
-        "delete chain" | "delete set" | "delete map" => {
+        "delete chain" | "delete set" | "delete map" | "delete ct timeout" => {
             let user = references.iter().find(|(_, used)| used.contains(name));
             assert!(user.is_none(), "{command} {name}: chain {user:?} still refers to it");
         }
@@ -259,6 +260,8 @@ fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) 
             let counted = words.contains(&"counter");
             table.sets.entry(name).or_insert(ObservedSet { kind, counted, ..ObservedSet::default() });
         }
+        "add ct timeout" => assert!(table.timeouts.insert(name)),
+        "delete ct timeout" => assert!(table.timeouts.remove(&name)),
         "delete set" | "delete map" => assert!(table.sets.remove(&name).is_some()),
         "add element" => table.sets.get_mut(&name).expect("set exists").elements.extend(elements(body)),
         "delete element" => {
@@ -275,6 +278,8 @@ fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) 
         "flush chain" => table.chains.get_mut(&name).expect("chain exists").comments.clear(),
         "delete chain" => assert!(table.chains.remove(&name).expect("chain exists").comments.is_empty()),
         "add rule" => {
+            let limit = body.split_once("timeout set \"").and_then(|(_, rest)| rest.split('"').next());
+            assert!(limit.is_none_or(|limit| table.timeouts.contains(limit)), "no time limit {limit:?}");
             let comment = body.rsplit_once(" comment \"").expect("a comment").1.trim_end_matches('"');
             assert!(comment.len() <= 127, "nft takes 127 bytes: {comment}");
             table.chains.get_mut(&name).expect("chain exists").comments.push(comment.to_owned());

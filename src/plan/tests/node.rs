@@ -111,7 +111,7 @@ fn of_an_address_that_pod_and_node_share_only_outer_packets_are_dropped() {
     let dropped: Vec<&str> = table.chains["from_endpoint"].rules.iter().map(|rule| rule.text.as_str()).collect();
     assert!(dropped.contains(&"meta l4proto 47 ip saddr @nodes drop"), "{dropped:?}");
     let outer = |rule: &&str| rule.starts_with("meta l4proto 47 ") || rule.starts_with("udp dport 4790 ");
-    assert!(dropped.iter().filter(|rule| rule.contains("@nodes")).all(|rule| outer(rule)), "{dropped:?}");
+    assert!(dropped.iter().filter(|rule| rule.contains("@nodes")).all(outer), "{dropped:?}");
 }
 
 /// A VIP whose stored map was made for this hash.

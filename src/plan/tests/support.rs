@@ -32,6 +32,7 @@ pub fn settings(node: &str) -> Settings {
         labels: MplsLabels::new(100, 65_536).unwrap(),
         vxlan_port: 4790,
         vip_ranges: BTreeSet::new(),
+        limits_udp: true,
         unavailable: BTreeMap::new(),
     }
 }

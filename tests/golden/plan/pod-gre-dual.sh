@@ -1,6 +1,8 @@
 tunnel-router bpf-object > second_chance.o
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
+add ct timeout inet kube_service_tunnel udp_5s_ip { protocol udp; l3proto ip; policy = { unreplied : 5 }; }
+add ct timeout inet kube_service_tunnel udp_5s_ip6 { protocol udp; l3proto ip6; policy = { unreplied : 5 }; }
 add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
 add set inet kube_service_tunnel peers { typeof ip saddr; }
@@ -43,8 +45,8 @@ add rule inet kube_service_tunnel prerouting meta l4proto 47 notrack comment "ou
 add rule inet kube_service_tunnel vip meta l4proto 47 meta mark set 0x6b737401 comment "GRE of clients #4148a275"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4ac3c45a"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #074869fd"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 ct timeout set "udp_5s_ip" dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #45e18fc0"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip6 daddr @served6 meta l4proto 17 socket wildcard 1 ct timeout set "udp_5s_ip6" dnat ip6 to fd00:244:1::2 comment "servers bound to any address answer from the VIP #5731e71b"
 EOF
 ip link add kst-xgre type gre external
 sysctl -w net/ipv4/conf/kst-xgre/rp_filter=2

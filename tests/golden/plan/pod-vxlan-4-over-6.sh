@@ -1,6 +1,7 @@
 tunnel-router bpf-object > second_chance.o
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
+add ct timeout inet kube_service_tunnel udp_5s_ip { protocol udp; l3proto ip; policy = { unreplied : 5 }; }
 add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
@@ -37,7 +38,7 @@ add rule inet kube_service_tunnel prerouting udp dport 4790 notrack comment "out
 add rule inet kube_service_tunnel vip udp dport 4790 drop comment "no tunnel inside a tunnel #46eb8a5a"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"
-add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #4ac3c45a"
+add rule inet kube_service_tunnel wildcard_udp iifname "kst-*" ip daddr @served meta l4proto 17 socket wildcard 1 ct timeout set "udp_5s_ip" dnat ip to 10.244.1.2 comment "servers bound to any address answer from the VIP #45e18fc0"
 EOF
 ip link add kst-vxlan type vxlan external gpe dstport 4790 udp6zerocsumrx
 sysctl -w net/ipv4/conf/kst-vxlan/rp_filter=2

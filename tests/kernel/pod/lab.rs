@@ -233,6 +233,7 @@ pub fn settings() -> Settings {
         labels: MplsLabels::new(100, 65_536).unwrap(),
         vxlan_port: VXLAN_PORT,
         vip_ranges: BTreeSet::new(),
+        limits_udp: true,
         unavailable: BTreeMap::new(),
     }
 }

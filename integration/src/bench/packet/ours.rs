@@ -58,6 +58,7 @@ fn settings(buckets: BucketCount) -> Result<Settings> {
         labels: MplsLabels::new(100, 1 << 16)?,
         vxlan_port: VXLAN_PORT,
         vip_ranges: BTreeSet::new(),
+        limits_udp: true,
         unavailable: BTreeMap::new(),
     })
 }
