@@ -43,7 +43,7 @@ pub async fn dry_run(config: Config, shutdown: CancellationToken) -> anyhow::Res
 fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
     let settings = plan_settings(config);
     for problem in &resolved.cluster.problems {
-        println!("# {} {}: {}", problem.reason.as_str(), problem.service, problem.note);
+        println!("# {} {}: {}", problem.reason.as_str(), problem.subject, problem.note);
     }
     let show = |title: &str, netns: &Netns, goal: &Goal| match reconcile(
         netns,

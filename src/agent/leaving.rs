@@ -71,7 +71,8 @@ mod tests {
     fn a_node_whose_object_is_gone_goes_on_for_a_while_as_if_it_were_cordoned() {
         let (start, mut leaving) = (Instant::now(), Leaving::default());
         let mut look = |there: bool, seconds| {
-            let node = Node { name: "n1".into(), addresses: Vec::new(), ingress: true, cordoned: false };
+            let node =
+                Node { name: "n1".into(), uid: "uid-n1".into(), addresses: Vec::new(), ingress: true, cordoned: false };
             let nodes = there.then(|| ("n1".to_owned(), node)).into_iter().collect();
             let mut cluster = Cluster { nodes, ..Cluster::default() };
             leaving.keep_absent(&mut cluster, start + Duration::from_secs(seconds));
@@ -90,7 +91,8 @@ mod tests {
     fn a_node_that_was_an_ingress_node_goes_on_for_a_while_and_announces_nothing() {
         let (start, mut leaving) = (Instant::now(), Leaving::default());
         let mut look = |ingress, seconds| {
-            let node = Node { name: "n1".into(), addresses: Vec::new(), ingress, cordoned: false };
+            let node =
+                Node { name: "n1".into(), uid: "uid-n1".into(), addresses: Vec::new(), ingress, cordoned: false };
             let mut cluster = Cluster { nodes: [("n1".to_owned(), node)].into(), ..Cluster::default() };
             leaving.go_on(&mut cluster, "n1", start + Duration::from_secs(seconds));
             (cluster.nodes["n1"].ingress, cluster.nodes["n1"].cordoned, leaving.due().is_some())
@@ -109,7 +111,13 @@ mod tests {
     fn nothing_is_due_for_a_node_that_is_deleted_while_it_leaves() {
         let (start, mut leaving) = (Instant::now(), Leaving::default());
         let mut look = |ingress: Option<bool>, seconds| {
-            let node = |ingress| Node { name: "n1".into(), addresses: Vec::new(), ingress, cordoned: false };
+            let node = |ingress| Node {
+                name: "n1".into(),
+                uid: "uid-n1".into(),
+                addresses: Vec::new(),
+                ingress,
+                cordoned: false,
+            };
             let nodes = ingress.map(|ingress| ("n1".to_owned(), node(ingress))).into_iter().collect();
             let mut cluster = Cluster { nodes, ..Cluster::default() };
             leaving.go_on(&mut cluster, "n1", start + Duration::from_secs(seconds));

@@ -213,13 +213,12 @@ impl Agent {
 
     fn dispatch(&mut self, resolved: &Resolved) {
         let cluster = &resolved.cluster;
-        let services: BTreeSet<_> = cluster.vips.values().map(|v| v.service.clone()).collect();
         let node = &self.settings.node_name;
         let mut pods = self.dispatcher.pod_goals(resolved);
         let program = self.second_chances.serve(cluster, node, &pods, &self.config.kernel);
         pods.values_mut().for_each(|pod| pod.input.program = program);
         self.dispatcher.dispatch(resolved, &pods);
-        self.status.dispatched(&cluster.problems, services, pods);
+        self.status.dispatched(&cluster.problems, cluster.node_ref(node), pods);
         send(&self.draining, draining(cluster, node));
         let drains = program.is_some() && cluster.vips.values().any(|vip| drains_here(vip, node));
         self.forwards = drains.then(|| self.forwards.unwrap_or_else(|| tokio::time::Instant::now() + FORWARDS));
@@ -250,7 +249,7 @@ impl Agent {
     fn problems(&self) -> BTreeSet<Problem> {
         let mut problems = self.status.problems();
         problems.extend(self.waiting.problems());
-        problems.extend(self.second_chances.problems());
+        problems.extend(self.second_chances.problem());
         problems
     }
 

@@ -1,6 +1,6 @@
 //! The program that gives packets their second chance: loaded once, its tables as the maps say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use crate::kernel;
 use crate::kernel::bpf::{BpfError, Programs, SecondChance, Sizes};
 use crate::model::config::KernelObjects;
 use crate::model::second_chance::{Counts, Forwarding, Pairs, Tables, VipNames};
-use crate::model::{Cluster, Problem, Reason, ServiceRef};
+use crate::model::{Cluster, NodeRef, Problem, Reason, Subject};
 use crate::netns::ProcFinder;
 use crate::plan::filter::ObservedFilter;
 
@@ -31,7 +31,7 @@ pub(super) struct SecondChances {
 /// What went wrong last.
 struct Failed {
     error: String,
-    services: BTreeSet<ServiceRef>,
+    node: NodeRef,
     again: Instant,
 }
 
@@ -61,7 +61,7 @@ impl SecondChances {
         let tables = wanted(cluster, node, known);
         match self.write(&tables) {
             Ok(()) => self.failed = None,
-            Err(error) => self.failed(&error, pods),
+            Err(error) => self.failed(&error, cluster.node_ref(node)),
         }
         self.program()
     }
@@ -96,19 +96,14 @@ impl SecondChances {
         self.failed.as_ref().map(|failed| failed.again)
     }
 
-    /// What users have to know.
-    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
-        self.failed.iter().flat_map(|failed| {
+    /// What users have to know of this node.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        self.failed.as_ref().map(|failed| {
             let note = format!(
-                "pods of this node lose their connections when the Service's buckets move: {}; it is tried again",
-                failed.error
+                "pods of node {} lose their connections when buckets of their Services move: {}; it is tried again",
+                failed.node.name, failed.error
             );
-            let problem = move |service: &ServiceRef| Problem {
-                service: service.clone(),
-                reason: Reason::NoSecondChance,
-                note: note.clone(),
-            };
-            failed.services.iter().map(problem)
+            Problem { subject: Subject::Node(failed.node.clone()), reason: Reason::NoSecondChance, note }
         })
     }
 
@@ -126,13 +121,12 @@ impl SecondChances {
         Ok(())
     }
 
-    fn failed(&mut self, error: &BpfError, pods: &BTreeMap<String, PodGoal>) {
+    fn failed(&mut self, error: &BpfError, node: NodeRef) {
         let error = error.to_string();
         if self.failed.as_ref().is_none_or(|failed| failed.error != error) {
             warn!(error, "no second chances for packets, or not for all");
         }
-        let services = pods.values().flat_map(|pod| &pod.services).cloned().collect();
-        self.failed = Some(Failed { error, services, again: Instant::now() + RETRY });
+        self.failed = Some(Failed { error, node, again: Instant::now() + RETRY });
     }
 }
 

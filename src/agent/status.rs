@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::dispatch::{PodGoal, pod_target};
 use crate::model::handover::SetUp;
-use crate::model::{EndpointId, Problem, Reason, ServiceRef};
+use crate::model::{EndpointId, NodeRef, Problem, Reason, Subject};
 use crate::reconcile::Goal;
 use crate::reconcile::target::{NODE, Report, State};
 
@@ -18,8 +18,8 @@ const TRIES: u32 = 4;
 pub struct Status {
     /// Problems of resolving the cluster; replaced by every dispatch.
     cluster: Vec<Problem>,
-    /// Services on this node, for failures that concern them all; replaced by every dispatch.
-    services: BTreeSet<ServiceRef>,
+    /// This node, for failures that concern all its Services; replaced by every dispatch.
+    node: Option<NodeRef>,
     /// Who is concerned by a pod, by target name; replaced by every dispatch.
     pods: BTreeMap<String, PodGoal>,
     /// Problems by target name; replaced by the target's reports.
@@ -40,15 +40,10 @@ pub struct Status {
 
 impl Status {
     /// A new state of the cluster was dispatched; pods by target.
-    pub fn dispatched(
-        &mut self,
-        problems: &[Problem],
-        services: BTreeSet<ServiceRef>,
-        pods: BTreeMap<String, PodGoal>,
-    ) {
+    pub fn dispatched(&mut self, problems: &[Problem], node: NodeRef, pods: BTreeMap<String, PodGoal>) {
         self.dispatched = true;
         self.cluster = problems.to_vec();
-        self.services = services;
+        self.node = Some(node);
         self.pods = pods;
     }
 
@@ -100,9 +95,12 @@ impl Status {
         self.targets.insert(report.target, problems);
     }
 
-    /// All problems, each once.
+    /// All problems, each once. An nft that lists in an unknown form does so in the node and all its pods: one of them is told.
     pub fn problems(&self) -> BTreeSet<Problem> {
-        self.cluster.iter().chain(self.targets.values().flatten()).cloned().collect()
+        let (listings, others): (Vec<&Problem>, Vec<&Problem>) =
+            self.targets.values().flatten().partition(|problem| problem.reason == Reason::UnknownListing);
+        let listing = listings.into_iter().take(1);
+        self.cluster.iter().chain(others).chain(listing).cloned().collect()
     }
 
     /// Logs once that everything that was asked for at the start is in place, and what it took.
@@ -172,31 +170,44 @@ impl Status {
     }
 
     fn failure(&self, node: &str, target: &str, reason: Reason, error: &str) -> Vec<Problem> {
-        let problem = |service: &ServiceRef, reason, note: String| {
-            let note = note.chars().take(crate::state::MAX_NOTE / 4).collect();
-            Problem { service: service.clone(), reason, note }
-        };
-        if let Some(pod) = self.pods.get(target) {
-            let note = match reason {
-                Reason::NoSecondChance => format!(
-                    "pod {} on node {node} cannot give packets a second chance: {error}; it is tried again",
-                    pod.name
-                ),
-                Reason::UnknownListing => format!("pod {} on node {node}: {error}", pod.name),
-                Reason::EndpointRefused => format!("pod {} on node {node} is not served: {error}", pod.name),
-                _ => format!("pod {} on node {node} cannot be set up: {error}; it is tried again", pod.name),
-            };
-            return pod.services.iter().map(|s| problem(s, reason, note.clone())).collect();
+        match self.pods.get(target).filter(|_| reason != Reason::UnknownListing) {
+            Some(pod) => pod_failure(node, pod, reason, error),
+            None => self.node_failure(target, reason, error).into_iter().collect(),
         }
-        if target == NODE {
-            let (reason, note) = match reason {
-                Reason::UnknownListing => (reason, format!("node {node}: {error}")),
-                _ => (Reason::NodeFailed, format!("node {node} cannot be set up: {error}; it is tried again")),
-            };
-            return self.services.iter().map(|s| problem(s, reason, note.clone())).collect();
-        }
-        Vec::new()
     }
+
+    /// A failure of the node itself, or of its nft.
+    fn node_failure(&self, target: &str, reason: Reason, error: &str) -> Option<Problem> {
+        let node = self.node.clone()?;
+        let (reason, note) = match reason {
+            Reason::UnknownListing => (reason, format!("node {}: {error}", node.name)),
+            _ if target == NODE => {
+                (Reason::NodeFailed, format!("node {} cannot be set up: {error}; it is tried again", node.name))
+            }
+            // A pod that is nobody's any more.
+            _ => return None,
+        };
+        Some(Problem { subject: Subject::Node(node), reason, note: limited(&note) })
+    }
+}
+
+/// A failure of a pod, told to each of its Services.
+fn pod_failure(node: &str, pod: &PodGoal, reason: Reason, error: &str) -> Vec<Problem> {
+    let name = &pod.name;
+    let note = match reason {
+        Reason::NoSecondChance => {
+            format!("pod {name} on node {node} cannot give packets a second chance: {error}; it is tried again")
+        }
+        Reason::EndpointRefused => format!("pod {name} on node {node} is not served: {error}"),
+        _ => format!("pod {name} on node {node} cannot be set up: {error}; it is tried again"),
+    };
+    let note = limited(&note);
+    pod.services.iter().map(|service| Problem { subject: service.into(), reason, note: note.clone() }).collect()
+}
+
+/// A character has at most four bytes.
+fn limited(note: &str) -> String {
+    note.chars().take(crate::state::MAX_NOTE / 4).collect()
 }
 
 #[cfg(test)]
@@ -204,11 +215,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::ServiceRef;
     use crate::netns::PodQuery;
     use crate::plan::pod::PodInput;
+    use crate::reconcile::Note;
 
     fn service(name: &str) -> ServiceRef {
         ServiceRef { namespace: "default".into(), name: name.into(), uid: name.into() }
+    }
+
+    fn node() -> NodeRef {
+        NodeRef { name: "n1".into(), uid: Some("uid-n1".into()) }
     }
 
     fn input() -> PodInput {
@@ -229,9 +246,9 @@ mod tests {
 
     fn status() -> Status {
         let services = BTreeSet::from([service("echo"), service("dns")]);
-        let goal = goal(services.clone(), input());
+        let goal = goal(services, input());
         let mut status = Status::default();
-        status.dispatched(&[], services, BTreeMap::from([(pod_target("uid-1"), goal)]));
+        status.dispatched(&[], node(), BTreeMap::from([(pod_target("uid-1"), goal)]));
         status
     }
 
@@ -306,12 +323,30 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_fails_is_told_to_every_service_by_name() {
+    fn a_node_that_fails_is_told_once_by_name_whatever_its_services() {
         let mut status = status();
         status.reported("n1", pending(NODE, TRIES));
-        let notes: Vec<String> = status.problems().into_iter().map(|p| p.note).collect();
-        assert_eq!(notes.len(), 2);
-        assert!(notes[0].contains("node n1") && notes[0].contains("no such thing"));
+        let problems: Vec<Problem> = status.problems().into_iter().collect();
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert_eq!((&problem.subject, problem.reason), (&Subject::Node(node()), Reason::NodeFailed));
+        assert!(problem.note.contains("node n1") && problem.note.contains("no such thing"));
+    }
+
+    #[test]
+    fn an_nft_that_lists_in_an_unknown_form_is_told_once_for_the_node_and_all_pods() {
+        let mut status = status();
+        let note = |text: &str| Note { reason: Reason::UnknownListing, text: text.into() };
+        let mut listing = |target, text| {
+            let State::InSync { writes, problems, program, goal, .. } = in_sync(target).state else { unreachable!() };
+            let state = State::InSync { writes, problems, notes: vec![note(text)], program, goal };
+            status.reported("n1", Report { target: target.into(), took: Duration::ZERO, state });
+        };
+        listing("pod uid-1", "set nodes is listed otherwise");
+        listing(NODE, "set vips is listed otherwise");
+        let problems: Vec<Problem> = status.problems().into_iter().collect();
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert_eq!((&problem.subject, problem.reason), (&Subject::Node(node()), Reason::UnknownListing));
+        assert_eq!(problem.note, "node n1: set vips is listed otherwise");
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Waiting {
                  (kubectl -n kube-service-tunnel get lease,pods)",
                 PATIENCE.as_secs()
             );
-            Problem { service: service.clone(), reason: Reason::NoController, note }
+            Problem { subject: service.into(), reason: Reason::NoController, note }
         })
     }
 }

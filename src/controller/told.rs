@@ -58,7 +58,7 @@ impl Told {
     /// Forgets Services that are not among these, and what happened long ago.
     pub(super) fn forget(&mut self, is_served: impl Fn(&str) -> bool, now: Instant) {
         self.since.retain(|(uid, ..), _| is_served(uid));
-        self.happened.retain(|(problem, until)| is_served(&problem.service.uid) && *until > now);
+        self.happened.retain(|(problem, until)| is_served(problem.subject.identity()) && *until > now);
     }
 
     /// Something has happened.
@@ -75,7 +75,7 @@ impl Told {
             });
             long.map(|((.., id), _)| id).collect()
         };
-        let happened = self.happened.iter().filter(|(problem, _)| problem.service == vip.service);
+        let happened = self.happened.iter().filter(|(problem, _)| problem.subject.service() == Some(&vip.service));
         let not_set_up = not_set_up(vip, &lasting(Reason::NotSetUp));
         let balance = waiting_for_balance(vip, &lasting(Reason::WaitingForBalance));
         let blocked = forwarding_blocked(vip, &lasting(Reason::ForwardingBlocked), &self.senders);

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::report::{
-    DrainStatus, EndpointStatus, NodeStatus, PairStatus, ProblemStatus, SecondChanceStatus, ShortStatus, Source,
-    VipStatus,
+    DrainStatus, EndpointStatus, NodeProblemStatus, NodeStatus, PairStatus, ProblemStatus, SecondChanceStatus,
+    ShortStatus, Source, VipStatus,
 };
 use crate::model::config::MplsLabels;
 use crate::model::handover::{self, EndpointState, HashKey, Name, NextHop, Short, TunnelId};
 use crate::model::second_chance::{Count, Counts, Pair, Pairs};
-use crate::model::{Addresses, Bucket, Cluster, Endpoint, EndpointId, Mode, Problem, Vip};
+use crate::model::{Addresses, Bucket, Cluster, Endpoint, EndpointId, Mode, Problem, Subject, Vip};
 
 /// A moment of the agent's knowledge.
 #[derive(Debug, Clone)]
@@ -44,11 +44,6 @@ impl Known {
     pub fn status(&self) -> NodeStatus {
         let me = self.cluster.nodes.get(&self.node);
         let ingress = self.cluster.nodes.values().filter(|node| node.ingress);
-        let problem = |problem: &Problem| ProblemStatus {
-            service: problem.service.to_string(),
-            reason: problem.reason.as_str().to_owned(),
-            note: problem.note.clone(),
-        };
         NodeStatus {
             source: Source::Agent,
             node: Some(self.node.clone()),
@@ -60,7 +55,8 @@ impl Known {
             unready: self.unready.clone(),
             vips: self.cluster.vips.values().map(|vip| self.vip(vip)).collect(),
             pending: self.pending.clone(),
-            problems: self.problems.iter().map(problem).collect(),
+            problems: self.problems.iter().filter_map(of_service).collect(),
+            node_problems: self.problems.iter().filter_map(of_node).collect(),
             second_chances: self.second_chances.as_ref().map(|(program, counts)| SecondChanceStatus {
                 program: *program,
                 packets: Count::ALL.map(|kind| (kind.as_str().to_owned(), counts.of(kind))).into(),
@@ -127,6 +123,16 @@ impl Known {
             ..EndpointStatus::default()
         }
     }
+}
+
+fn of_service(problem: &Problem) -> Option<ProblemStatus> {
+    let service = problem.subject.service()?.to_string();
+    Some(ProblemStatus { service, reason: problem.reason.as_str().to_owned(), note: problem.note.clone() })
+}
+
+fn of_node(problem: &Problem) -> Option<NodeProblemStatus> {
+    let Subject::Node(_) = problem.subject else { return None };
+    Some(NodeProblemStatus { reason: problem.reason.as_str().to_owned(), note: problem.note.clone() })
 }
 
 /// Whose balance waits for what.

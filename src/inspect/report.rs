@@ -48,8 +48,11 @@ pub struct NodeStatus {
     pub vips: Vec<VipStatus>,
     /// What is not yet as it is to be, or cannot be: node and pods with the last error, a line each.
     pub pending: Vec<String>,
-    /// What users have been told.
+    /// What users have been told about Services.
     pub problems: Vec<ProblemStatus>,
+    /// What users have been told about this node, once for all Services.
+    #[serde(default)]
+    pub node_problems: Vec<NodeProblemStatus>,
     /// Where the kernel does something else than the agent means it to, a line each.
     pub differences: Vec<String>,
     /// What the program in the pods of this node has counted; `None` where none is loaded.
@@ -87,6 +90,15 @@ pub struct PairStatus {
 pub struct ProblemStatus {
     /// `namespace/name`
     pub service: String,
+    /// As in the Event.
+    pub reason: String,
+    /// As in the Event.
+    pub note: String,
+}
+
+/// Something that a user has been told about the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeProblemStatus {
     /// As in the Event.
     pub reason: String,
     /// As in the Event.

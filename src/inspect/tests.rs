@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::report::{PairStatus, ProblemStatus, SecondChanceStatus, ShortStatus};
+use super::report::{NodeProblemStatus, PairStatus, ProblemStatus, SecondChanceStatus, ShortStatus};
 use super::trace::{Ask, Trace, TraceError, differences, trace};
 use super::{Known, NodeStatus, Seen, text};
 use crate::kernel::{KernelError, MarkedRoute};
 use crate::model::second_chance::{Counts, Name, Pairs, VipNames};
-use crate::model::{Cluster, Mode, Protocol, TracedFlow};
+use crate::model::{Cluster, Mode, Problem, Protocol, Reason, Subject, TracedFlow};
 use crate::plan::diff::diff;
 use crate::plan::nft::ObservedHash;
 use crate::plan::node::desired_node;
@@ -241,6 +241,21 @@ fn an_id_that_is_not_as_meant_is_named() {
 }
 
 #[test]
+fn problems_of_the_node_are_told_apart_from_those_of_services() {
+    let cluster = two_pods(Mode::Gre);
+    let problem = |subject, reason| Problem { subject, reason, note: "no".to_owned() };
+    let service = &cluster.vips.values().next().unwrap().service;
+    let problems = BTreeSet::from([
+        problem(service.into(), Reason::InvalidVip),
+        problem(Subject::Node(cluster.node_ref("n1")), Reason::NotForwarding),
+    ]);
+    let status = Known { problems, ..knowing(&cluster) }.status();
+    let of_services = [ProblemStatus { service: service.to_string(), reason: "InvalidVIP".into(), note: "no".into() }];
+    assert_eq!(status.problems, of_services);
+    assert_eq!(status.node_problems, [NodeProblemStatus { reason: "NotForwarding".into(), note: "no".into() }]);
+}
+
+#[test]
 fn people_read_tables() {
     let mut status = known(&one_drains());
     status.vips[0].endpoints[0].connections = Some(3);
@@ -278,6 +293,11 @@ problems:
     assert!(text.contains("  from 10.0.0.1 to 10.0.0.2: passed on 3\n"), "{text}");
     let anything = text::status(&NodeStatus { any_address: true, ..status.clone() });
     assert!(anything.contains("any free address may become a VIP (--vip-cidrs limits that)\n"), "{anything}");
+    let told = NodeProblemStatus { reason: "NotForwarding".into(), note: "node n1 does not forward IPv4".into() };
+    let troubled = text::status(&NodeStatus { node_problems: vec![told], ..status });
+    let head =
+        format!("node n1: ingress, agent {version}, ready\n  NotForwarding: node n1 does not forward IPv4\n\nVIP ");
+    assert!(troubled.starts_with(&head), "{troubled}");
     let none = NodeStatus { vips: Vec::new(), ..NodeStatus::default() };
     assert_eq!(text::status(&none), "node of unknown name: no ingress, as the kernel has it\n\nno VIPs\n");
 }

@@ -8,6 +8,7 @@ use super::trace::{Hop, Trace};
 /// The status of a node, as tables.
 pub fn status(status: &NodeStatus) -> String {
     let mut out = headline(status);
+    out.extend(status.node_problems.iter().map(|problem| format!("  {}: {}\n", problem.reason, problem.note)));
     if status.any_address {
         out.push_str("any free address may become a VIP (--vip-cidrs limits that)\n");
     }

@@ -66,8 +66,9 @@ pub struct ProblemLabels {
 
 impl From<&Problem> for ProblemLabels {
     fn from(problem: &Problem) -> Self {
-        let ServiceRef { namespace, name, .. } = problem.service.clone();
-        ProblemLabels { namespace, service: name, reason: problem.reason.as_str() }
+        let service = problem.subject.service();
+        let (namespace, service) = service.map(|s| (s.namespace.clone(), s.name.clone())).unwrap_or_default();
+        ProblemLabels { namespace, service, reason: problem.reason.as_str() }
     }
 }
 

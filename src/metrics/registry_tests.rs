@@ -58,7 +58,7 @@ fn the_page_is_what_prometheus_reads() {
     dispatched(&metrics, None, &cluster("echo", &[1, 2]));
     metrics.reported(&report(NODE, in_sync(9)));
     metrics.problems(&BTreeSet::from([Problem {
-        service: service("echo"),
+        subject: (&service("echo")).into(),
         reason: Reason::EndpointFailed,
         note: "a \"note\"".into(),
     }]));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handover::{Assignment, EndpointState, FlowHash, HashKey, Intent};
-use super::{Addresses, Family, Mode};
+use super::{Addresses, Family, Mode, NodeRef, Subject};
 
 /// The Service that an object or a problem belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,6 +138,8 @@ pub struct PodAt<'a> {
 pub struct Node {
     /// Name of the Node object.
     pub name: String,
+    /// `metadata.uid` of the Node object.
+    pub uid: String,
     /// `InternalIP` addresses; the first of a family is the outer source of what this node encapsulates in it.
     pub addresses: Vec<IpAddr>,
     /// Whether it matches `--ingress-nodes`.
@@ -171,6 +173,14 @@ pub struct Cluster {
     pub problems: Vec<Problem>,
 }
 
+impl Cluster {
+    /// A node as the subject of a problem.
+    pub fn node_ref(&self, name: &str) -> NodeRef {
+        let uid = self.nodes.get(name).map(|node| node.uid.clone()).filter(|uid| !uid.is_empty());
+        NodeRef { name: name.to_owned(), uid }
+    }
+}
+
 /// Why something was refused: the `reason` of the Event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -188,11 +198,11 @@ pub enum Reason {
     EndpointFailed,
     /// A pod could not be given the program for second chances; it is retried.
     NoSecondChance,
-    /// A node could not be set up; it is retried.
+    /// A node cannot do what VIPs need; it is retried.
     NodeFailed,
     /// A node's nft lists what was written in an unknown form; everything is done, as far as can be known.
     UnknownListing,
-    /// A firewall of the node drops packets of the Service's VIPs.
+    /// A firewall of the node drops packets of VIPs.
     FirewallDrops,
     /// A node does not forward packets of the VIPs' family.
     NotForwarding,
@@ -252,11 +262,11 @@ impl Reason {
     }
 }
 
-/// Something a user has to know about one Service: becomes a log line and an Event.
+/// Something a user has to know about one Service or node: becomes a log line and an Event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Problem {
-    /// The Service it is about.
-    pub service: ServiceRef,
+    /// The object it is about.
+    pub subject: Subject,
     /// Machine-readable reason.
     pub reason: Reason,
     /// Names the object, what is wrong with it and the remedy; at most 1,024 bytes (the API's limit for an Event's note).

@@ -15,6 +15,7 @@ pub mod mode;
 pub mod names;
 pub mod protocol;
 pub mod second_chance;
+pub mod subject;
 
 pub use assign::EndpointId;
 pub use bucket::{Bucket, BucketCount};
@@ -26,3 +27,4 @@ pub use hash::Flow;
 pub use mark::MarkField;
 pub use mode::Mode;
 pub use protocol::{Protocol, TracedFlow};
+pub use subject::{NodeRef, Subject};

@@ -11,6 +11,7 @@ use super::nft::TableFamily;
 use super::nft::frames::{BridgeTable, FrameTable};
 use super::nft::node::{Ingress, NodeTable};
 use super::reach::{Way, reach};
+use super::surroundings::of_node;
 use super::tree::{rule_tree, sources_rule, sources_table, table};
 use super::{
     Desired, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Settings, Sysctl, SysctlWant,
@@ -153,15 +154,17 @@ impl Build {
     /// Routes of one VIP: one in each bucket's table.
     fn vip(&mut self, vip: &Vip, ctx: &Context<'_>) {
         let settings = ctx.settings;
-        let refusal = refusal(vip, settings);
-        match &refusal {
-            Some(why) => self.refuse(vip, why, settings),
-            None => self.carriers(vip, ctx),
+        // The user is told, and the other VIPs go on.
+        let refusal = refusal(vip, ctx);
+        let is_served = refusal.is_none();
+        self.problems.extend(refusal);
+        if is_served {
+            self.carriers(vip, ctx);
         }
-        if vip.holds && refusal.is_none() {
+        if vip.holds && is_served {
             return self.hold(vip, ctx);
         }
-        let next_hops = vip.intent.as_ref().filter(|_| refusal.is_none()).map(|intent| &intent.next_hops);
+        let next_hops = vip.intent.as_ref().filter(|_| is_served).map(|intent| &intent.next_hops);
         let ways = self.ways(vip, next_hops.into_iter().flat_map(BTreeMap::values), ctx);
         for bucket in flows(vip, settings).buckets.iter() {
             let key = RouteKey { table: table(settings.table_base, bucket), vip: vip.address };
@@ -197,7 +200,7 @@ impl Build {
 
     /// The tunnel devices of a VIP, also without endpoints and while there is nobody to name: they need not come and go.
     fn carriers(&mut self, vip: &Vip, ctx: &Context<'_>) {
-        let own = ctx.me().and_then(|node| node.tunnel_addresses().iter().next());
+        let own = ctx.own_addresses().iter().next();
         if let (Some(own), Some(mode)) = (own, ctx.settings.carrier(vip.mode)) {
             self.link(vip, mode, Family::of(own), ctx.settings);
         }
@@ -218,9 +221,12 @@ impl Build {
                     self.way(vip, mode, &nexthop, ctx.settings);
                     ways.insert(content, RouteTarget::Via { nexthop, mtu });
                 }
+                Err(_) if vip.mode != Mode::Mpls && ctx.own_addresses().is_empty() => {
+                    self.problems.insert(no_address(ctx));
+                }
                 Err(note) => {
-                    let (service, reason) = (vip.service.clone(), Reason::EndpointFailed);
-                    self.problems.insert(Problem { service, reason, note });
+                    let (subject, reason) = ((&vip.service).into(), Reason::EndpointFailed);
+                    self.problems.insert(Problem { subject, reason, note });
                 }
             }
         }
@@ -236,12 +242,6 @@ impl Build {
         if is_wanted && ctx.me().is_some_and(|node| node.ingress && !node.cordoned) {
             self.desired.routes.insert(RouteKey { table, vip: vip.address }, RouteTarget::Unreachable);
         }
-    }
-
-    /// A VIP that this kernel cannot serve: the user is told, and the other VIPs go on.
-    fn refuse(&mut self, vip: &Vip, why: &str, settings: &Settings) {
-        let note = format!("node {} cannot serve {} in mode {}: {why}", settings.node_name, vip.address, vip.mode);
-        self.problems.insert(Problem { service: vip.service.clone(), reason: Reason::NodeFailed, note });
     }
 
     /// What a next hop needs: its tunnel device, or to be known as a gateway.
@@ -347,18 +347,33 @@ fn held_mode(nexthop: &Nexthop, settings: &Settings) -> Mode {
     }
 }
 
-/// Why this node cannot serve a VIP at all.
-fn refusal(vip: &Vip, settings: &Settings) -> Option<String> {
+/// Why this node cannot serve a VIP at all: a mode that it lacks for all Services, or what this Service alone asks for.
+fn refusal(vip: &Vip, ctx: &Context<'_>) -> Option<Problem> {
+    let settings = ctx.settings;
     if let Some(why) = settings.unavailable.get(&vip.mode) {
-        return Some(why.clone());
+        let note = format!("node {} cannot serve VIPs in mode {}: {why}", settings.node_name, vip.mode);
+        return Some(of_node(ctx.cluster, settings, Reason::NodeFailed, note));
     }
     let (field, buckets) = (settings.mark, vip.flows(settings.flows()).buckets);
-    (!settings.can_hold(buckets)).then(|| {
+    let note = || {
         format!(
-            "its bucket map has {buckets} buckets, and there is no room for them: give --mark-field {field} more bits, or \
-             --table-base and --rule-priority lower numbers"
+            "node {} cannot serve {}: its bucket map has {buckets} buckets, and there is no room for them: give --mark-field \
+             {field} more bits, or --table-base and --rule-priority lower numbers",
+            settings.node_name, vip.address
         )
-    })
+    };
+    let is_too_large = !settings.can_hold(buckets);
+    is_too_large.then(|| Problem { subject: (&vip.service).into(), reason: Reason::NodeFailed, note: note() })
+}
+
+/// This node encapsulates nothing, whatever the pod.
+fn no_address(ctx: &Context<'_>) -> Problem {
+    let note = format!(
+        "node {} has no InternalIP in its Node object, which would be the outer source of what it sends to pods: see why its \
+         kubelet or the cloud provider names none",
+        ctx.settings.node_name
+    );
+    of_node(ctx.cluster, ctx.settings, Reason::NodeFailed, note)
 }
 
 /// How this node hashes the flows of a VIP: as its map says, if there is room for its buckets.

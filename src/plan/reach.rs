@@ -42,7 +42,7 @@ pub(super) fn reach(vip: &Vip, hop: &NextHop, ctx: &Context<'_>) -> Result<Way, 
 }
 
 fn tunnel(vip: &Vip, hop: &NextHop, mode: Mode, ctx: &Context<'_>) -> Result<Way, String> {
-    let me = ctx.me().map(Node::tunnel_addresses).unwrap_or_default();
+    let me = ctx.own_addresses();
     let Some(outer) = me.common(hop.addresses) else {
         let why = format!("this node has the InternalIPs [{me}] in its Node object, and none of the pod's family");
         return Err(format!("{why}, which would be the outer source"));
@@ -147,6 +147,11 @@ impl<'a> Context<'a> {
     /// This node.
     pub(super) fn me(&self) -> Option<&'a Node> {
         self.cluster.nodes.get(&self.settings.node_name)
+    }
+
+    /// The addresses that this node encapsulates from.
+    pub(super) fn own_addresses(&self) -> Addresses {
+        self.me().map(Node::tunnel_addresses).unwrap_or_default()
     }
 
     /// The first of the addresses that is a neighbour.

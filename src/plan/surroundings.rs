@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::conflict::Conflict;
 use super::{Observed, Settings};
-use crate::model::{Cluster, Family, Problem, Reason, ServiceRef, Vip};
+use crate::model::{Cluster, Family, Problem, Reason, Subject, Vip};
 
 /// What was found on a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,36 +44,32 @@ impl DropChain {
     }
 }
 
-/// What the owners of VIPs have to be told about this node; nothing where it has nothing to do with VIPs.
+/// What users have to be told about this node, once for all Services; nothing where it has nothing to do with VIPs.
 pub fn problems(cluster: &Cluster, found: &Surroundings, settings: &Settings) -> Vec<Problem> {
     let ingress = cluster.nodes.get(&settings.node_name).is_some_and(|n| n.ingress);
     let concerned = |vip: &&Vip| ingress || vip.pods().iter().any(|pod| pod.node == settings.node_name);
     let vips: Vec<&Vip> = cluster.vips.values().filter(concerned).collect();
-    let mut out = Vec::new();
-    for chain in found.drops.iter().filter(|chain| !chain.accepts_untracked) {
-        let services = services(&vips, |vip| !vip.tracked && chain.concerns(vip.family()));
-        let note = dropped(chain, settings);
-        out.extend(services.into_iter().map(|s| problem(s, Reason::FirewallDrops, &note)));
-    }
-    for family in &found.unforwarded {
-        let services = services(&vips, |vip| vip.family() == *family);
-        let note = unforwarded(*family, settings);
-        out.extend(services.into_iter().map(|s| problem(s, Reason::NotForwarding, &note)));
-    }
-    out
+    let drops = found.drops.iter().filter(|chain| {
+        !chain.accepts_untracked && vips.iter().any(|vip| !vip.tracked && chain.concerns(vip.family()))
+    });
+    let unforwarded = found.unforwarded.iter().filter(|family| vips.iter().any(|vip| vip.family() == **family));
+    let dropped = drops.map(|chain| (Reason::FirewallDrops, dropped_note(chain, settings)));
+    let unforwarded = unforwarded.map(|family| (Reason::NotForwarding, unforwarded_note(*family, settings)));
+    dropped.chain(unforwarded).map(|(reason, note)| of_node(cluster, settings, reason, note)).collect()
 }
 
-/// What the owners of VIPs have to be told of rules that others have added since the agent started. Rules of others inside our block
-/// are skipped by packets that are not ours, and those before it may catch ours.
+/// What users have to be told of rules that others have added since the agent started. Rules of others inside our block are
+/// skipped by packets that are not ours, and those before it may catch ours.
 pub fn rule_problems(cluster: &Cluster, conflicts: &[Conflict], settings: &Settings) -> Vec<Problem> {
     let ingress = cluster.nodes.get(&settings.node_name).is_some_and(|node| node.ingress);
-    let vips: Vec<&Vip> = cluster.vips.values().filter(|_| ingress).collect();
+    let concerned = conflicts.iter().filter(|_| ingress && !cluster.vips.is_empty());
     let note = |conflict: &Conflict| format!("node {}: {conflict}", settings.node_name);
-    let told = |conflict: &Conflict| {
-        let note = note(conflict);
-        services(&vips, |_| true).into_iter().map(move |service| problem(service, Reason::NodeFailed, &note))
-    };
-    conflicts.iter().flat_map(told).collect()
+    concerned.map(|conflict| of_node(cluster, settings, Reason::NodeFailed, note(conflict))).collect()
+}
+
+/// A problem of this node, whatever its Services.
+pub(super) fn of_node(cluster: &Cluster, settings: &Settings, reason: Reason, note: String) -> Problem {
+    Problem { subject: Subject::Node(cluster.node_ref(&settings.node_name)), reason, note }
 }
 
 /// VIPs that are addresses of this node itself, and the devices that have them. Rule 0 comes before all of ours: their packets end
@@ -94,31 +90,23 @@ pub fn local_problems(cluster: &Cluster, local: &BTreeMap<IpAddr, String>, setti
              mode ipvs, keepalived)",
             node = settings.node_name,
         );
-        Some(problem(vip.service.clone(), Reason::NodeFailed, &note))
+        Some(Problem { subject: (&vip.service).into(), reason: Reason::NodeFailed, note })
     });
     told.collect()
 }
 
-fn services(vips: &[&Vip], which: impl Fn(&Vip) -> bool) -> BTreeSet<ServiceRef> {
-    vips.iter().filter(|vip| which(vip)).map(|vip| vip.service.clone()).collect()
-}
-
-fn problem(service: ServiceRef, reason: Reason, note: &str) -> Problem {
-    Problem { service, reason, note: note.to_owned() }
-}
-
-fn dropped(chain: &DropChain, settings: &Settings) -> String {
+fn dropped_note(chain: &DropChain, settings: &Settings) -> String {
     let DropChain { family, table, name, hook, .. } = chain;
     format!(
         "node {node}: chain {name} of table {family} {table} (hook {hook}) drops by default, and packets of VIPs are untracked, \
          so a rule that accepts established flows does not accept them: `nft insert rule {family} {table} {name} ct state \
-         untracked accept` (with iptables: -I {name} -m conntrack --ctstate UNTRACKED -j ACCEPT), or let the Service's \
+         untracked accept` (with iptables: -I {name} -m conntrack --ctstate UNTRACKED -j ACCEPT), or let a Service's \
          packets be tracked (annotation cmd.nu/tunnel-conntrack: keep)",
         node = settings.node_name,
     )
 }
 
-fn unforwarded(family: Family, settings: &Settings) -> String {
+fn unforwarded_note(family: Family, settings: &Settings) -> String {
     let sysctl = match family {
         Family::V4 => "net.ipv4.ip_forward",
         Family::V6 => "net.ipv6.conf.all.forwarding",
@@ -133,9 +121,9 @@ fn unforwarded(family: Family, settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Mode;
+    use crate::model::{Mode, NodeRef};
     use crate::plan::Address;
-    use crate::plan::tests::support::{cluster, endpoint, ip, settings, vip};
+    use crate::plan::tests::support::{bare_vip, cluster, endpoint, ip, settings, vip};
 
     fn chain(family: &str, accepts_untracked: bool) -> DropChain {
         let text = |t: &str| t.to_owned();
@@ -155,25 +143,45 @@ mod tests {
         ])
     }
 
-    fn told(cluster: &Cluster, drops: Vec<DropChain>) -> Vec<(String, Reason)> {
-        let found = Surroundings { drops, ..Surroundings::default() };
-        problems(cluster, &found, &settings("n1")).into_iter().map(|p| (p.service.name, p.reason)).collect()
+    /// How often a chain that drops is told about this node.
+    fn told(cluster: &Cluster, chain: DropChain) -> usize {
+        let found = Surroundings { drops: vec![chain], ..Surroundings::default() };
+        let problems = problems(cluster, &found, &settings("n1"));
+        let node = Subject::Node(NodeRef { name: "n1".into(), uid: Some("uid-n1".into()) });
+        assert!(problems.iter().all(|p| p.subject == node && p.reason == Reason::FirewallDrops), "{problems:?}");
+        problems.len()
     }
 
     #[test]
-    fn a_chain_that_drops_by_default_is_told_to_the_services_of_its_family() {
-        let both_told = ["svc-192.0.2.10", "svc-2001:db8::10"].map(|name| (name.to_owned(), Reason::FirewallDrops));
-        assert_eq!(told(&both(), vec![chain("ip", false)]), both_told[..1]);
-        assert_eq!(told(&both(), vec![chain("ip6", false)]), both_told[1..]);
-        assert_eq!(told(&both(), vec![chain("inet", false)]), both_told);
-        assert_eq!(told(&both(), vec![chain("inet", true)]), []);
+    fn a_chain_that_drops_by_default_is_told_where_there_are_vips_of_its_family() {
+        let v4 = cluster(vec![vip("192.0.2.10", Mode::Gre, vec![endpoint(2, "n1")])]);
+        assert_eq!(told(&v4, chain("ip", false)), 1);
+        assert_eq!(told(&v4, chain("ip6", false)), 0);
+        assert_eq!(told(&v4, chain("inet", false)), 1);
+        assert_eq!(told(&v4, chain("inet", true)), 0);
+        assert_eq!(told(&both(), chain("inet", false)), 1);
     }
 
     #[test]
-    fn a_service_whose_packets_are_tracked_is_not_concerned() {
+    fn a_problem_of_a_node_with_a_thousand_services_is_told_once() {
+        let address = |n: usize| format!("192.0.{}.{}", n / 250, n % 250);
+        let vips = (0..1000).map(|n| bare_vip(&address(n), Mode::Gre, vec![endpoint(2, "n1")]));
+        let cluster = cluster(vips.collect());
+        assert_eq!(cluster.vips.len(), 1000);
+        assert_eq!(told(&cluster, chain("ip", false)), 1);
+        let found = Surroundings { unforwarded: BTreeSet::from([Family::V4]), ..Surroundings::default() };
+        assert_eq!(problems(&cluster, &found, &settings("n1")).len(), 1);
+        let clash = [Conflict::RulePriority { priority: 150, first: 101, last: 262 }];
+        assert_eq!(rule_problems(&cluster, &clash, &settings("n1")).len(), 1);
+    }
+
+    #[test]
+    fn services_whose_packets_are_tracked_are_not_concerned() {
         let mut cluster = both();
+        cluster.vips.values_mut().next().unwrap().tracked = true;
+        assert_eq!(told(&cluster, chain("inet", false)), 1, "the other one is");
         cluster.vips.values_mut().for_each(|vip| vip.tracked = true);
-        assert_eq!(told(&cluster, vec![chain("inet", false)]), []);
+        assert_eq!(told(&cluster, chain("inet", false)), 0);
     }
 
     #[test]
@@ -184,14 +192,14 @@ mod tests {
             vip.endpoints.clear();
             vip.intent = None;
         }
-        assert_eq!(told(&cluster, vec![chain("inet", false)]), []);
+        assert_eq!(told(&cluster, chain("inet", false)), 0);
     }
 
     #[test]
     fn a_rule_of_others_that_clashes_with_ours_is_told_on_ingress_nodes() {
         let clash = [Conflict::RulePriority { priority: 102, first: 101, last: 102 }];
         let told = rule_problems(&both(), &clash, &settings("n1"));
-        assert_eq!((told.len(), told[0].reason), (2, Reason::NodeFailed));
+        assert_eq!((told.len(), told[0].reason), (1, Reason::NodeFailed));
         assert!(told[0].note.contains("node n1: ip rule 102 is not ours") && told[0].note.contains("--rule-priority"));
         let mut serving = both();
         serving.nodes.values_mut().for_each(|node| node.ingress = false);
@@ -206,7 +214,7 @@ mod tests {
         let local = local_vips(&both(), &observed);
         assert_eq!(local, BTreeMap::from([(ip("192.0.2.10"), "kube-ipvs0".to_owned())]));
         let problems = local_problems(&both(), &local, &settings("n1"));
-        assert_eq!((problems.len(), problems[0].service.name.as_str()), (1, "svc-192.0.2.10"));
+        assert_eq!((problems.len(), problems[0].subject.name()), (1, "svc-192.0.2.10"));
         assert!(problems[0].note.contains("`ip addr del 192.0.2.10 dev kube-ipvs0`"), "{}", problems[0].note);
     }
 

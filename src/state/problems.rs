@@ -23,7 +23,7 @@ pub fn problem(service: &ServiceRef, reason: Reason, what: impl fmt::Display, re
         true => what,
         false => format!("{}…", cut(&what, room - "…".len())),
     };
-    Problem { service: service.clone(), reason, note: format!("{what}: {remedy}") }
+    Problem { subject: service.into(), reason, note: format!("{what}: {remedy}") }
 }
 
 /// Text that somebody else wrote, fit to be repeated: quoted, control characters escaped, shortened.

@@ -208,7 +208,8 @@ fn nodes(snapshot: &Snapshot, settings: &Settings) -> BTreeMap<String, Node> {
     let pods: BTreeSet<IpAddr> = pod_addresses(snapshot).collect();
     let nodes = snapshot.nodes.iter().map(|(key, record)| {
         let (name, ingress) = (key.name.clone(), is_ingress(record));
-        let node = Node { name, addresses: own(record, &pods), ingress, cordoned: record.cordoned && others_serve };
+        let (uid, cordoned) = (record.uid.clone(), record.cordoned && others_serve);
+        let node = Node { name, uid, addresses: own(record, &pods), ingress, cordoned };
         (key.name.clone(), node)
     });
     nodes.collect()

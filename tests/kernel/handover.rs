@@ -107,7 +107,8 @@ impl Lab {
     fn goal(&self, vips: impl IntoIterator<Item = Vip>) -> Goal {
         let vips = vips.into_iter().map(|vip| (vip.address, vip)).collect();
         let addresses = self.address(1).iter().collect();
-        let node = Node { name: "node".to_owned(), addresses, ingress: true, cordoned: false };
+        let node =
+            Node { name: "node".to_owned(), uid: "uid-node".to_owned(), addresses, ingress: true, cordoned: false };
         let nodes = BTreeMap::from([(node.name.clone(), node)]);
         Goal::Node(Arc::new(Cluster { vips, nodes, problems: Vec::new() }))
     }
@@ -289,7 +290,7 @@ mod gre {
 
         let outcome = round(&mut memory);
         let [problem] = &outcome.problems[..] else { panic!("{:?}", outcome.problems) };
-        assert!(problem.note.contains("cannot serve 192.0.2.20 in mode vxlan"), "{}", problem.note);
+        assert!(problem.note.contains("cannot serve VIPs in mode vxlan"), "{}", problem.note);
         let [gre, vxlan] = routes();
         assert!(gre.contains("dst 10.244.1.2") && vxlan.starts_with("unreachable"), "{gre}{vxlan}");
         let again = round(&mut memory);

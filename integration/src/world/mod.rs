@@ -307,7 +307,18 @@ impl World {
 
     /// Reasons and notes of all Events about a Service.
     pub fn events(&self, service: &str) -> Vec<(String, String)> {
-        let about = |e: &&Value| e["regarding"]["name"] == service || e["involvedObject"]["name"] == service;
+        self.events_about("Service", service)
+    }
+
+    /// Reasons and notes of all Events about a Node.
+    pub fn node_events(&self, node: &str) -> Vec<(String, String)> {
+        self.events_about("Node", node)
+    }
+
+    fn events_about(&self, kind: &str, name: &str) -> Vec<(String, String)> {
+        let object =
+            |e: &Value| if e["regarding"].is_null() { e["involvedObject"].clone() } else { e["regarding"].clone() };
+        let about = |e: &&Value| object(e)["kind"] == kind && object(e)["name"] == name;
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let events = self.api.store().list("events").unwrap_or_default();
         let note = |e: &Value| if e["note"].is_null() { text(&e["message"]) } else { text(&e["note"]) };
@@ -321,11 +332,24 @@ impl World {
 
     /// The same for an Event whose note has this text.
     pub async fn event_with(&self, service: &str, reason: &str, text: &str) -> Result<String> {
+        self.event_about("Service", service, (reason, text)).await
+    }
+
+    /// Waits for an Event with this reason about a Node and returns its note.
+    pub async fn node_event(&self, node: &str, reason: &str) -> Result<String> {
+        self.event_about("Node", node, (reason, "")).await
+    }
+
+    async fn event_about(&self, kind: &str, name: &str, (reason, text): (&str, &str)) -> Result<String> {
         let wanted = |(r, note): &(String, String)| r == reason && note.contains(text);
-        let look = || self.events(service).into_iter().find(wanted).map(|(_, note)| note);
+        let look = || self.events_about(kind, name).into_iter().find(wanted).map(|(_, note)| note);
         let found = tokio::time::timeout(converge::PATIENCE, self.api.store().wait_for(|_| look())).await;
         found.ok().flatten().with_context(|| {
-            format!("no Event {reason} about {service}; there are {:?}\n{}", self.events(service), self.logs())
+            format!(
+                "no Event {reason} about {kind} {name}; there are {:?}\n{}",
+                self.events_about(kind, name),
+                self.logs()
+            )
         })
     }
 

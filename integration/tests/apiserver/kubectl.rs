@@ -177,7 +177,15 @@ async fn describe_shows_addresses_endpoints_and_events() {
     assert!(events.contains("service/echo") && events.contains("not an address"), "{events}");
     let pod = bench.ok(&["describe", "pod", "echo-1"], "").await;
     assert!(pod.contains("10.244.1.11"), "{pod}");
-    bench.ok(&["describe", "node", "worker-a"], "").await;
+    let node = bench.server.store().get("nodes", "", "worker-a").unwrap();
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "worker-a.1"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "cmd.nu/tunnel-router",
+        "reportingInstance": "worker-a", "action": "Program", "reason": "NotForwarding", "note": "it does not forward",
+        "type": "Warning", "regarding": {"apiVersion": "v1", "kind": "Node", "name": "worker-a",
+        "uid": node["metadata"]["uid"]}});
+    bench.server.store().create(event).unwrap();
+    let node = bench.ok(&["describe", "node", "worker-a"], "").await;
+    assert!(node.contains("NotForwarding") && node.contains("it does not forward"), "{node}");
 }
 
 #[tokio::test]

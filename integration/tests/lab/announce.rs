@@ -115,7 +115,7 @@ async fn a_vip_is_announced_where_it_can_be_served() -> Result<()> {
     sysctl(0)?;
     bird.announced_by(VIP.parse()?, &["ing2"]).await?;
     bird.announced_by(VIP6.parse()?, &BOTH).await?;
-    ensure!(world.event(SERVICE, "NotForwarding").await?.contains("ing1"), "the Event names another node");
+    ensure!(world.node_event("ing1", "NotForwarding").await?.contains("ing1"), "the Event names another node");
     sysctl(1)?;
     by(&bird, &BOTH).await?;
     world.annotate(SERVICE, ANNOTATION, None)?;

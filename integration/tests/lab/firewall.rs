@@ -1,4 +1,4 @@
-//! Nodes whose own rules drop what is not established, or that do not forward: the owner of the VIP is told what to do, and
+//! Nodes whose own rules drop what is not established, or that do not forward: an Event of the node says what to do, and
 //! doing it helps. And what connection tracking does in the pod.
 
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ async fn a_chain_that_drops_by_default_is_named_with_the_accept_to_add() -> Resu
         World::run_in(world.lab.node("ing1")?.netns(), &format!("nft add {command}"))?;
     }
     world.unanswered(VIP).await?;
-    let note = world.event(SERVICE, "FirewallDrops").await?;
+    let note = world.node_event("ing1", "FirewallDrops").await?;
     let accept = note.split('`').nth(1).unwrap_or_default();
     ensure!(accept == "nft insert rule ip hostfw FORWARD ct state untracked accept", "{note}");
     ensure!(note.contains("node ing1") && note.contains("tunnel-conntrack: keep"), "{note}");
@@ -62,8 +62,10 @@ async fn a_node_that_does_not_forward_is_named_with_the_sysctl_to_set() -> Resul
     let world = behind_one_node().await?;
     let netns = world.lab.node("ing1")?.netns();
     World::run_in(netns, "sysctl -qw net.ipv4.ip_forward=0")?;
-    let note = world.event(SERVICE, "NotForwarding").await?;
+    let note = world.node_event("ing1", "NotForwarding").await?;
     ensure!(note.contains("node ing1") && note.contains("`sysctl -w net.ipv4.ip_forward=1`"), "{note}");
+    let of_service = world.events(SERVICE);
+    ensure!(of_service.iter().all(|(reason, _)| reason != "NotForwarding"), "told to the Service, too: {of_service:?}");
     World::run_in(netns, "sysctl -qw net.ipv4.ip_forward=1")?;
     world.perfect(VIP, FLOWS).await?;
     Ok(())

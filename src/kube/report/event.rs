@@ -6,7 +6,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use serde_json::{Value, json};
 
-use crate::model::{Problem, Reason};
+use crate::model::{Problem, Reason, Subject};
 
 /// Who reports, whatever the node.
 const CONTROLLER: &str = "cmd.nu/tunnel-router";
@@ -14,19 +14,31 @@ const CONTROLLER: &str = "cmd.nu/tunnel-router";
 /// Longest `reportingInstance` that the API takes.
 const MAX_INSTANCE: usize = 128;
 
-/// The Event's name: the same on every node, and another one for every Service (by UID), reason and note.
+/// Namespace of Events about objects that have none, as of Nodes: the API takes them nowhere else.
+const NO_NAMESPACE: &str = "default";
+
+/// Most of a subject's name that fits into an Event's, besides a dot and the hash: a Node's name may have all 253 characters.
+const MAX_NAME: usize = 253 - 17;
+
+/// The Event's name: the same on every node, and another one for every subject (by UID), reason and note.
 pub(super) fn name(problem: &Problem) -> String {
-    let hash = fnv1a([problem.service.uid.as_str(), problem.reason.as_str(), problem.note.as_str()]);
-    format!("{}.{hash:016x}", problem.service.name)
+    let subject = &problem.subject;
+    let hash = fnv1a([subject.identity(), problem.reason.as_str(), problem.note.as_str()]);
+    let start = &subject.name()[..subject.name().floor_char_boundary(MAX_NAME)];
+    format!("{}.{hash:016x}", start.trim_end_matches(['.', '-']))
+}
+
+/// Namespace of the Event.
+pub(super) fn namespace(subject: &Subject) -> &str {
+    subject.service().map_or(NO_NAMESPACE, |service| &service.namespace)
 }
 
 /// The Event as it is created.
 pub(super) fn new(problem: &Problem, instance: &str, now: Timestamp) -> Event {
-    let service = &problem.service;
     Event {
         metadata: ObjectMeta {
             name: Some(name(problem)),
-            namespace: Some(service.namespace.clone()),
+            namespace: Some(namespace(&problem.subject).to_owned()),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(now)),
@@ -34,17 +46,27 @@ pub(super) fn new(problem: &Problem, instance: &str, now: Timestamp) -> Event {
         reason: Some(problem.reason.as_str().to_owned()),
         action: Some(action(problem.reason).to_owned()),
         note: Some(problem.note.clone()),
-        regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(service.namespace.clone()),
-            name: Some(service.name.clone()),
-            uid: Some(service.uid.clone()),
-            ..ObjectReference::default()
-        }),
+        regarding: Some(regarding(&problem.subject)),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance[..instance.floor_char_boundary(MAX_INSTANCE)].to_owned()),
         ..Event::default()
+    }
+}
+
+/// `kubectl describe` finds Events by the UID of their object. Kubelets wrote a Node's name in its place
+/// (kubernetes/kubernetes#29289), newer ones write the UID.
+fn regarding(subject: &Subject) -> ObjectReference {
+    let (kind, namespace, uid) = match subject {
+        Subject::Service(service) => ("Service", Some(service.namespace.clone()), Some(service.uid.clone())),
+        Subject::Node(node) => ("Node", None, node.uid.clone()),
+    };
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace,
+        name: Some(subject.name().to_owned()),
+        uid,
+        ..ObjectReference::default()
     }
 }
 

@@ -161,7 +161,7 @@ impl Ledger {
 
     /// Between nothing and `limit`, another time for each node and problem.
     fn spread(&self, problem: &Problem, limit: Duration) -> Duration {
-        let hash = fnv1a([&self.salt, problem.service.uid.as_str(), problem.note.as_str()]);
+        let hash = fnv1a([&self.salt, problem.subject.identity(), problem.note.as_str()]);
         limit.mul_f64(f64::from(u16::try_from(hash % 1000).unwrap_or_default()) / 1000.0)
     }
 }

@@ -1,7 +1,8 @@
 //! Problems become log lines and Events, once each.
 //!
-//! Every agent sees the same problems (and the leading controller some of its own), and users want one Event per
-//! problem, not one per node: its name is derived from the problem, so whoever creates it first has done it for all.
+//! Every agent sees the same problems of Services (and the leading controller some of its own), and users want one Event
+//! per problem, not one per node: its name is derived from the problem, so whoever creates it first has done it for all.
+//! A problem of a node is one of the Node object, not of each Service: users want one Event, not one per Service.
 //! Events are kept for an hour, so one whose problem lasts is refreshed before, by whichever node looks first.
 //!
 //! Nothing waits for an Event. [`Reporter::report`] only leaves the problems for a task, which sends little, retries
@@ -57,14 +58,14 @@ impl Reporter {
             return;
         }
         for problem in problems.difference(&self.open) {
-            let (service, reason, note) = (&problem.service, problem.reason.as_str(), &problem.note);
+            let (about, reason, note) = (&problem.subject, problem.reason.as_str(), &problem.note);
             match problem.reason.is_information() {
-                true => info!(%service, reason, note, "condition appeared"),
-                false => warn!(%service, reason, note, "problem appeared"),
+                true => info!(%about, reason, note, "condition appeared"),
+                false => warn!(%about, reason, note, "problem appeared"),
             }
         }
         for problem in self.open.difference(&problems) {
-            info!(service = %problem.service, reason = problem.reason.as_str(), note = problem.note, "problem resolved");
+            info!(about = %problem.subject, reason = problem.reason.as_str(), note = problem.note, "problem resolved");
         }
         self.open.clone_from(&problems);
         self.sender.send_replace(problems);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::event::{last_observed, name, new, observed_again};
+use super::event::{last_observed, name, namespace, new, observed_again};
 use super::ledger::{Ledger, Now, Outcome, Task, is_too_soon, stale};
 use super::throttle::Throttle;
 use crate::kube::outage::{Outage, describe};
@@ -119,9 +119,9 @@ impl Publisher {
             }
             Err(error) if error.is_final() => {
                 if error.status().is_some_and(Status::is_invalid) {
-                    warn!(service = %task.problem.service, %error, "event is refused by the api");
+                    warn!(about = %task.problem.subject, %error, "event is refused by the api");
                 } else {
-                    debug!(service = %task.problem.service, %error, "event has no namespace any more");
+                    debug!(about = %task.problem.subject, %error, "event has no namespace any more");
                 }
                 Outcome::Observed(now.wall)
             }
@@ -133,7 +133,7 @@ impl Publisher {
     }
 
     async fn publish(&self, task: &Task, now: Now) -> Result<Outcome, ::kube::Error> {
-        let api = Api::<Event>::namespaced(self.client.clone(), &task.problem.service.namespace);
+        let api = Api::<Event>::namespaced(self.client.clone(), namespace(&task.problem.subject));
         match task.observed_since {
             None => match self.create(&api, task, now).await {
                 // Another node was first, or this one before it was restarted: then the Event may be old.

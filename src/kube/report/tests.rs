@@ -3,13 +3,13 @@ use proptest::prelude::*;
 use super::event::{self, name};
 use super::ledger::*;
 use super::*;
-use crate::model::{Reason, ServiceRef};
+use crate::model::{NodeRef, Reason, ServiceRef, Subject};
 use jiff::{SignedDuration, Timestamp};
 use std::time::{Duration, Instant};
 
 fn mk_problem(note: &str) -> Problem {
     let service = ServiceRef { namespace: "shop".to_owned(), name: "echo".to_owned(), uid: "uid-echo".to_owned() };
-    Problem { service, reason: Reason::InvalidVip, note: note.to_owned() }
+    Problem { subject: Subject::Service(service), reason: Reason::InvalidVip, note: note.to_owned() }
 }
 
 /// A clock that a test sets, and a ledger.
@@ -184,6 +184,29 @@ fn clocks_that_disagree_do_no_harm() {
 fn the_name_of_an_event_is_the_same_in_every_version() {
     // A change here makes every node of an upgrade publish everything again.
     assert_eq!(name(&mk_problem("note")), "echo.d11a6e0c76b2fc4a");
+}
+
+fn of_node(name: &str) -> Problem {
+    let node = NodeRef { name: name.to_owned(), uid: None };
+    Problem { subject: Subject::Node(node), ..mk_problem("note") }
+}
+
+#[test]
+fn the_event_of_a_node_with_the_longest_name_has_a_name_that_the_api_takes() {
+    let label = "a".repeat(58);
+    let node = [label.as_str(); 4].join(".") + ".example.com-and.more";
+    let event = name(&of_node(&node));
+    assert!(event.len() <= 253, "{event}");
+    assert!(
+        event
+            .split('.')
+            .all(|label| label.starts_with(char::is_alphanumeric) && label.ends_with(char::is_alphanumeric))
+    );
+    // Cut behind each of its characters in turn.
+    for start in 0..30 {
+        let event = name(&of_node(&node[start..]));
+        assert!(!event.contains("..") && !event.contains("-."), "{event}");
+    }
 }
 
 proptest! {

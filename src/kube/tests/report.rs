@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::log::Log;
 use super::server::{Reply, Request, Server, until};
 use crate::kube::Reporter;
-use crate::model::{Problem, Reason, ServiceRef};
+use crate::model::{NodeRef, Problem, Reason, ServiceRef, Subject};
 
 const PATH: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 
 fn mk_problem(note: &str) -> Problem {
     let service = ServiceRef { namespace: "shop".to_owned(), name: "echo".to_owned(), uid: "uid-echo".to_owned() };
-    Problem { service, reason: Reason::InvalidVip, note: note.to_owned() }
+    Problem { subject: Subject::Service(service), reason: Reason::InvalidVip, note: note.to_owned() }
 }
 
 /// The Events of an API: created once, read, patched with a version.
@@ -105,6 +105,26 @@ async fn a_problem_becomes_an_event_of_the_form_that_the_api_wants() {
         json!({ "apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "echo", "uid": "uid-echo" });
     assert_eq!(event["regarding"], regarding);
     assert!(serde_json::from_value::<Event>(event.clone()).unwrap().event_time.is_some());
+}
+
+#[tokio::test]
+async fn a_problem_of_a_node_becomes_an_event_where_kubectl_looks_for_those_of_nodes() {
+    let events = Events::default();
+    let server = events.serve().await;
+    let mut reporter = reporter(&server, "worker-a");
+    let node = |uid: &str| Subject::Node(NodeRef { name: "worker-a".to_owned(), uid: Some(uid.to_owned()) });
+    let problem = |uid| Problem { subject: node(uid), reason: Reason::NotForwarding, ..mk_problem("no") };
+    reporter.report([problem("uid-1")]);
+    until("the event", || events.all().len() == 1).await;
+    let [request] = &server.requests(|_| true)[..] else { panic!("one request") };
+    assert_eq!(request.path, "/apis/events.k8s.io/v1/namespaces/default/events");
+    let event = &events.all()[0];
+    assert_eq!(event["metadata"]["namespace"], "default");
+    let regarding = json!({ "apiVersion": "v1", "kind": "Node", "name": "worker-a", "uid": "uid-1" });
+    assert_eq!(event["regarding"], regarding);
+    // Registered anew, it is another one.
+    reporter.report([problem("uid-2")]);
+    until("the event of the other node", || events.all().len() == 2).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::support::{
     with_nodes,
 };
 use crate::model::handover::EndpointState;
-use crate::model::{Cluster, Endpoint, Family, Mode, Vip};
+use crate::model::{Cluster, Endpoint, Family, Mode, Reason, Vip};
 use crate::plan::node::{addresses_of_interest, desired_node};
 use crate::plan::{Desired, LabelRoute, Nexthop, RouteKey, RouteTarget, Settings};
 
@@ -42,6 +42,17 @@ fn nobody_else_gets_the_buckets_of_an_owner_that_this_node_cannot_reach() {
     assert_eq!(shares(&desired, "192.0.2.10")["unreachable"], 8);
     assert_eq!(problems.len(), 1, "each owner is named once: {problems:?}");
     assert!(problems[0].note.contains("pod default/echo-3 (10.244.2.3)") && problems[0].note.contains("no route"));
+}
+
+#[test]
+fn a_node_without_an_address_is_told_once_whatever_it_cannot_reach() {
+    let vips = ["192.0.2.10", "192.0.2.11"].map(|address| vip(address, Mode::Gre, on_nodes()));
+    let mut cluster = cluster(vips.into());
+    cluster.nodes.get_mut("n1").unwrap().addresses.clear();
+    let (_, problems) = desired_node(&cluster, &routes(&cluster), &settings("n1"));
+    let [problem] = &problems[..] else { panic!("{problems:?}") };
+    assert_eq!((problem.subject.to_string().as_str(), problem.reason), ("node n1", Reason::NodeFailed));
+    assert!(problem.note.contains("no InternalIP"), "{}", problem.note);
 }
 
 #[test]

@@ -80,7 +80,8 @@ fn a_device_without_carrier_holds_up_nothing_but_what_goes_through_it() {
 
 #[test]
 fn a_mode_that_the_kernel_cannot_do_takes_only_its_own_vips_away() {
-    let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes()), vip("192.0.2.11", Mode::Vxlan, on_nodes())]);
+    let gre = ["192.0.2.10", "192.0.2.12"].map(|address| vip(address, Mode::Gre, on_nodes()));
+    let cluster = cluster([vec![vip("192.0.2.11", Mode::Vxlan, on_nodes())], gre.into()].concat());
     let mut settings = settings("n1");
     settings.unavailable.insert(Mode::Gre, "no ip_gre: modprobe ip_gre".into());
     let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings);
@@ -88,7 +89,9 @@ fn a_mode_that_the_kernel_cannot_do_takes_only_its_own_vips_away() {
     assert_eq!(target("192.0.2.10"), &RouteTarget::Unreachable);
     assert!(matches!(target("192.0.2.11"), RouteTarget::Via { .. }));
     assert_eq!(desired.links.keys().collect::<Vec<_>>(), ["kst-vxlan"]);
-    assert!(matches!(&problems[..], [p] if p.reason == Reason::NodeFailed && p.note.contains("modprobe ip_gre")));
+    let [problem] = &problems[..] else { panic!("told once for both: {problems:?}") };
+    assert_eq!((problem.subject.to_string().as_str(), problem.reason), ("node n1", Reason::NodeFailed));
+    assert!(problem.note.contains("mode gre") && problem.note.contains("modprobe ip_gre"), "{}", problem.note);
 }
 
 #[test]

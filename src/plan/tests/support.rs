@@ -162,6 +162,7 @@ fn all_set_up(endpoints: &[handover::Endpoint]) -> Witness {
 pub fn cluster(vips: Vec<Vip>) -> Cluster {
     let node = |n: u8| Node {
         name: format!("n{n}"),
+        uid: format!("uid-n{n}"),
         addresses: vec![IpAddr::from([10, 0, 0, n])],
         ingress: true,
         cordoned: false,

@@ -17,6 +17,8 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 /// What matters of a Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::state) struct NodeRecord {
+    /// `metadata.uid`.
+    pub uid: String,
     /// `status.addresses` of type `InternalIP`, in their order.
     pub internal: Vec<IpAddr>,
     /// All of `status.addresses` that are IP addresses.
@@ -61,6 +63,7 @@ impl Reduce for NodeRecord {
         pod_cidrs.sort_unstable();
         pod_cidrs.dedup();
         Self {
+            uid: node.metadata.uid.clone().unwrap_or_default(),
             internal: addresses(listed.iter().filter(|a| a.type_ == "InternalIP").map(|a| &a.address)),
             all: addresses(listed.iter().map(|a| &a.address)),
             pod_cidrs,

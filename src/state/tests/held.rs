@@ -100,7 +100,7 @@ fn what_any_tenant_can_write_takes_no_vip_away_and_is_told_to_them() {
         let resolved = held().service(thief.clone()).resolve();
         assert_eq!(owner(&resolved), Some("echo"));
         assert_problem(&resolved, Reason::VipConflict, &["Service shop/thief", "Service shop/echo, which keeps it"]);
-        assert_eq!(problem(&resolved).service.name, "thief");
+        assert_eq!(problem(&resolved).subject.name(), "thief");
         // Before anybody holds it, it is theirs.
         let resolved = World::new().service(mk_service("echo", VIP)).service(thief).resolve();
         assert_eq!(owner(&resolved), None);

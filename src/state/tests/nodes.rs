@@ -27,6 +27,7 @@ fn a_node_has_its_internal_addresses_in_their_order() {
     );
     let resolved = World::new().node(node).resolve();
     let node = &resolved.cluster.nodes["worker-a"];
+    assert_eq!(node.uid, "uid-worker-a");
     assert_eq!(node.addresses, ["fd00::1".parse::<std::net::IpAddr>().unwrap(), "10.0.0.21".parse().unwrap()]);
     assert_eq!(node.tunnel_addresses(), Addresses::first_of(&[ip("10.0.0.21"), ip("fd00::1")]));
 }

@@ -111,7 +111,7 @@ proptest! {
         }
         for problem in &resolved.cluster.problems {
             prop_assert!(problem.note.len() <= MAX_NOTE);
-            prop_assert!(problem.note.contains(&problem.service.to_string()), "{}", problem.note);
+            prop_assert!(problem.note.contains(&problem.subject.to_string()), "{}", problem.note);
             prop_assert!(problem.note.contains(": "));
         }
     }

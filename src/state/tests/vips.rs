@@ -50,7 +50,7 @@ fn of_two_services_the_older_has_the_vip() {
     assert_eq!(resolved.cluster.vips[&ip("192.0.2.11")].service.name, "a-young");
     let parts = ["Service shop/a-young", "192.0.2.10 belongs to the older Service shop/z-old", "use another address"];
     assert_problem(&resolved, Reason::VipConflict, &parts);
-    assert_eq!(problem(&resolved).service.name, "a-young");
+    assert_eq!(problem(&resolved).subject.name(), "a-young");
 }
 
 #[test]

@@ -102,7 +102,13 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         intent: None,
         holds: false,
     };
-    let node = Node { name: NODE.to_owned(), addresses: vec![site.node_address()], ingress: true, cordoned: false };
+    let node = Node {
+        name: NODE.to_owned(),
+        uid: NODE.to_owned(),
+        addresses: vec![site.node_address()],
+        ingress: true,
+        cordoned: false,
+    };
     Cluster {
         vips: BTreeMap::from([(vip.address, vip)]),
         nodes: BTreeMap::from([(node.name.clone(), node)]),
