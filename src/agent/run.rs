@@ -50,11 +50,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let client = client(config.kubeconfig.as_deref()).await.context("cannot talk to Kubernetes")?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let (pings, mut pinged) = mpsc::channel::<Ping>(1);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::of_agent());
     let (places, unready) = (Places::default(), watched::Sender::new(vec!["is starting".to_owned()]));
     if let Some(address) = config.metrics_address {
         let (metrics, places, unready) = (metrics.clone(), places.clone(), unready.subscribe());
-        let server = Server { metrics, places, unready, ping: pings.clone(), reader: Reader::default() };
+        let (ping, node) = (pings.clone(), Some(node_netns.clone()));
+        let server = Server { metrics, node, places, unready, ping, reader: Reader::default() };
         tokio::spawn(server.run(address, shutdown.clone()));
     }
     let second_chances = SecondChances::default();

@@ -58,9 +58,10 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
     let mut election = tokio::spawn(election.run(leading, shutdown.clone()));
     let (pings, mut pinged) = mpsc::channel::<Ping>(1);
     let unready = watched::Sender::new(vec!["has not read the cluster yet".to_owned()]);
+    let metrics = Arc::new(Metrics::of_controller());
     if let Some(address) = config.metrics_address {
-        let (metrics, places, unready) = (Arc::new(Metrics::default()), Places::default(), unready.subscribe());
-        let server = Server { metrics, places, unready, ping: pings.clone(), reader: Reader::default() };
+        let (metrics, places, unready) = (metrics.clone(), Places::default(), unready.subscribe());
+        let server = Server { metrics, node: None, places, unready, ping: pings.clone(), reader: Reader::default() };
         tokio::spawn(server.run(address, shutdown.clone()));
     }
     let mut changes = watch(client.clone(), Scope { node: None, namespace: &config.namespace }, shutdown.clone());
@@ -71,6 +72,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
         decider: Decider::new(rules),
         reporter: Reporter::new(client.clone(), &config.identity, shutdown.clone()),
         writer: MapWriter::new(client, &config.namespace),
+        metrics,
         writes: JoinSet::new(),
         permits: Arc::new(Semaphore::new(PARALLEL)),
     };
@@ -143,6 +145,7 @@ struct Controller {
     decider: Decider,
     reporter: Reporter,
     writer: MapWriter,
+    metrics: Arc<Metrics>,
     writes: JoinSet<(Decision, Result<(), RequestError>)>,
     permits: Arc<Semaphore>,
 }
@@ -154,10 +157,12 @@ impl Controller {
         self.decider.observe(&self.index, now.moment.instant);
         if !leads {
             self.reporter.report([]);
+            self.metrics.services().led(None);
             return None;
         }
         let snapshot = self.index.snapshot()?;
         let resolved = resolve(&snapshot, &self.settings);
+        self.metrics.services().led(Some(&resolved.cluster));
         let decided = self.decider.decide(&self.index, &resolved.cluster, now);
         self.reporter.report(decided.problems);
         for decision in decided.begin {
@@ -187,6 +192,7 @@ impl Controller {
             (Ok(()), Decision::Write(write)) => {
                 let (service, generation) = (&write.service, write.map.generation.0);
                 info!(%service, generation, moved = write.moved, former = write.former(), "bucket map stored");
+                self.metrics.services().moved(service, write.moved);
             }
             (Ok(()), Decision::Delete { key, .. }) => {
                 info!(object = %key, "bucket map or report that is not needed any more deleted");

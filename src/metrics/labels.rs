@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-use crate::model::{Problem, ServiceRef};
+use crate::model::{Problem, ServiceRef, Subject};
 
 /// A target: `node`, or `pod <namespace>/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -19,17 +19,16 @@ pub struct RoundLabels {
     pub result: &'static str,
 }
 
-/// A VIP and its owner.
+/// A Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct VipLabels {
-    pub vip: String,
+pub struct ServiceLabels {
     pub namespace: String,
     pub service: String,
 }
 
-impl VipLabels {
-    pub fn new(vip: IpAddr, service: &ServiceRef) -> Self {
-        VipLabels { vip: vip.to_string(), namespace: service.namespace.clone(), service: service.name.clone() }
+impl From<&ServiceRef> for ServiceLabels {
+    fn from(service: &ServiceRef) -> Self {
+        ServiceLabels { namespace: service.namespace.clone(), service: service.name.clone() }
     }
 }
 
@@ -39,6 +38,19 @@ pub struct EndpointLabels {
     pub vip: String,
     pub namespace: String,
     pub service: String,
+    pub eligible: &'static str,
+}
+
+impl EndpointLabels {
+    pub fn new(vip: IpAddr, service: &ServiceRef, eligible: &'static str) -> Self {
+        let ServiceLabels { namespace, service } = service.into();
+        EndpointLabels { vip: vip.to_string(), namespace, service, eligible }
+    }
+}
+
+/// What may get new connections, or may not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EligibleLabels {
     pub eligible: &'static str,
 }
 
@@ -56,19 +68,20 @@ pub struct FateLabels {
     pub fate: &'static str,
 }
 
-/// What users have been told.
+/// What users have been told, about a Service or a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProblemLabels {
-    pub namespace: String,
-    pub service: String,
+    pub about: &'static str,
     pub reason: &'static str,
 }
 
 impl From<&Problem> for ProblemLabels {
     fn from(problem: &Problem) -> Self {
-        let service = problem.subject.service();
-        let (namespace, service) = service.map(|s| (s.namespace.clone(), s.name.clone())).unwrap_or_default();
-        ProblemLabels { namespace, service, reason: problem.reason.as_str() }
+        let about = match problem.subject {
+            Subject::Service(_) => "service",
+            Subject::Node(_) => "node",
+        };
+        ProblemLabels { about, reason: problem.reason.as_str() }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,11 +13,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::accounting::Counts;
-use super::labels::{
-    BuildLabels, EndpointLabels, FateLabels, PodVipLabels, ProblemLabels, RoundLabels, TargetLabels, VipLabels,
-};
-use crate::model::handover::{EndpointState, NextHop};
-use crate::model::{Bucket, Cluster, Problem, ServiceRef, Vip, second_chance};
+use super::labels::{BuildLabels, FateLabels, PodVipLabels, ProblemLabels, RoundLabels, TargetLabels};
+use super::services::Services;
+use super::totals::Totals;
+use crate::model::{Cluster, Problem, second_chance};
 use crate::plan::nft::Counter as Counted;
 use crate::reconcile::target::{NODE, Report, State};
 
@@ -26,21 +25,15 @@ const ROUND: [f64; 11] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.
 
 type Histograms = Family<TargetLabels, Histogram, fn() -> Histogram>;
 
-/// Packets and bytes that only grow.
-#[derive(Debug, Clone)]
-struct Traffic<L: Clone + std::hash::Hash + Eq> {
-    packets: Family<L, Counter>,
-    bytes: Family<L, Counter>,
+/// Packets and bytes of pods that only grow.
+#[derive(Debug, Clone, Default)]
+struct Traffic {
+    packets: Family<PodVipLabels, Counter>,
+    bytes: Family<PodVipLabels, Counter>,
 }
 
-impl<L: Clone + std::hash::Hash + Eq> Default for Traffic<L> {
-    fn default() -> Self {
-        Traffic { packets: Family::default(), bytes: Family::default() }
-    }
-}
-
-impl<L: Clone + std::hash::Hash + Eq> Traffic<L> {
-    fn replace(&self, counts: impl Iterator<Item = (L, Counted)>) {
+impl Traffic {
+    fn replace(&self, counts: impl Iterator<Item = (PodVipLabels, Counted)>) {
         self.packets.clear();
         self.bytes.clear();
         for (labels, counted) in counts {
@@ -51,71 +44,78 @@ impl<L: Clone + std::hash::Hash + Eq> Traffic<L> {
     }
 }
 
-/// Names for what is counted by number and address.
-#[derive(Debug, Default)]
-struct Names {
-    services: BTreeMap<IpAddr, ServiceRef>,
-    /// `(namespace, name)` by target.
-    pods: BTreeMap<String, (String, String)>,
-}
+/// Names of pods as `(namespace, name)`, by target.
+type Names = BTreeMap<String, (String, String)>;
 
-/// All metrics of one agent.
+/// All metrics of one agent, or of one controller.
+///
+/// Single series are about what this node serves: its own namespace and its pods. Everything else an agent shows in totals, for every
+/// node sees the whole cluster; what is about single Services is shown by the controller that leads.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    services: Services,
+    totals: Totals,
     rounds: Family<RoundLabels, Counter>,
     durations: Histograms,
     pending: Family<TargetLabels, Gauge>,
-    endpoints: Family<EndpointLabels, Gauge>,
-    moved: Family<VipLabels, Counter>,
     problems: Family<ProblemLabels, Gauge>,
     unread: Family<TargetLabels, Counter>,
-    ingress: Traffic<VipLabels>,
-    pod_received: Traffic<PodVipLabels>,
-    pod_sent: Traffic<PodVipLabels>,
+    pod_received: Traffic,
+    pod_sent: Traffic,
     second_chances: Family<FateLabels, Counter>,
     names: Mutex<Names>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Of an agent.
+    pub fn of_agent() -> Self {
+        let mut metrics = Self::empty();
+        metrics.register();
+        metrics
+    }
+
+    /// Of a controller.
+    pub fn of_controller() -> Self {
+        let mut metrics = Self::empty();
+        metrics.services.register(&mut metrics.registry);
+        metrics
+    }
+
+    fn empty() -> Self {
         let mut metrics = Metrics {
             registry: Registry::with_prefix("tunnel_router"),
+            services: Services::default(),
+            totals: Totals::default(),
             rounds: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(ROUND)),
             pending: Family::default(),
-            endpoints: Family::default(),
-            moved: Family::default(),
             problems: Family::default(),
             unread: Family::default(),
-            ingress: Traffic::default(),
             pod_received: Traffic::default(),
             pod_sent: Traffic::default(),
             second_chances: Family::default(),
             names: Mutex::default(),
         };
-        metrics.register();
-        metrics
-    }
-}
-
-impl Metrics {
-    fn register(&mut self) {
-        let r = &mut self.registry;
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        r.register("build_info", "The version of the agent", build);
+        metrics.registry.register("build_info", "The version of the program", build);
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
         r.register("reconciles", "Comparisons of a namespace with what it must be", self.rounds.clone());
         let duration = "Time for one such comparison and what it led to";
         r.register_with_unit("reconcile_duration", duration, Unit::Seconds, self.durations.clone());
         r.register("pending", "1 while a namespace is not as it must be", self.pending.clone());
-        r.register("vip_endpoints", "Endpoints of a VIP in the whole cluster", self.endpoints.clone());
-        r.register("vip_buckets_moved", "Buckets of a VIP that went from one endpoint to another", self.moved.clone());
-        r.register("problems", "What the owner of a Service has been told by Event", self.problems.clone());
+        self.totals.register(r);
+        r.register(
+            "problems",
+            "What users have been told by Events, on Services or on this Node",
+            self.problems.clone(),
+        );
         r.register("counter_read_errors", "Namespaces whose counters could not be read", self.unread.clone());
-        let packets = "Packets to a VIP that this node took in, from elsewhere or from itself";
-        r.register("vip_received_packets", packets, self.ingress.packets.clone());
-        r.register("vip_received_bytes", "Their bytes, IP headers included", self.ingress.bytes.clone());
         let packets = "Packets to a VIP that came out of the tunnel in a pod of this node";
         r.register("pod_vip_received_packets", packets, self.pod_received.packets.clone());
         r.register("pod_vip_received_bytes", "Their bytes, IP headers included", self.pod_received.bytes.clone());
@@ -136,44 +136,17 @@ impl Metrics {
     ) {
         // Held to the end, here and elsewhere, so that nobody reads what is half written.
         let mut names = self.names();
-        self.endpoints.clear();
-        for vip in new.vips.values() {
-            self.count_endpoints(vip);
-            let labels = VipLabels::new(vip.address, &vip.service);
-            let before = old.and_then(|old| old.vips.get(&vip.address)).filter(|old| old.service == vip.service);
-            let moves = before.map_or(0, |before| moved(before, vip));
-            self.moved.get_or_create(&labels).inc_by(moves);
-        }
-        for vip in old.into_iter().flat_map(|old| old.vips.values()) {
-            if new.vips.get(&vip.address).is_none_or(|now| now.service != vip.service) {
-                self.moved.remove(&VipLabels::new(vip.address, &vip.service));
-            }
-        }
-        names.services = new.vips.values().map(|vip| (vip.address, vip.service.clone())).collect();
+        self.totals.dispatched(old, new);
         let split = |name: &String| {
             let (namespace, name) = name.split_once('/').unwrap_or_default();
             (namespace.to_owned(), name.to_owned())
         };
         // The names of those that have lost their last VIP are kept until their target ends.
-        names.pods.extend(pods.iter().map(|(target, name)| (target.clone(), split(name))));
+        names.extend(pods.iter().map(|(target, name)| (target.clone(), split(name))));
         for target in waiting {
             if let Some(labels) = target_labels(&names, target) {
                 self.pending.get_or_create(&labels).set(1);
             }
-        }
-    }
-
-    fn count_endpoints(&self, vip: &Vip) {
-        let VipLabels { vip: address, namespace, service } = VipLabels::new(vip.address, &vip.service);
-        for (eligible, label) in [(true, "true"), (false, "false")] {
-            let count = vip.endpoints.iter().filter(|e| (e.state == EndpointState::Ready) == eligible).count();
-            let labels = EndpointLabels {
-                vip: address.clone(),
-                namespace: namespace.clone(),
-                service: service.clone(),
-                eligible: label,
-            };
-            self.endpoints.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -194,8 +167,8 @@ impl Metrics {
             State::InSync { .. } => ("changed", 0),
             State::Pending { .. } | State::Refused { .. } => ("failed", 1),
             State::Gone => {
-                let ended = names.pods.remove(&report.target);
-                if !names.pods.values().any(|pod| Some(pod) == ended.as_ref()) {
+                let ended = names.remove(&report.target);
+                if !names.values().any(|pod| Some(pod) == ended.as_ref()) {
                     self.forget(&labels);
                 }
                 return;
@@ -224,6 +197,16 @@ impl Metrics {
         }
     }
 
+    /// What the kernel has counted, of which the node's share becomes part of the totals.
+    pub(super) fn received(&self, counts: &BTreeMap<String, Counts>) {
+        counts.get(NODE).iter().for_each(|counts| self.totals.received(&counts.received));
+    }
+
+    /// The series of single Services.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// The page, with what the kernel has counted, by target, and whose counters could not be read.
     ///
     /// # Errors
@@ -231,11 +214,9 @@ impl Metrics {
     pub(super) fn text(&self, counts: &BTreeMap<String, Counts>, unread: &[String]) -> Result<String, fmt::Error> {
         // Of two requests at once each is answered with what it has read.
         let names = self.names();
-        let owned =
-            |(vip, counted): (&IpAddr, &Counted)| Some((VipLabels::new(*vip, names.services.get(vip)?), *counted));
-        self.ingress.replace(counts.get(NODE).into_iter().flat_map(|c| &c.received).filter_map(owned));
+        self.received(counts);
         let of_pods = |part: fn(&Counts) -> &BTreeMap<IpAddr, Counted>| -> Vec<(PodVipLabels, Counted)> {
-            let named = counts.iter().filter_map(|(target, counts)| Some((names.pods.get(target)?, counts)));
+            let named = counts.iter().filter_map(|(target, counts)| Some((names.get(target)?, counts)));
             let all =
                 named.flat_map(|(pod, counts)| part(counts).iter().map(move |(vip, counted)| (pod, vip, counted)));
             all.map(|(pod, vip, counted)| (pod_labels(*vip, pod), *counted)).collect()
@@ -256,7 +237,7 @@ impl Metrics {
 }
 
 fn target_labels(names: &Names, target: &str) -> Option<TargetLabels> {
-    let target = match names.pods.get(target) {
+    let target = match names.get(target) {
         Some((namespace, name)) => format!("pod {namespace}/{name}"),
         None if target == NODE => NODE.to_owned(),
         // A pod that served nothing when we started and was looked at once.
@@ -269,15 +250,8 @@ fn pod_labels(vip: IpAddr, (namespace, pod): &(String, String)) -> PodVipLabels 
     PodVipLabels { vip: vip.to_string(), namespace: namespace.clone(), pod: pod.clone() }
 }
 
-/// Buckets that had an owner and have another now, or none.
-fn moved(before: &Vip, after: &Vip) -> u64 {
-    let (Some(before), Some(after)) = (&before.intent, &after.intent) else { return 0 };
-    if Arc::ptr_eq(before, after) {
-        return 0;
-    }
-    let stays =
-        |(bucket, hop): (&Bucket, &NextHop)| after.next_hops.get(bucket).is_some_and(|now| now.owner == hop.owner);
-    before.next_hops.iter().map(|hop| u64::from(!stays(hop))).sum()
+pub(super) fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The text format 0.0.4, which everything that scrapes understands: it describes a counter by the name of its samples, and

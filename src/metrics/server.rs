@@ -17,7 +17,9 @@ use tracing::{info, warn};
 
 use super::Metrics;
 use super::accounting::Reader;
+use crate::netns::Netns;
 use crate::reconcile::Places;
+use crate::reconcile::target::NODE;
 
 /// The kubelet's own default is 1 s per probe; a busy machine gets a little more from whoever asks by hand.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub type Ping = oneshot::Sender<()>;
 pub struct Server {
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// The node's namespace, in an agent.
+    pub node: Option<Netns>,
     /// Namespaces whose counters are read.
     pub places: Places,
     /// Why the agent is not ready, a line each; empty if it is.
@@ -48,6 +52,11 @@ impl Server {
     /// Listens and serves until `shutdown`. An address that cannot be listened on is tried again: packets matter more than
     /// pages about them.
     pub async fn run(self, address: SocketAddr, shutdown: CancellationToken) {
+        if let Some(node) = self.node.clone() {
+            // What is counted from now on is this agent's.
+            let (counts, _) = self.reader.read(vec![(NODE.to_owned(), node)]).await;
+            self.metrics.received(&counts);
+        }
         let pages = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))

@@ -44,6 +44,8 @@ const MANIFEST: &str = include_str!("../../../manifests/tunnel-router.yaml");
 /// ServiceAccounts of agents and controllers in the manifest; their tokens are their names.
 const AGENT: &str = "tunnel-router";
 const CONTROLLER: &str = "tunnel-router-controller";
+/// Where controllers serve their pages: agents in the same namespace have the usual port.
+pub const CONTROLLER_PAGES: &str = "127.0.0.1:9470";
 /// User who may do everything.
 const ADMIN: &str = "admin";
 
@@ -235,7 +237,7 @@ impl World {
 
     /// Starts a controller, on a node of the same network.
     pub fn start_controller(&mut self, name: &str, node: &str, flags: &[&str]) -> Result<()> {
-        let own = ["--metrics-address", "off", "--kubeconfig"].map(str::to_owned);
+        let own = ["--metrics-address", CONTROLLER_PAGES, "--kubeconfig"].map(str::to_owned);
         let mut all: Vec<String> =
             own.into_iter().chain([self.kubeconfig_of(CONTROLLER).display().to_string()]).collect();
         all.extend(flags.iter().map(ToString::to_string));

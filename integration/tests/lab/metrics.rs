@@ -9,7 +9,7 @@ use integration::lab::LabSpec;
 use integration::netns::Netns;
 use integration::world::dual::dual_world;
 use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6};
-use integration::world::{World, eventually};
+use integration::world::{CONTROLLER_PAGES, World, eventually};
 use tunnel_router::model::Mode;
 
 const NODES: [&str; 4] = ["ing1", "ing2", "wrk1", "wrk2"];
@@ -18,8 +18,12 @@ const THIRD: &str = "192.0.2.30";
 
 /// Status and body of a page of the agent in a namespace.
 fn get(netns: &Netns, page: &str) -> Result<(u16, String)> {
+    get_at(netns, "127.0.0.1:9469", page)
+}
+
+fn get_at(netns: &Netns, address: &str, page: &str) -> Result<(u16, String)> {
     let answer = netns.run_io("ask the agent", || {
-        let mut stream = TcpStream::connect("127.0.0.1:9469")?;
+        let mut stream = TcpStream::connect(address)?;
         write!(stream, "GET {page} HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -54,22 +58,32 @@ fn total(world: &World, name: &str, label: &str) -> Result<f64> {
     for node in NODES {
         let (status, page) = get(world.lab.node(node)?.netns(), "/metrics")?;
         ensure!(status == 200, "{node}: {status} {page}");
-        let samples = parse(&page).with_context(|| format!("{node}:\n{page}"))?;
-        let prefix = format!("tunnel_router_{name}{{");
-        let wanted = samples.iter().filter(|(key, _)| key.starts_with(&prefix) && key.contains(label));
-        sum += wanted.map(|(_, value)| value).sum::<f64>();
+        sum += added_up(&page, name, label).with_context(|| format!("{node}:\n{page}"))?;
     }
     Ok(sum)
+}
+
+/// The same of the page of the controller, which runs beside the first agent.
+fn of_controller(world: &World, name: &str, label: &str) -> Result<f64> {
+    let (status, page) = get_at(world.lab.node(NODES[0])?.netns(), CONTROLLER_PAGES, "/metrics")?;
+    ensure!(status == 200, "{status} {page}");
+    added_up(&page, name, label).with_context(|| format!("controller:\n{page}"))
+}
+
+fn added_up(page: &str, name: &str, label: &str) -> Result<f64> {
+    let (samples, full) = (parse(page)?, format!("tunnel_router_{name}"));
+    let wanted = samples.iter().filter(|(key, _)| key.split('{').next() == Some(&full) && key.contains(label));
+    Ok(wanted.map(|(_, value)| value).sum())
 }
 
 fn of_vip(vip: &str) -> String {
     format!("vip=\"{vip}\"")
 }
 
-/// Packets at ingress, out of the tunnels, and back.
-fn packets(world: &World, vip: &str) -> Result<[f64; 3]> {
-    let names = ["vip_received_packets_total", "pod_vip_received_packets_total", "pod_vip_sent_packets_total"];
-    let mut counts = [0.0; 3];
+/// Packets out of the tunnels, and back.
+fn packets(world: &World, vip: &str) -> Result<[f64; 2]> {
+    let names = ["pod_vip_received_packets_total", "pod_vip_sent_packets_total"];
+    let mut counts = [0.0; 2];
     for (count, name) in counts.iter_mut().zip(names) {
         *count = total(world, name, &of_vip(vip))?;
     }
@@ -95,19 +109,25 @@ async fn what_is_counted_is_what_was_sent_and_no_restart_or_change_loses_it() ->
     }
     #[allow(clippy::cast_precision_loss, reason = "small")]
     let flows = FLOWS as f64;
-    for vip in [VIP, VIP6] {
-        ensure!(packets(&world, vip)? == [0.0; 3], "{vip}: {:?}", packets(&world, vip)?);
+    let taken_in = |world: &World| total(world, "received_packets_total", "");
+    for (vip, before) in [(VIP, 0.0), (VIP6, flows)] {
+        ensure!(packets(&world, vip)? == [0.0; 2], "{vip}: {:?}", packets(&world, vip)?);
+        ensure!(taken_in(&world)? == before, "{vip}: {}", taken_in(&world)?);
         // One datagram each way.
         world.udp(vip, FLOWS).await?;
-        ensure!(packets(&world, vip)? == [flows; 3], "{vip}: {:?}", packets(&world, vip)?);
+        ensure!(packets(&world, vip)? == [flows; 2], "{vip}: {:?}", packets(&world, vip)?);
+        ensure!(taken_in(&world)? == before + flows, "{vip}: {}", taken_in(&world)?);
     }
     // The client's data, an IP header (20 bytes) and a UDP header (8) each.
-    let bytes = total(&world, "vip_received_bytes_total", &of_vip(VIP))?;
-    ensure!(bytes > 28.0 * flows && bytes == total(&world, "pod_vip_received_bytes_total", &of_vip(VIP))?, "{bytes}");
+    let bytes = total(&world, "pod_vip_received_bytes_total", &of_vip(VIP))?;
+    ensure!(bytes > 28.0 * flows, "{bytes}");
+    let all = total(&world, "received_bytes_total", "")?;
+    ensure!(all == bytes + total(&world, "pod_vip_received_bytes_total", &of_vip(VIP6))?, "{all}");
     ensure!(
-        total(&world, "vip_endpoints", "eligible=\"true\"")? == 2.0 * 5.0 * 4.0,
+        total(&world, "endpoints", "eligible=\"true\"")? == 2.0 * 5.0 * 4.0,
         "five pods, as each of four nodes sees it"
     );
+    ensure!(of_controller(&world, "vip_endpoints", "eligible=\"true\"")? == 2.0 * 5.0, "each of two VIPs once");
     ensure!(total(&world, "pending", "")? == 0.0 && total(&world, "build_info", "version=")? == 4.0);
     ensure!(total(&world, "reconciles_total", "target=\"node\",result=\"changed\"")? >= 4.0);
 
@@ -117,27 +137,36 @@ async fn what_is_counted_is_what_was_sent_and_no_restart_or_change_loses_it() ->
     world.route(THIRD).await?;
     world.udp(THIRD, FLOWS).await?;
     ensure!(packets(&world, THIRD)?[0] >= flows, "{:?}", packets(&world, THIRD)?);
+    let before = taken_in(&world)?;
+    ensure!(before >= 3.0 * flows, "{before}");
     world.annotate(SERVICE, ANNOTATION, Some(&format!("{VIP},{VIP6}")))?;
     world.converged().await?;
     world.remove_pod("echo-2").await?;
     world.converged().await?;
     let forgotten = || {
-        let left = total(&world, "vip_endpoints", &of_vip(THIRD))?;
+        let left = total(&world, "vips", "")?;
+        ensure!(left == 2.0 * 4.0, "{left}");
+        let left = of_controller(&world, "vip_endpoints", &of_vip(THIRD))?;
         ensure!(left == 0.0, "{left}");
         Ok(())
     };
     eventually("the third VIP is forgotten", forgotten).await?;
-    ensure!(packets(&world, THIRD)? == [0.0; 3]);
-    ensure!(total(&world, "vip_buckets_moved_total", &of_vip(VIP))? > 0.0, "its buckets went elsewhere");
-    ensure!(packets(&world, VIP)?[0] == flows, "{:?}", packets(&world, VIP)?);
+    ensure!(packets(&world, THIRD)? == [0.0; 2]);
+    ensure!(total(&world, "buckets_moved_total", "")? > 0.0, "its buckets went elsewhere");
+    ensure!(of_controller(&world, "service_buckets_moved_total", SERVICE)? > 0.0, "its buckets went elsewhere");
+    ensure!(taken_in(&world)? == before, "{} after {before}", taken_in(&world)?);
+    let left = packets(&world, VIP)?;
+    ensure!(left[0] > 0.0 && left[0] < flows, "those of the pod are gone: {left:?}");
     world.kill_agents().await?;
     world.start_agents()?;
     for node in NODES {
         ready(&world, node).await?;
     }
-    ensure!(packets(&world, VIP)?[0] == flows, "{:?}", packets(&world, VIP)?);
+    ensure!(packets(&world, VIP)? == left, "{:?}", packets(&world, VIP)?);
+    ensure!(taken_in(&world)? == 0.0, "{}, and these agents have just begun", taken_in(&world)?);
     world.udp(VIP, FLOWS).await?;
-    ensure!(packets(&world, VIP)?[0] == 2.0 * flows, "{:?}", packets(&world, VIP)?);
+    ensure!(packets(&world, VIP)?[0] == left[0] + flows, "{:?}", packets(&world, VIP)?);
+    ensure!(taken_in(&world)? == flows, "{}", taken_in(&world)?);
     Ok(())
 }
 
