@@ -9,9 +9,9 @@ use anyhow::Context;
 use serde::Serialize;
 use tracing::{debug, warn};
 
+use super::ask::ask;
 use super::connections::count;
 use super::report::NodeStatus;
-use super::socket::ask;
 use super::trace::{Ask, differences};
 use super::{Seen, text};
 use crate::kernel::bpf::names_of;

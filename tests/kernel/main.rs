@@ -8,6 +8,7 @@ mod features;
 mod gre_mpls;
 mod handover;
 mod hash_twin;
+mod impostor;
 mod ipv6;
 mod monitor;
 mod named;
