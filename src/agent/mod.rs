@@ -11,6 +11,7 @@ mod drains;
 pub mod dry_run;
 pub mod follows;
 mod leaving;
+mod losses;
 mod report;
 pub mod run;
 mod second_chance;

@@ -13,6 +13,7 @@ use super::dispatch::{Dispatcher, send, send_part};
 use super::drains::{Draining, draining, open_connections, watch_drains};
 use super::follows::{Follows, moment};
 use super::leaving::Leaving;
+use super::losses::{Watched, watch_losses};
 use super::report::ended;
 use super::second_chance::SecondChances;
 use super::start::{preflight, state_settings};
@@ -24,8 +25,9 @@ use crate::kube::{Reporter, Scope, client, keep_report, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
 use crate::model::handover::NodeReport;
-use crate::model::{Problem, Vip};
+use crate::model::{Problem, Subject, Vip};
 use crate::netns::{Netns, PodSearch, ProcFinder};
+use crate::plan::{self, losses::judged};
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::{Index, Resolved, Settings, resolve};
@@ -60,7 +62,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     }
     let second_chances = SecondChances::default();
     let shared = Shared {
-        settings,
+        settings: settings.clone(),
         programs: second_chances.programs(),
         resync: config.resync,
         permits: Arc::new(Semaphore::new(PARALLEL)),
@@ -72,6 +74,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut agent = Agent {
         index: Index::new(config.annotation.as_str()),
         settings: state_settings(&config)?,
+        plan: settings,
         dispatcher: Dispatcher::new(shared, node_netns),
         status: Status::default(),
         reporter: Reporter::new(client.clone(), &config.node_name, shutdown.clone()),
@@ -84,12 +87,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         places: places.clone(),
         config: config.clone(),
         draining: watched::Sender::new(Vec::new()),
+        judged: watched::Sender::new(None),
+        losses: BTreeSet::new(),
         report: watched::Sender::new(NodeReport::default()),
         refresh: tokio::time::Instant::now() + config.resync,
         forwards: None,
         last: None,
     };
     tokio::spawn(watch_drains(agent.draining.subscribe(), places, agent.report.clone(), shutdown.clone()));
+    let (lost, mut losses) = watched::channel(BTreeSet::new());
+    let (judged, plan) = (agent.judged.subscribe(), agent.plan.clone());
+    tokio::spawn(watch_losses(judged, agent.places.clone(), plan, lost, shutdown.clone()));
     let (namespace, node) = (config.namespace.clone(), config.node_name.clone());
     tokio::spawn(keep_report(client.clone(), namespace, node, agent.report.subscribe(), shutdown.clone()));
     let (questions, mut questioned) = mpsc::channel(1);
@@ -129,6 +137,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             }
             () = at(agent.forwards) => agent.look_at_forwards(),
             () = at(Some(agent.refresh)) => agent.refresh(),
+            Ok(()) = losses.changed() => {
+                agent.losses = losses.borrow_and_update().clone();
+                agent.tell_problems();
+            }
             () = at(agent.waiting.due()) => {
                 agent.waiting.ripen(tokio::time::Instant::now());
                 agent.tell_problems();
@@ -161,6 +173,7 @@ async fn at(time: Option<tokio::time::Instant>) {
 struct Agent {
     index: Index,
     settings: Settings,
+    plan: Arc<plan::Settings>,
     dispatcher: Dispatcher,
     status: Status,
     reporter: Reporter,
@@ -173,6 +186,10 @@ struct Agent {
     places: Places,
     config: Config,
     draining: watched::Sender<Vec<Draining>>,
+    /// Where packets must get through; `None` before the first dispatch.
+    judged: watched::Sender<Option<Watched>>,
+    /// What is told of packets that do not.
+    losses: BTreeSet<Problem>,
     /// What the other nodes and the controller are told.
     report: watched::Sender<NodeReport>,
     /// When to ask for the ways to other nodes again: their MTU may have changed, and nobody tells.
@@ -221,6 +238,8 @@ impl Agent {
         self.dispatcher.dispatch(resolved, &pods);
         self.status.dispatched(&cluster.problems, cluster.node_ref(node), pods);
         send(&self.draining, draining(cluster, node));
+        let (judged, node_ref) = (judged(cluster, &self.plan), Subject::Node(cluster.node_ref(node)));
+        send(&self.judged, Some(Watched { judged, node: node_ref }));
         let drains = program.is_some() && cluster.vips.values().any(|vip| drains_here(vip, node));
         self.forwards = drains.then(|| self.forwards.unwrap_or_else(|| tokio::time::Instant::now() + FORWARDS));
         let set_up = self.status.set_up();
@@ -251,6 +270,7 @@ impl Agent {
         let mut problems = self.status.problems();
         problems.extend(self.waiting.problems());
         problems.extend(self.second_chances.problem());
+        problems.extend(self.losses.iter().cloned());
         problems
     }
 

@@ -42,4 +42,4 @@ pub use nft::{Tables, generation as nft_generation, list as our_table};
 pub use observe::{observe, observe_anew, read_sysctls};
 pub use route_to::{MarkedRoute, RouteFact, marked_route, route_to, routes_to};
 pub use sock_diag::{Connection, connections};
-pub use surroundings::{drops, unforwarded};
+pub use surroundings::{drops, hooked, unforwarded};

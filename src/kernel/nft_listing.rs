@@ -44,6 +44,11 @@ pub(super) fn decode(root: &Value) -> Result<ObservedTable, KernelError> {
         let chain = table.chains.entry(chain).or_default();
         chain.comments = rules.iter().map(|rule| rule["comment"].as_str().unwrap_or_default().to_owned()).collect();
         chain.hash = rules.iter().find_map(|rule| decode_hash(&rule["expr"]));
+        for (why, counted) in rules.iter().filter_map(|rule| rule_counter(rule)) {
+            let sum = chain.counters.entry(why).or_default();
+            sum.packets += counted.packets;
+            sum.bytes += counted.bytes;
+        }
     }
     Ok(table)
 }
@@ -118,9 +123,20 @@ fn brief(value: &Value) -> String {
 
 /// `{"elem": {"val": "192.0.2.10", "counter": {"packets": 3, "bytes": 252}}}`
 fn decode_counter(element: &Value) -> Option<(String, Counter)> {
-    let counter = element["elem"].get("counter")?;
-    let counter = Counter { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? };
-    Some((spelled(element, " : "), counter))
+    Some((spelled(element, " : "), counter(&element["elem"])?))
+}
+
+/// `{"counter": {"packets": 3, "bytes": 252}}`
+fn counter(value: &Value) -> Option<Counter> {
+    let counter = value.get("counter")?;
+    Some(Counter { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? })
+}
+
+/// What a rule is for, and what it has counted.
+fn rule_counter(rule: &Value) -> Option<(String, Counter)> {
+    let counted = rule["expr"].as_array()?.iter().find_map(counter)?;
+    let (why, _tag) = rule["comment"].as_str()?.rsplit_once(" #")?;
+    Some((why.to_owned(), counted))
 }
 
 /// A key, a value or a pair of them, as it is written in a script.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::model::Family;
 use crate::plan::NFT_TABLE;
-use crate::plan::surroundings::DropChain;
+use crate::plan::surroundings::{DropChain, HookedChain};
 
 use super::error::KernelError;
 use super::nft;
@@ -25,6 +25,14 @@ pub fn drops() -> Result<Vec<DropChain>, KernelError> {
     Ok(drops)
 }
 
+/// Base chains of others in the namespace of the calling thread that can drop packets.
+///
+/// # Errors
+/// What `nft` said.
+pub fn hooked() -> Result<Vec<HookedChain>, KernelError> {
+    Ok(hooked_chains(&nft::chains()?))
+}
+
 /// Families that the namespace of the calling thread does not forward.
 pub fn unforwarded() -> BTreeSet<Family> {
     Family::ALL.into_iter().filter(|family| !forwards(*family)).collect()
@@ -39,10 +47,29 @@ fn forwards(family: Family) -> bool {
     fs::read_to_string(path).map_or(true, |text| text.trim() != "0")
 }
 
-fn drop_chains(listed: &Value) -> Vec<DropChain> {
+/// Those of others.
+fn chains(listed: &Value) -> impl Iterator<Item = &Value> {
     let chains = listed["nftables"].as_array().into_iter().flatten().filter_map(|object| object.get("chain"));
-    let word = |chain: &Value, key: &str| chain[key].as_str().unwrap_or_default().to_owned();
-    let drops = chains.filter(|c| c["policy"] == "drop" && c["table"] != NFT_TABLE);
+    chains.filter(|chain| chain["table"] != NFT_TABLE)
+}
+
+fn word(chain: &Value, key: &str) -> String {
+    chain[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn hooked_chains(listed: &Value) -> Vec<HookedChain> {
+    let filters = chains(listed).filter(|c| c["hook"].is_string() && c["type"] != "nat");
+    let hooked = filters.map(|c| HookedChain {
+        family: word(c, "family"),
+        table: word(c, "table"),
+        name: word(c, "name"),
+        hook: word(c, "hook"),
+    });
+    hooked.collect()
+}
+
+fn drop_chains(listed: &Value) -> Vec<DropChain> {
+    let drops = chains(listed).filter(|c| c["policy"] == "drop");
     let hooked = drops.filter(|c| c["hook"] == "forward" || c["hook"] == "input");
     hooked
         .map(|c| DropChain {

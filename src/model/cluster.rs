@@ -204,6 +204,8 @@ pub enum Reason {
     UnknownListing,
     /// A firewall of the node drops packets of VIPs.
     FirewallDrops,
+    /// Packets come to one point of a node or pod and never to the next: something in between drops them.
+    PacketsLost,
     /// A node does not forward packets of the VIPs' family.
     NotForwarding,
     /// There are more endpoints than buckets: some get no traffic.
@@ -247,6 +249,7 @@ impl Reason {
             Reason::NodeFailed => "NodeFailed",
             Reason::UnknownListing => "UnknownListing",
             Reason::FirewallDrops => "FirewallDrops",
+            Reason::PacketsLost => "PacketsLost",
             Reason::NotForwarding => "NotForwarding",
             Reason::TooManyEndpoints => "TooManyEndpoints",
             Reason::InvalidMap => "InvalidMap",

@@ -4,6 +4,7 @@
 //! drops them, and no accept of ours in another table can override that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use super::conflict::Conflict;
@@ -34,13 +35,44 @@ pub struct DropChain {
     pub accepts_untracked: bool,
 }
 
+/// A chain of others through which packets pass.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HookedChain {
+    /// Family of its table.
+    pub family: String,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// `prerouting`, `forward`, …
+    pub hook: String,
+}
+
+impl HookedChain {
+    /// Whether packets of any of these families pass it.
+    pub fn sees(&self, families: &BTreeSet<Family>) -> bool {
+        families.iter().any(|family| sees(&self.family, *family))
+    }
+}
+
+impl fmt::Display for HookedChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chain {} of table {} {} ({})", self.name, self.family, self.table, self.hook)
+    }
+}
+
 impl DropChain {
     fn concerns(&self, family: Family) -> bool {
-        match self.family.as_str() {
-            "ip" => family == Family::V4,
-            "ip6" => family == Family::V6,
-            _ => true,
-        }
+        sees(&self.family, family)
+    }
+}
+
+/// Whether chains of a table of this family see packets of a family.
+fn sees(table: &str, family: Family) -> bool {
+    match table {
+        "ip" => family == Family::V4,
+        "ip6" => family == Family::V6,
+        _ => true,
     }
 }
 

@@ -71,6 +71,54 @@ async fn a_node_that_does_not_forward_is_named_with_the_sysctl_to_set() -> Resul
     Ok(())
 }
 
+/// Lets clients ask in vain until the Event is there.
+async fn told_while_clients_ask(world: &World, event: impl Future<Output = Result<String>>) -> Result<String> {
+    let client = world.client();
+    let asks = async {
+        loop {
+            client.udp_exchanges(10, echo_at(VIP)?).await?;
+        }
+    };
+    tokio::select! {
+        note = event => note,
+        failed = asks => failed,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firewall_of_any_kind_is_found_by_counting() -> Result<()> {
+    let world = behind_one_node().await?;
+    let (node, pod) = (world.lab.node("ing1")?.netns(), world.lab.pod("echo-1")?);
+    let in_node = |lines: &[&str]| lines.iter().try_for_each(|line| World::run_in(node, line).map(drop));
+
+    // As firewalld does it: the policy accepts, and the last rule rejects.
+    in_node(&[
+        "nft add table inet wall",
+        "nft add chain inet wall last { type filter hook forward priority 10; }",
+        "nft add rule inet wall last ct state established,related accept",
+        "nft add rule inet wall last reject",
+    ])?;
+    let note = told_while_clients_ask(&world, world.node_event("ing1", "PacketsLost")).await?;
+    ensure!(note.contains("none was sent into a tunnel: they pass "), "{note}");
+    ensure!(note.contains("chain last of table inet wall (forward)") && !note.contains(" ip6 "), "{note}");
+    in_node(&["nft delete table inet wall"])?;
+    world.perfect(VIP, FLOWS).await?;
+
+    // What the node's nft does not show: a filter between it and the pod's stack.
+    for line in [
+        "nft add table netdev wall",
+        "nft add chain netdev wall door { type filter hook ingress device eth0 priority 0; }",
+        "nft add rule netdev wall door meta l4proto 17 drop",
+    ] {
+        World::run_in(pod.netns(), line)?;
+    }
+    let note = told_while_clients_ask(&world, world.event(SERVICE, "PacketsLost")).await?;
+    ensure!(note.contains("pod default/echo-1 none reached the pod") && note.contains("tc filter show"), "{note}");
+    World::run_in(pod.netns(), "nft delete table netdev wall")?;
+    world.perfect(VIP, FLOWS).await?;
+    Ok(())
+}
+
 /// Asks from this port at a VIP, which must answer; returns the source that the pod saw.
 async fn seen_as(world: &World, source: SocketAddr, vip: &str) -> Result<SocketAddr> {
     let client = world.client().with_sources(Sources::fixed(vec![source.ip()], source.port()));

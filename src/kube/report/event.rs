@@ -91,6 +91,7 @@ fn action(reason: Reason) -> &'static str {
         | Reason::NoSecondChance
         | Reason::NodeFailed
         | Reason::FirewallDrops
+        | Reason::PacketsLost
         | Reason::NotForwarding
         | Reason::UnknownListing => "Program",
         Reason::InvalidVip

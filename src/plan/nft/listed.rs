@@ -28,7 +28,7 @@ impl Table {
         let chains = self.chains.iter().map(|(name, chain)| {
             let base = chain.base.as_ref().map(|b| (b.kind.to_owned(), b.hook.to_owned(), b.priority));
             let comments = chain.rules.iter().map(super::Rule::comment).collect();
-            (name.clone(), ObservedChain { base, comments, hash: None })
+            (name.clone(), ObservedChain { base, comments, ..ObservedChain::default() })
         });
         let timeouts = self.timeouts.iter().map(|timeout| timeout.name());
         ObservedTable { timeouts: timeouts.collect(), sets: sets.collect(), chains: chains.collect() }

@@ -12,18 +12,22 @@
 //! outer_source       GRE over IPv6 comes from the node's own address
 //! forward            SYN of a bucket that nobody may own: reset │ to a VIP but not through our encapsulation: reject
 //! refuse             the same SYN from this node itself: reset
-//! postrouting        through a tunnel device: clear the mark, or the outer packet would walk the rules again
+//! postrouting        through a tunnel device: clear the mark, or the outer packet would walk the rules again │ outer packets:
+//!                    counted
 //! ```
 //!
 //! The chains and sets of IPv6 have the same names with a 6 behind them, and exist while there is an IPv6 VIP. `vips` is
 //! what lets packets in, and counts them; `served` holds the same addresses for all other look-ups, which must not count.
+//! `endpoints` counts the outer packets that this node makes, `pods` those of others for its own endpoints: `plan::losses`
+//! compares them with what gets further.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::family::{addresses, ip, named, nfproto, of_family};
+use super::accounting::{ENDPOINTS, INTO_LABEL, INTO_TUNNEL, OUTER_LEAVES, PODS};
+use super::family::{addresses, inline, ip, named, nfproto, of_family};
 use super::form::Form;
 use super::protocol::GRE;
 use super::script::{REFUSING, VIPS};
@@ -128,7 +132,7 @@ impl NodeTable {
             if !ingress.refusing.is_empty() {
                 chain("refuse".to_owned(), base("filter", "output", GUARD, ingress.refuse()));
             }
-            chain("postrouting".to_owned(), self.postrouting());
+            chain("postrouting".to_owned(), self.postrouting(ingress));
         }
         table
     }
@@ -165,14 +169,14 @@ impl NodeTable {
             sets.insert(named("nodes", family), addresses(&self.nodes, family));
         }
         for family in families(&self.pods) {
-            sets.insert(named("pods", family), addresses(&self.pods, family));
+            sets.insert(named(PODS, family), addresses(&self.pods, family).counted());
         }
         for family in families(&self.own).into_iter().filter(|_| self.ingress.is_none()) {
             sets.insert(named("own", family), addresses(&self.own, family));
         }
         for family in self.ingress.iter().flat_map(Ingress::outer_families) {
             let endpoints = self.ingress.iter().flat_map(|i| of_family(&i.endpoints, family));
-            sets.insert(named("endpoints", family), Set::new(SetType::Address(family), endpoints));
+            sets.insert(named(ENDPOINTS, family), Set::new(SetType::Address(family), endpoints).counted());
         }
         sets
     }
@@ -206,7 +210,7 @@ impl NodeTable {
     fn outer(&self) -> Chain {
         let others = |family| {
             let (ip, mut rule) = (ip(family), String::new());
-            for (list, field, set) in [(&self.nodes, "saddr", "nodes"), (&self.pods, "daddr", "pods")] {
+            for (list, field, set) in [(&self.nodes, "saddr", "nodes"), (&self.pods, "daddr", PODS)] {
                 let differs = || format!("{ip} {field} != @{} ", named(set, family));
                 rule.push_str(&has(list, family).then(differs).unwrap_or_default());
             }
@@ -222,6 +226,9 @@ impl NodeTable {
         let mut rules: Vec<Rule> = Family::ALL.into_iter().map(others).collect();
         rules.push(Rule::new("outer packets come from where their source is", astray));
         rules.extend(families(&self.nodes).into_iter().map(untracked));
+        let counted =
+            |family| Rule::new("they reach the node", format!("{} daddr @{}", ip(family), named(PODS, family)));
+        rules.extend(families(&self.pods).into_iter().map(counted));
         Chain { base: None, rules }
     }
 
@@ -273,7 +280,7 @@ impl NodeTable {
         let mut rules: Vec<Rule> =
             self.families().into_iter().map(|family| enter("VIP traffic of this node", family)).collect();
         for outer in ingress.outer_families() {
-            let to = format!("{} daddr @{}", ip(outer), named("endpoints", outer));
+            let to = format!("{} daddr @{}", ip(outer), named(ENDPOINTS, outer));
             rules.push(Rule::new("outer GRE packets need no entry", format!("meta l4proto {GRE} {to} notrack")));
             rules.push(Rule::new("outer VXLAN packets need no entry", format!("udp dport {port} {to} notrack")));
         }
@@ -303,9 +310,24 @@ impl NodeTable {
         base("filter", "forward", GUARD, rules.collect())
     }
 
-    fn postrouting(&self) -> Chain {
-        let clear = format!("oifname \"{}*\" meta mark set 0", self.link_prefix);
-        base("filter", "postrouting", MANGLE, vec![Rule::new("the outer packet walks no rules", clear)])
+    fn postrouting(&self, ingress: &Ingress) -> Chain {
+        let tunnel = format!("oifname \"{}*\" counter meta mark set 0", self.link_prefix);
+        let mut rules = vec![Rule::new(INTO_TUNNEL, tunnel)];
+        for family in families(&ingress.mpls_gateways) {
+            let text = format!(
+                "oifname != \"{}*\" {} daddr @{} counter",
+                self.link_prefix,
+                ip(family),
+                named("served", family)
+            );
+            rules.push(Rule::new(INTO_LABEL, text));
+        }
+        for family in ingress.outer_families() {
+            let from = format!("{} saddr {} counter", ip(family), inline(&self.own, family));
+            let made = |carrier| Rule::new(OUTER_LEAVES, format!("{carrier} {from}"));
+            rules.extend(self.carriers().into_iter().filter(|_| has(&self.own, family)).map(made));
+        }
+        base("filter", "postrouting", MANGLE, rules)
     }
 }
 

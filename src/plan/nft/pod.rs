@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::accounting::SENT;
+use super::accounting::{OUTER_ARRIVES, SENT};
 use super::family::{addresses, ip, named};
 use super::node::{about, base};
 use super::protocol::{GRE, UDP};
@@ -63,8 +63,6 @@ pub struct Tunnels {
     pub mpls: bool,
 }
 
-/// Each client's port has an outer source port of its own: every connection would have an entry.
-const NO_ENTRY: &str = "outer packets need no entry";
 const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 const DSTNAT: i32 = -100;
@@ -150,7 +148,10 @@ impl PodTable {
             let text = format!("udp dport {} {} drop", self.tunnels.vxlan.unwrap_or_default(), self.strangers(family));
             rules.push(Rule::new("VXLAN only from nodes and endpoints", text));
         }
-        rules.extend(self.carriers().into_iter().map(|outer| Rule::new(NO_ENTRY, format!("{outer} notrack"))));
+        // Each client's port has an outer source port of its own: every connection would have an entry.
+        rules.extend(
+            self.carriers().into_iter().map(|outer| Rule::new(OUTER_ARRIVES, format!("{outer} counter notrack"))),
+        );
         base("filter", "prerouting", RAW, rules)
     }
 

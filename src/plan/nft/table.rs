@@ -243,6 +243,8 @@ pub struct ObservedChain {
     pub comments: Vec<String>,
     /// How the first rule that hashes does it.
     pub hash: Option<ObservedHash>,
+    /// What the rules have counted, by what they are for; those that count nothing are left out.
+    pub counters: BTreeMap<String, Counter>,
 }
 
 /// `jhash … mod BUCKETS seed SEED`, as read back.

@@ -1,9 +1,9 @@
 nft -f - <<'EOF'
 add table inet kube_service_tunnel
 add set inet kube_service_tunnel endpoint_devices { typeof iifname; }
-add set inet kube_service_tunnel endpoints { typeof ip saddr; }
+add set inet kube_service_tunnel endpoints { typeof ip saddr; counter; }
 add element inet kube_service_tunnel endpoints { 10.244.2.3 }
-add set inet kube_service_tunnel endpoints6 { typeof ip6 saddr; }
+add set inet kube_service_tunnel endpoints6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel endpoints6 { fd00:244:2::3 }
 add map inet kube_service_tunnel error_source { typeof @th,192,32 : ip saddr; }
 add element inet kube_service_tunnel error_source { 3221225994 : 192.0.2.10 }
@@ -57,7 +57,11 @@ add rule inet kube_service_tunnel output meta l4proto 47 ip6 daddr @endpoints6 n
 add rule inet kube_service_tunnel output udp dport 4790 ip6 daddr @endpoints6 notrack comment "outer VXLAN packets need no entry #523e5345"
 add rule inet kube_service_tunnel own_error icmp type { destination-unreachable, time-exceeded } ip saddr set @th,192,32 map @error_source comment "errors about a VIP come from it #e8720344"
 add rule inet kube_service_tunnel own_error icmpv6 type { destination-unreachable, packet-too-big, time-exceeded } ip6 saddr set @th,256,128 map @error_source6 comment "errors about a VIP come from it #ff21c80f"
-add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
+add rule inet kube_service_tunnel postrouting oifname "kst-*" counter meta mark set 0 comment "into a tunnel, and the outer packet walks no rules #e1f979b7"
+add rule inet kube_service_tunnel postrouting meta l4proto 47 ip saddr { 10.0.0.1 } counter comment "outer packets leave #1f5387ba"
+add rule inet kube_service_tunnel postrouting udp dport 4790 ip saddr { 10.0.0.1 } counter comment "outer packets leave #867d89e4"
+add rule inet kube_service_tunnel postrouting meta l4proto 47 ip6 saddr { fd00::1 } counter comment "outer packets leave #2a74830f"
+add rule inet kube_service_tunnel postrouting udp dport 4790 ip6 saddr { fd00::1 } counter comment "outer packets leave #a665bb45"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip daddr @vips goto vip comment "VIP traffic #7b1f08dd"
 add rule inet kube_service_tunnel prerouting ip6 daddr @vips6 goto vip6 comment "VIP traffic #4ac959e7"

@@ -31,7 +31,7 @@ add rule inet kube_service_tunnel outer meta iifkind != { "vxlan", "geneve", "ip
 add rule inet kube_service_tunnel outer ip saddr @nodes notrack comment "outer packets of nodes need no entry #40d797d9"
 add rule inet kube_service_tunnel output ip daddr @vips goto vip comment "VIP traffic of this node #7b1f08dd"
 add rule inet kube_service_tunnel own_error icmp type { destination-unreachable, time-exceeded } ip saddr set @th,192,32 map @error_source comment "errors about a VIP come from it #e8720344"
-add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
+add rule inet kube_service_tunnel postrouting oifname "kst-*" counter meta mark set 0 comment "into a tunnel, and the outer packet walks no rules #e1f979b7"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip daddr @vips goto vip comment "VIP traffic #7b1f08dd"
 add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"

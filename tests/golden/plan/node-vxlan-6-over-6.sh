@@ -2,14 +2,14 @@ nft -f - <<'EOF'
 add table inet kube_service_tunnel
 add set inet kube_service_tunnel endpoint_devices { typeof iifname; }
 add element inet kube_service_tunnel endpoint_devices { "veth2" }
-add set inet kube_service_tunnel endpoints6 { typeof ip6 saddr; }
+add set inet kube_service_tunnel endpoints6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel endpoints6 { fd00:244:1::2, fd00:244:2::3 }
 add map inet kube_service_tunnel error_source6 { typeof @th,256,128 : ip6 saddr; }
 add element inet kube_service_tunnel error_source6 { 0x20010db8000000000000000000000010 : 2001:db8::10 }
 add set inet kube_service_tunnel mpls_gateways6 { typeof ip6 saddr; }
 add set inet kube_service_tunnel nodes6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel nodes6 { fd00::1, fd00::2 }
-add set inet kube_service_tunnel pods6 { typeof ip6 saddr; }
+add set inet kube_service_tunnel pods6 { typeof ip6 saddr; counter; }
 add element inet kube_service_tunnel pods6 { fd00:244:1::2 }
 add set inet kube_service_tunnel served6 { typeof ip6 saddr; }
 add element inet kube_service_tunnel served6 { 2001:db8::10 }
@@ -34,11 +34,14 @@ add rule inet kube_service_tunnel outer meta nfproto ipv4 return comment "tunnel
 add rule inet kube_service_tunnel outer ip6 saddr != @nodes6 ip6 daddr != @pods6 return comment "tunnels of others #a1b40185"
 add rule inet kube_service_tunnel outer meta iifkind != { "vxlan", "geneve", "ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "wireguard", "xfrm", "vti", "tun" } fib saddr . iif oif missing counter drop comment "outer packets come from where their source is #9a91d64f"
 add rule inet kube_service_tunnel outer ip6 saddr @nodes6 notrack comment "outer packets of nodes need no entry #c4dab633"
+add rule inet kube_service_tunnel outer ip6 daddr @pods6 comment "they reach the node #93702b1d"
 add rule inet kube_service_tunnel output ip6 daddr @vips6 goto vip6 comment "VIP traffic of this node #4ac959e7"
 add rule inet kube_service_tunnel output meta l4proto 47 ip6 daddr @endpoints6 notrack comment "outer GRE packets need no entry #9494d20b"
 add rule inet kube_service_tunnel output udp dport 4790 ip6 daddr @endpoints6 notrack comment "outer VXLAN packets need no entry #523e5345"
 add rule inet kube_service_tunnel own_error icmpv6 type { destination-unreachable, packet-too-big, time-exceeded } ip6 saddr set @th,256,128 map @error_source6 comment "errors about a VIP come from it #ff21c80f"
-add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
+add rule inet kube_service_tunnel postrouting oifname "kst-*" counter meta mark set 0 comment "into a tunnel, and the outer packet walks no rules #e1f979b7"
+add rule inet kube_service_tunnel postrouting meta l4proto 47 ip6 saddr { fd00::1 } counter comment "outer packets leave #2a74830f"
+add rule inet kube_service_tunnel postrouting udp dport 4790 ip6 saddr { fd00::1 } counter comment "outer packets leave #a665bb45"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip6 daddr @vips6 goto vip6 comment "VIP traffic #4ac959e7"
 add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"

@@ -2,14 +2,14 @@ nft -f - <<'EOF'
 add table inet kube_service_tunnel
 add set inet kube_service_tunnel endpoint_devices { typeof iifname; }
 add element inet kube_service_tunnel endpoint_devices { "veth2" }
-add set inet kube_service_tunnel endpoints { typeof ip saddr; }
+add set inet kube_service_tunnel endpoints { typeof ip saddr; counter; }
 add element inet kube_service_tunnel endpoints { 10.244.1.2, 10.244.2.3 }
 add map inet kube_service_tunnel error_source { typeof @th,192,32 : ip saddr; }
 add element inet kube_service_tunnel error_source { 3221225994 : 192.0.2.10 }
 add set inet kube_service_tunnel mpls_gateways { typeof ip saddr; }
 add set inet kube_service_tunnel nodes { typeof ip saddr; }
 add element inet kube_service_tunnel nodes { 10.0.0.1, 10.0.0.2 }
-add set inet kube_service_tunnel pods { typeof ip saddr; }
+add set inet kube_service_tunnel pods { typeof ip saddr; counter; }
 add element inet kube_service_tunnel pods { 10.244.1.2 }
 add set inet kube_service_tunnel served { typeof ip saddr; }
 add element inet kube_service_tunnel served { 192.0.2.10 }
@@ -34,11 +34,14 @@ add rule inet kube_service_tunnel outer ip saddr != @nodes ip daddr != @pods ret
 add rule inet kube_service_tunnel outer meta nfproto ipv6 return comment "tunnels of others #84797677"
 add rule inet kube_service_tunnel outer meta iifkind != { "vxlan", "geneve", "ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "wireguard", "xfrm", "vti", "tun" } fib saddr . iif oif missing counter drop comment "outer packets come from where their source is #9a91d64f"
 add rule inet kube_service_tunnel outer ip saddr @nodes notrack comment "outer packets of nodes need no entry #40d797d9"
+add rule inet kube_service_tunnel outer ip daddr @pods comment "they reach the node #bb49d55b"
 add rule inet kube_service_tunnel output ip daddr @vips goto vip comment "VIP traffic of this node #7b1f08dd"
 add rule inet kube_service_tunnel output meta l4proto 47 ip daddr @endpoints notrack comment "outer GRE packets need no entry #9aff3a09"
 add rule inet kube_service_tunnel output udp dport 4790 ip daddr @endpoints notrack comment "outer VXLAN packets need no entry #83e9e1b3"
 add rule inet kube_service_tunnel own_error icmp type { destination-unreachable, time-exceeded } ip saddr set @th,192,32 map @error_source comment "errors about a VIP come from it #e8720344"
-add rule inet kube_service_tunnel postrouting oifname "kst-*" meta mark set 0 comment "the outer packet walks no rules #763cf59b"
+add rule inet kube_service_tunnel postrouting oifname "kst-*" counter meta mark set 0 comment "into a tunnel, and the outer packet walks no rules #e1f979b7"
+add rule inet kube_service_tunnel postrouting meta l4proto 47 ip saddr { 10.0.0.1 } counter comment "outer packets leave #1f5387ba"
+add rule inet kube_service_tunnel postrouting udp dport 4790 ip saddr { 10.0.0.1 } counter comment "outer packets leave #867d89e4"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "nothing enters the node through a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting ip daddr @vips goto vip comment "VIP traffic #7b1f08dd"
 add rule inet kube_service_tunnel prerouting iifname @endpoint_devices jump from_endpoint comment "what local endpoints send #258cfee7"

@@ -31,7 +31,7 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" meta mark 0x6b73740
 add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto vip comment "VIP traffic #03fa0a15"
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting meta l4proto 47 ip saddr != @nodes ip saddr != @peers drop comment "GRE only from nodes and endpoints #7e96b3d4"
-add rule inet kube_service_tunnel prerouting meta l4proto 47 notrack comment "outer packets need no entry #8b030489"
+add rule inet kube_service_tunnel prerouting meta l4proto 47 counter notrack comment "outer packets arrive and need no entry #53c89f9d"
 add rule inet kube_service_tunnel vip meta l4proto 47 meta mark set 0x6b737401 comment "GRE of clients #4148a275"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"

@@ -34,7 +34,7 @@ add rule inet kube_service_tunnel prerouting iifname "kst-*" ip daddr @vips goto
 add rule inet kube_service_tunnel prerouting iifname "kst-*" drop comment "only VIPs leave a tunnel #1eaf1bd4"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip saddr != @nodes ip saddr != @peers drop comment "VXLAN only from nodes and endpoints #510b00f6"
 add rule inet kube_service_tunnel prerouting udp dport 4790 ip6 saddr != @nodes6 ip6 saddr != @peers6 drop comment "VXLAN only from nodes and endpoints #d63fffb2"
-add rule inet kube_service_tunnel prerouting udp dport 4790 notrack comment "outer packets need no entry #6bff760f"
+add rule inet kube_service_tunnel prerouting udp dport 4790 counter notrack comment "outer packets arrive and need no entry #f48a73cb"
 add rule inet kube_service_tunnel vip udp dport 4790 drop comment "no tunnel inside a tunnel #46eb8a5a"
 add rule inet kube_service_tunnel vip meta l4proto 17 socket wildcard 1 return comment "tracked, so that the reply is turned round #1992ee22"
 add rule inet kube_service_tunnel vip notrack comment "VIP traffic #c6b78f49"

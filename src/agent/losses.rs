@@ -1,0 +1,86 @@
+//! Counters of this node and its pods, looked at again and again: what comes and gets no further is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::dispatch::{pod_target, send};
+use crate::kernel::{self, KernelError};
+use crate::model::{Problem, Subject};
+use crate::netns::Netns;
+use crate::plan::Settings;
+use crate::plan::losses::{Judged, Losses, Sample, problems};
+use crate::plan::nft::{ObservedTable, node_counts, pod_counts};
+use crate::plan::surroundings::HookedChain;
+use crate::reconcile::Places;
+use crate::reconcile::target::NODE;
+
+/// Between two looks, at least.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// A look takes this part of the time at most.
+const SHARE: u32 = 50;
+
+/// What is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// What can be judged.
+    pub judged: Judged,
+    /// This node.
+    pub node: Subject,
+}
+
+/// Looks, and hands out what users have to know, until `shutdown`.
+pub(super) async fn watch_losses(
+    mut watched: watch::Receiver<Option<Watched>>,
+    places: Places,
+    settings: Arc<Settings>,
+    told: watch::Sender<BTreeSet<Problem>>,
+    shutdown: CancellationToken,
+) {
+    let mut losses = Losses::default();
+    loop {
+        let now = watched.borrow_and_update().clone();
+        let began = Instant::now();
+        if let Some(Watched { judged, node }) = now {
+            let (places, settings) = (places.clone(), settings.clone());
+            let look = move || {
+                let found = look(&mut losses, &judged, &places.all().into_iter().collect());
+                let told = found.map(|chains| problems(&losses.believed(), &chains, &judged, &node, &settings));
+                (losses, told)
+            };
+            let Ok((back, found)) = tokio::task::spawn_blocking(look).await else { return };
+            losses = back;
+            if let Some(found) = found {
+                send(&told, found);
+            }
+        }
+        let pause = INTERVAL.max(began.elapsed() * SHARE);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// One look. Says which chains of others there are, if anything is believed to be lost; `None` if it could not look.
+fn look(losses: &mut Losses, judged: &Judged, places: &BTreeMap<String, Netns>) -> Option<Vec<HookedChain>> {
+    let node = node_counts(&table(places.get(NODE)?)?);
+    let read = |uid: &str| Some((uid.to_owned(), pod_counts(&table(places.get(&pod_target(uid))?)?)));
+    let pods = losses.asked(&node, judged).into_iter().filter_map(read).collect();
+    losses.look(Sample { node, pods }, judged);
+    if losses.believed().is_empty() {
+        return Some(Vec::new());
+    }
+    let chains = places.get(NODE)?.run(kernel::hooked).map_err(KernelError::from).flatten();
+    chains.inspect_err(|error| debug!(%error, "cannot list the chains of others")).ok()
+}
+
+fn table(netns: &Netns) -> Option<ObservedTable> {
+    let table = netns.run(kernel::our_table).map_err(KernelError::from).flatten();
+    table.inspect_err(|error| debug!(%error, "cannot read counters")).ok()?
+}
