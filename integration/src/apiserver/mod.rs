@@ -104,9 +104,9 @@ impl ApiServer {
     pub fn start(listener: TcpListener, options: Options) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let store = Arc::new(Store::new(FIRST_REVISION, options.history));
-        let own_cluster_ip = options.ranges.primary_address(1);
+        let (own_cluster_ip, networks) = (options.ranges.primary_address(1), options.ranges.networks());
         let verbs = Verbs::new(Arc::clone(&store), options.ranges);
-        furnish(&verbs, address, own_cluster_ip).map_err(io::Error::other)?;
+        furnish(&verbs, address, own_cluster_ip, &networks).map_err(io::Error::other)?;
         store.write(store::State::compact);
         let (faults, journal) = (Arc::new(Faults::new(store)), Arc::new(Journal::default()));
         let stop = CancellationToken::new();
@@ -180,11 +180,16 @@ impl Drop for ApiServer {
 }
 
 /// What every cluster has from the start.
-fn furnish(verbs: &Verbs, address: SocketAddr, cluster_ip: IpAddr) -> ApiResult<()> {
+fn furnish(verbs: &Verbs, address: SocketAddr, cluster_ip: IpAddr, networks: &[String]) -> ApiResult<()> {
     let objects = Objects { verbs: verbs.clone() };
     for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
         objects.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
     }
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": object::now()}]);
+    objects.create_with_status(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
+        "spec": {"cidrs": networks}, "status": {"conditions": ready}}))?;
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     objects
         .create(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "labels": labels},

@@ -300,6 +300,18 @@ pub static RESOURCES: &[Resource] = &[
         round_trip: shape::typed::<k8s_openapi::api::networking::v1::NetworkPolicy>,
         ..BASE
     },
+    Resource {
+        group: "networking.k8s.io",
+        plural: "servicecidrs",
+        singular: "servicecidr",
+        kind: "ServiceCIDR",
+        namespaced: false,
+        status: true,
+        storage: "servicecidrs",
+        storage_hash: "8ufAXOnr3Yg=",
+        round_trip: shape::typed::<k8s_openapi::api::networking::v1::ServiceCIDR>,
+        ..BASE
+    },
 ];
 
 /// The resource of a path.

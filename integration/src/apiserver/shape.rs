@@ -153,12 +153,15 @@ fn always_printed(resource: &Resource, object: &mut Value) {
             "deprecatedLastTimestamp": null, "eventTime": null}),
         (_, "EndpointSlice") => json!({"addressType": "", "endpoints": null, "ports": null}),
         (_, "Lease") => json!({"spec": {}}),
+        (_, "ServiceCIDR") => json!({"spec": {}, "status": {}}),
         (_, "NetworkPolicy") => json!({"spec": {"podSelector": {}}}),
         _ => json!({}),
     };
     object::fill(object, &defaults);
     match resource.kind {
-        "Service" => conditions(object, &json!({"lastTransitionTime": null, "reason": "", "message": ""})),
+        "Service" | "ServiceCIDR" => {
+            conditions(object, &json!({"lastTransitionTime": null, "reason": "", "message": ""}))
+        }
         "Namespace" => conditions(object, &json!({"lastTransitionTime": null})),
         "Node" => conditions(object, &json!({"lastHeartbeatTime": null, "lastTransitionTime": null})),
         "Pod" => {

@@ -250,9 +250,14 @@ async fn the_other_kinds_in_use_are_known_by_their_short_names() {
         let manifest = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n{spec}\n");
         bench.ok(&["create", "-f", "-"], &manifest).await;
     }
-    for (name, expected) in
-        [("cm", "x"), ("secret", "Opaque"), ("lease", "worker-a"), ("netpol", "app=echo"), ("no", "worker-a")]
-    {
+    for (name, expected) in [
+        ("cm", "x"),
+        ("secret", "Opaque"),
+        ("lease", "worker-a"),
+        ("netpol", "app=echo"),
+        ("no", "worker-a"),
+        ("servicecidr", "10.96.0.0/16"),
+    ] {
         let table = bench.ok(&["get", name], "").await;
         assert!(table.contains(expected), "{table}");
     }

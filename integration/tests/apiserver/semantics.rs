@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use http::Request;
 use integration::apiserver::{ApiServer, Objects, Options, object};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde_json::{Value, json};
 
 struct Bench {
@@ -327,4 +328,13 @@ async fn methods_paths_and_media_types_that_are_not_served_are_refused() {
         Request::patch("/api/v1/namespaces/default/services/kubernetes").header("Content-Type", "application/json");
     let response = bench.client.send(request.body(b"{}".to_vec().into()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 415);
+}
+
+#[tokio::test]
+async fn the_service_networks_are_listed() {
+    let bench = Bench::new();
+    let (code, cidrs) = bench.get("/apis/networking.k8s.io/v1/servicecidrs").await;
+    assert_eq!((code, object::name(&cidrs["items"][0])), (200, "kubernetes"));
+    assert_eq!(cidrs["items"][0]["spec"], json!({"cidrs": ["10.96.0.0/16", "fd96::/112"]}));
+    serde_json::from_value::<ServiceCIDR>(cidrs["items"][0].clone()).unwrap();
 }

@@ -43,6 +43,15 @@ impl Ranges {
         self.address(self.primary(), host)
     }
 
+    /// The networks that cluster addresses come from, the primary one first.
+    pub fn networks(&self) -> Vec<String> {
+        let network = |family: &String| match family.as_str() {
+            "IPv6" => format!("{}/112", self.ipv6),
+            _ => format!("{}/16", self.ipv4),
+        };
+        self.families.iter().map(network).collect()
+    }
+
     fn address(&self, family: &str, host: u16) -> IpAddr {
         if family == "IPv6" {
             IpAddr::V6(Ipv6Addr::from(u128::from(self.ipv6) + u128::from(host)))

@@ -22,6 +22,7 @@ fn columns(resource: &Resource) -> Columns {
         "secrets" => &["Name", "Type", "Data", "Age"],
         "leases" => &["Name", "Holder", "Age"],
         "endpointslices" => &["Name", "AddressType", "Ports", "Endpoints", "Age"],
+        "servicecidrs" => &["Name", "CIDRs", "Age"],
         "networkpolicies" => &["Name", "Pod-Selector", "Age"],
         "events" => &["Last Seen", "Type", "Reason", "Object", "Message", "Name*"],
         _ => &["Name", "Age"],
@@ -65,6 +66,7 @@ fn cells(resource: &Resource, object: &Value) -> Value {
         "secrets" => json!([own, text(object, "/type"), size(object, "data"), age(object)]),
         "leases" => json!([own, text(object, "/spec/holderIdentity"), age(object)]),
         "endpointslices" => slice(object),
+        "servicecidrs" => service_cidr(object),
         "networkpolicies" => json!([own, pairs(object, "/spec/podSelector/matchLabels"), age(object)]),
         "events" => event(object),
         _ => json!([own, age(object)]),
@@ -172,6 +174,11 @@ fn slice(object: &Value) -> Value {
         unset(addresses.join(",")) + &suffix,
         age(object)
     ])
+}
+
+fn service_cidr(object: &Value) -> Value {
+    let nets: Vec<&str> = list(object, "/spec/cidrs").iter().filter_map(Value::as_str).collect();
+    json!([name(object), nets.join(","), age(object)])
 }
 
 fn event(object: &Value) -> Value {
