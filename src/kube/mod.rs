@@ -4,8 +4,8 @@
 //! Nothing here decides anything about VIPs, and nothing here may hold up the data path: while the API is away the last
 //! state stays, and Events wait. Agents write Events and one report each; the controller writes Events, bucket maps and its Lease.
 //!
-//! The RBAC that it needs: `list` and `watch` on `services`, `nodes` and `endpointslices.discovery.k8s.io`, for agents also on
-//! `pods`; `create`, `get` and `patch` on `events.events.k8s.io`; and in its own namespace on `configmaps` for agents `list`,
+//! The RBAC that it needs: `list` and `watch` on `services`, `nodes`, `endpointslices.discovery.k8s.io` and
+//! `servicecidrs.networking.k8s.io`, for agents also on `pods`; `create`, `get` and `patch` on `events.events.k8s.io`; and in its own namespace on `configmaps` for agents `list`,
 //! `watch`, `create` and `update`, for the controller `get` and `delete` as well, and `create`, `get` and `update` on
 //! `leases.coordination.k8s.io`.
 

@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 use super::assignment::AssignmentFault;
 use super::node_report::ReportFault;
-use super::records::{Annotations, MapRecord, NodeRecord, PodRecord, Reduce, ReportRecord, ServiceRecord, SliceRecord};
+use super::records::{
+    Annotations, MapRecord, NodeRecord, PodRecord, Reduce, ReportRecord, ServiceCidrRecord, ServiceRecord, SliceRecord,
+};
 use super::snapshot::{ObjectKey, Snapshot};
 use super::store::{Step, Store};
 use crate::model::handover::{Assignment, Generation, NodeReport, ServiceUid};
@@ -31,6 +34,8 @@ pub enum Watched<K> {
     Apply(Box<K>),
     /// An object is gone.
     Delete(ObjectKey),
+    /// The server does not have the kind, or does not show it. What is known of it stays; else there is none of it.
+    Absent,
 }
 
 /// One event of one kind.
@@ -40,6 +45,8 @@ pub enum Change {
     Service(Watched<Service>),
     /// EndpointSlices of all namespaces.
     EndpointSlice(Watched<EndpointSlice>),
+    /// ServiceCIDRs, which not every server has.
+    ServiceCidr(Watched<ServiceCIDR>),
     /// Nodes.
     Node(Watched<Node>),
     /// Pods of the own node.
@@ -83,6 +90,8 @@ pub struct Index {
     services: Store<ServiceRecord>,
     /// Every EndpointSlice; updated by [`Change::EndpointSlice`].
     slices: Store<SliceRecord>,
+    /// Every ServiceCIDR; updated by [`Change::ServiceCidr`].
+    service_cidrs: Store<ServiceCidrRecord>,
     /// Every Node; updated by [`Change::Node`].
     nodes: Store<NodeRecord>,
     /// Pods of the own node; updated by [`Change::Pod`].
@@ -108,6 +117,7 @@ impl Index {
             annotations: Annotations::new(annotation),
             services: Store::default(),
             slices: Store::default(),
+            service_cidrs: Store::default(),
             nodes: Store::default(),
             pods: Store::default(),
             maps: Store::default(),
@@ -131,6 +141,7 @@ impl Index {
         let changed = match change {
             Change::Service(event) => reduce(event, &self.annotations).is_some_and(|s| self.services.step(s)),
             Change::EndpointSlice(event) => reduce(event, &self.annotations).is_some_and(|s| self.slices.step(s)),
+            Change::ServiceCidr(event) => reduce(event, &self.annotations).is_some_and(|s| self.service_cidrs.step(s)),
             Change::Node(event) => reduce(event, &self.annotations).is_some_and(|s| self.nodes.step(s)),
             Change::Pod(event) => reduce(event, &self.annotations).is_some_and(|s| self.pods.step(s)),
             Change::Report(event) => reduce(event, &self.annotations).is_some_and(|s| self.reports.step(s)),
@@ -235,6 +246,7 @@ impl Index {
         Some(Snapshot {
             services: self.services.current()?.clone(),
             slices: self.slices.current()?.clone(),
+            service_cidrs: self.service_cidrs.current()?.clone(),
             nodes: self.nodes.current()?.clone(),
             pods: self.pods.current()?.clone(),
             maps: self.maps.current()?.clone(),
@@ -247,6 +259,7 @@ impl Index {
         let known = [
             ("Service", self.services.current().is_some()),
             ("EndpointSlice", self.slices.current().is_some()),
+            ("ServiceCIDR", self.service_cidrs.current().is_some()),
             ("Node", self.nodes.current().is_some()),
             ("Pod", self.pods.current().is_some()),
             ("ConfigMap", self.maps.current().is_some() && self.reports.current().is_some()),
@@ -268,5 +281,6 @@ fn reduce<R: Reduce>(event: Watched<R::Object>, annotations: &Annotations) -> Op
         Watched::InitDone => Step::InitDone,
         Watched::Apply(object) => Step::Apply(R::key(&object)?, R::reduce(&object, annotations)),
         Watched::Delete(key) => Step::Delete(key),
+        Watched::Absent => Step::Absent,
     })
 }

@@ -25,6 +25,8 @@ pub(super) enum Holder {
     LoadBalancer(ObjectKey),
     /// The range that a node gives its pods addresses from.
     PodCidr(IpNet, ObjectKey),
+    /// The range that the cluster gives Services addresses from, by a ServiceCIDR.
+    ServiceCidr(IpNet, ObjectKey),
     /// A pod.
     Pod(ObjectKey),
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Holder {
             Holder::LoadBalancer(service) => write!(f, "is the load balancer's address of Service {service}"),
             Holder::ExternalIp(service) => write!(f, "is in spec.externalIPs of Service {service}"),
             Holder::PodCidr(net, node) => write!(f, "is inside {net}, the pod range of node {node}"),
+            Holder::ServiceCidr(net, cidr) => write!(f, "is inside {net}, the Service network of ServiceCIDR {cidr}"),
             Holder::Pod(pod) => write!(f, "is the address of pod {pod}"),
         }
     }
@@ -55,7 +58,10 @@ impl Holder {
     /// Whether a VIP that is held already has to go: what the cluster itself gives out is nobody's to take. What any tenant can
     /// write takes nothing away.
     pub(super) fn prevails(&self) -> bool {
-        matches!(self, Holder::Node(_) | Holder::ClusterIp(_) | Holder::ApiServer | Holder::PodCidr(..))
+        matches!(
+            self,
+            Holder::Node(_) | Holder::ClusterIp(_) | Holder::ApiServer | Holder::PodCidr(..) | Holder::ServiceCidr(..)
+        )
     }
 }
 
@@ -68,6 +74,7 @@ pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<IpAddr>) -> Holders
     let mut found = Found { wanted, holders: BTreeMap::new() };
     nodes(snapshot, &mut found);
     services(snapshot, &mut found);
+    service_cidrs(snapshot, &mut found);
     pods(snapshot, &mut found);
     found.holders
 }
@@ -84,10 +91,10 @@ impl Found<'_> {
         }
     }
 
-    fn note_range(&mut self, net: IpNet, node: &ObjectKey) {
+    fn note_range(&mut self, net: IpNet, holder: impl Fn() -> Holder) {
         let wanted = self.wanted;
         for address in wanted.range(net.network()..=net.broadcast()) {
-            self.keep(*address, Holder::PodCidr(net, node.clone()));
+            self.keep(*address, holder());
         }
     }
 
@@ -102,7 +109,15 @@ fn nodes(snapshot: &Snapshot, found: &mut Found<'_>) {
             found.note(*address, || Holder::Node(key.clone()));
         }
         for net in &node.pod_cidrs {
-            found.note_range(*net, key);
+            found.note_range(*net, || Holder::PodCidr(*net, key.clone()));
+        }
+    }
+}
+
+fn service_cidrs(snapshot: &Snapshot, found: &mut Found<'_>) {
+    for (key, record) in snapshot.service_cidrs.iter() {
+        for net in &record.nets {
+            found.note_range(*net, || Holder::ServiceCidr(*net, key.clone()));
         }
     }
 }

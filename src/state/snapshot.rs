@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::records::{MapRecord, NodeRecord, PodRecord, ServiceRecord, SliceRecord};
+use super::records::{MapRecord, NodeRecord, PodRecord, ServiceCidrRecord, ServiceRecord, SliceRecord};
 use crate::model::handover::Assignment;
 
 /// Name of an object within its kind.
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub(super) services: Objects<ServiceRecord>,
     /// Every EndpointSlice of the cluster.
     pub(super) slices: Objects<SliceRecord>,
+    /// Every ServiceCIDR, where the API serves them.
+    pub(super) service_cidrs: Objects<ServiceCidrRecord>,
     /// Every Node.
     pub(super) nodes: Objects<NodeRecord>,
     /// The pods of the own node.

@@ -21,6 +21,8 @@ pub(super) enum Step<R> {
     Apply(ObjectKey, R),
     /// An object is gone.
     Delete(ObjectKey),
+    /// There is no list to be had.
+    Absent,
 }
 
 /// All records of one kind.
@@ -72,6 +74,7 @@ impl<R: Clone + PartialEq> Store<R> {
             Step::InitDone => self.complete(),
             Step::Apply(key, record) => self.insert(key, record),
             Step::Delete(key) => self.remove(&key),
+            Step::Absent => self.go_without(),
         }
     }
 
@@ -90,6 +93,12 @@ impl<R: Clone + PartialEq> Store<R> {
         }
         self.current = Some(Arc::new(listed));
         true
+    }
+
+    fn go_without(&mut self) -> bool {
+        let is_new = self.current.is_none();
+        self.current.get_or_insert_default();
+        is_new
     }
 
     fn insert(&mut self, key: ObjectKey, record: R) -> bool {

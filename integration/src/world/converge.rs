@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
 use tunnel_router::agent::dispatch::{PodGoal, pod_goals, underlay};
 use tunnel_router::agent::dry_run::attached;
@@ -219,6 +220,7 @@ impl World {
         let mut index = Index::new(config.annotation.as_str());
         self.feed::<Service>(&mut index, "services", Change::Service, |_| true)?;
         self.feed::<EndpointSlice>(&mut index, "endpointslices", Change::EndpointSlice, |_| true)?;
+        self.feed::<ServiceCIDR>(&mut index, "servicecidrs", Change::ServiceCidr, |_| true)?;
         self.feed::<Node>(&mut index, "nodes", Change::Node, |_| true)?;
         let own = |pod: &Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(&config.node_name));
         self.feed::<Pod>(&mut index, "pods", Change::Pod, own)?;

@@ -64,7 +64,7 @@ async fn bad_annotations_are_named_with_a_remedy_and_leave_other_services_alone(
     let (garbage, endless) = ("x".repeat(1500), ",".repeat(100_000));
     let unicast = "use a unicast address";
     let taken = "use an address that nothing in the cluster has";
-    let bad: [(&str, &str, &[&str]); 22] = [
+    let bad: [(&str, &str, &[&str]); 23] = [
         ("banana", "InvalidVIP", &["\"banana\"", "write IP addresses"]),
         ("", "InvalidVIP", &["\"\"", "write an IP address"]),
         ("0.0.0.0", "InvalidVIP", &["0.0.0.0", unicast]),
@@ -75,6 +75,7 @@ async fn bad_annotations_are_named_with_a_remedy_and_leave_other_services_alone(
         ("10.0.0.11", "InvalidVIP", &["10.0.0.11", "node ing1", taken]),
         (&pod, "InvalidVIP", &[&pod, taken]),
         (cluster_ip, "InvalidVIP", &[cluster_ip, "cluster IP of Service default/good", taken]),
+        ("10.96.200.1", "InvalidVIP", &["10.96.0.0/16, the Service network of ServiceCIDR kubernetes", taken]),
         ("192.0.2.10/24", "InvalidVIP", &["192.0.2.10/24", "without a prefix length"]),
         ("192.0.2.77,banana", "InvalidVIP", &["\"banana\"", "write IP addresses"]),
         ("::", "InvalidVIP", &["\"::\"", "unspecified", unicast]),

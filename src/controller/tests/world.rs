@@ -117,7 +117,7 @@ impl World {
                 self.index.apply(Change::$kind(Watched::InitDone));
             )* };
         }
-        list!(Service, EndpointSlice, Node, Map);
+        list!(Service, EndpointSlice, ServiceCidr, Node, Map);
     }
 
     pub(super) fn list_reports(&mut self) {

@@ -1,6 +1,8 @@
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -13,6 +15,8 @@ use crate::state::{Change, Index, Watched};
 
 const SCOPE: Scope<'_> = Scope { node: Some("worker-a"), namespace: "tunnels" };
 const SERVICES: &str = "/api/v1/services";
+const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+const BETA_SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1beta1/servicecidrs";
 
 fn pace() -> Pace {
     Pace {
@@ -23,6 +27,7 @@ fn pace() -> Pace {
         retry_limit: Duration::from_millis(40),
         useless_limit: Duration::from_millis(40),
         busy_limit: Duration::from_millis(40),
+        absent_limit: Duration::from_millis(40),
         ..Pace::default()
     }
 }
@@ -86,6 +91,7 @@ async fn next(changes: &mut mpsc::Receiver<Change>, n: usize) -> Vec<String> {
             Watched::InitDone => "done".to_owned(),
             Watched::Apply(object) => format!("apply {}", object.metadata.name.unwrap()),
             Watched::Delete(key) => format!("delete {}", key.name),
+            Watched::Absent => "absent".to_owned(),
         });
     }
     all
@@ -123,7 +129,7 @@ async fn the_index_is_complete_when_all_lists_were_received() {
     let mut changes = start(&server.client());
     let mut index = Index::new("cmd.nu/tunnel");
     let listed = || server.requests(|r| !r.is_watch()).len();
-    while index.snapshot().is_none() || listed() < 5 {
+    while index.snapshot().is_none() || listed() < 6 {
         let change = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.expect("no change comes");
         index.apply(change.unwrap());
     }
@@ -131,7 +137,8 @@ async fn the_index_is_complete_when_all_lists_were_received() {
     let mut paths: Vec<&str> = lists.iter().map(|r| r.path.as_str()).collect();
     paths.sort_unstable();
     let maps = "/api/v1/namespaces/tunnels/configmaps";
-    let expected = [maps, "/api/v1/nodes", "/api/v1/pods", SERVICES, "/apis/discovery.k8s.io/v1/endpointslices"];
+    let slices = "/apis/discovery.k8s.io/v1/endpointslices";
+    let expected = [maps, "/api/v1/nodes", "/api/v1/pods", SERVICES, slices, SERVICE_CIDRS];
     assert_eq!(paths, expected);
 }
 
@@ -259,12 +266,12 @@ async fn an_api_that_is_away_at_the_start_is_waited_for() {
     // Nobody listens on that port after this.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut changes = start(&client(free));
-    until("the outage", || log.count(&["WARN", "watch Service"]) == 1).await;
+    until("the outage", || log.count(&["WARN", "watch Service\""]) == 1).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let _server = Server::start_at(free, idle).await;
     assert_eq!(next(&mut changes, 2).await, ["init", "done"]);
-    until("the end of the outage", || log.count(&["INFO", "works again"]) == 5).await;
-    assert_eq!(log.count(&["WARN"]), 5, "one line per kind: {}", log.text());
+    until("the end of the outage", || log.count(&["INFO", "works again"]) == 6).await;
+    assert_eq!(log.count(&["WARN"]), 6, "one line per kind: {}", log.text());
 }
 
 #[tokio::test]
@@ -272,8 +279,8 @@ async fn an_outage_of_a_quiet_watch_ends_in_the_log_without_an_event() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let server = scripted(|n, _| (n == 1).then(|| Reply::Json(500, status(500, "InternalError")))).await;
     let _changes = start(&server.client());
-    until("the end of the outage", || log.count(&["INFO", "watch Service", "works again"]) == 1).await;
-    assert_eq!(log.count(&["WARN", "watch Service", "no (HTTP 500 InternalError)"]), 1, "{}", log.text());
+    until("the end of the outage", || log.count(&["INFO", "watch Service\"", "works again"]) == 1).await;
+    assert_eq!(log.count(&["WARN", "watch Service\"", "no (HTTP 500 InternalError)"]), 1, "{}", log.text());
 }
 
 #[tokio::test]
@@ -286,6 +293,97 @@ async fn a_kind_that_is_forbidden_does_not_disturb_the_others() {
     let mut changes = start(&server.client());
     assert_eq!(next(&mut changes, 2).await, ["init", "done"]);
     until("trying again", || server.requests(|r| r.path == "/api/v1/nodes").len() > 3).await;
+}
+
+/// Everything is idle but ServiceCIDRs, of which both versions get this.
+async fn with_service_cidrs(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+    Server::start(move |request| match request.path.as_str() {
+        SERVICE_CIDRS | BETA_SERVICE_CIDRS => reply(request),
+        _ => idle(request),
+    })
+    .await
+}
+
+/// Lists the one ServiceCIDR, and keeps watches open.
+fn one_service_cidr(request: &Request) -> Reply {
+    let spec = json!({ "cidrs": ["10.96.0.0/16"] });
+    let object = json!({ "metadata": { "name": "kubernetes", "resourceVersion": "4" }, "spec": spec });
+    if request.is_watch() { idle(request) } else { list("5", &[object]) }
+}
+
+async fn next_of_service_cidrs(changes: &mut mpsc::Receiver<Change>) -> Watched<ServiceCIDR> {
+    let next = async {
+        loop {
+            if let Change::ServiceCidr(change) = changes.recv().await.expect("the watch has ended") {
+                return change;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), next).await.expect("no change comes")
+}
+
+/// Awaits the list, which has the one ServiceCIDR.
+async fn service_cidr_is_listed(changes: &mut mpsc::Receiver<Change>) {
+    let cidrs = loop {
+        if let Watched::InitApply(object) = next_of_service_cidrs(changes).await {
+            break object.spec.unwrap().cidrs;
+        }
+    };
+    assert_eq!(cidrs, Some(vec!["10.96.0.0/16".to_owned()]));
+    assert!(matches!(next_of_service_cidrs(changes).await, Watched::InitDone));
+}
+
+#[tokio::test]
+async fn a_server_without_service_cidrs_is_asked_again_later_and_nothing_is_told() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let has_them = Arc::new(AtomicBool::new(false));
+    let upgraded = Arc::clone(&has_them);
+    let server = with_service_cidrs(move |request| match has_them.load(SeqCst) {
+        true => one_service_cidr(request),
+        // A path that a server does not know has no Status.
+        false => Reply::Json(404, json!("404 page not found")),
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert!(matches!(next_of_service_cidrs(&mut changes).await, Watched::Absent));
+    upgraded.store(true, SeqCst);
+    service_cidr_is_listed(&mut changes).await;
+    assert_eq!(log.count(&["WARN"]), 0, "{}", log.text());
+}
+
+#[tokio::test]
+async fn service_cidrs_are_read_in_their_earlier_version_where_there_is_no_other() {
+    let server = with_service_cidrs(|request| match request.path.as_str() {
+        SERVICE_CIDRS => Reply::Json(404, json!("404 page not found")),
+        _ => one_service_cidr(request),
+    })
+    .await;
+    service_cidr_is_listed(&mut start(&server.client())).await;
+}
+
+#[tokio::test]
+async fn service_cidrs_that_are_forbidden_are_told_once_and_hold_nothing_up() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let server = with_service_cidrs(|_| Reply::Json(403, status(403, "Forbidden"))).await;
+    let mut changes = start(&server.client());
+    for _ in 0..3 {
+        assert!(matches!(next_of_service_cidrs(&mut changes).await, Watched::Absent));
+    }
+    assert_eq!(log.count(&["WARN", "watch ServiceCIDR", "Forbidden"]), 1, "{}", log.text());
+    assert!(server.requests(|request| request.path == BETA_SERVICE_CIDRS).is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_fails_to_list_service_cidrs_is_waited_for() {
+    let failures = AtomicUsize::new(0);
+    let server = with_service_cidrs(move |request| match failures.fetch_add(1, SeqCst) {
+        0..3 => Reply::Json(500, status(500, "InternalError")),
+        _ => one_service_cidr(request),
+    })
+    .await;
+    let mut changes = start(&server.client());
+    assert!(matches!(next_of_service_cidrs(&mut changes).await, Watched::Init));
+    service_cidr_is_listed(&mut changes).await;
 }
 
 #[tokio::test]

@@ -66,7 +66,26 @@ enum Ended {
     TooShort,
 }
 
+/// Why a kind that not every server has is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// The server does not have it, in this version.
+    Unknown,
+    /// The server does not show it to us.
+    Forbidden,
+    /// Nobody wants the changes any more.
+    Unwanted,
+}
+
 impl Ended {
+    fn shown(&self) -> Option<Shown> {
+        match self {
+            Ended::Status(status) if status.code == 404 => Some(Shown::Unknown),
+            Ended::Status(status) if status.code == 403 => Some(Shown::Forbidden),
+            _ => None,
+        }
+    }
+
     /// Whether another version could help: the server answered, and not that it has too much to do.
     fn doubts_version(&self) -> bool {
         matches!(self, Ended::Status(status) if !matches!(status.code, 429 | 503))
@@ -130,24 +149,45 @@ where
 
     /// Goes on until nobody wants the changes any more.
     pub(super) async fn run(mut self) {
+        while let Err(error) = self.until_failure().await {
+            let pause = self.pause(&error);
+            self.failed(error);
+            sleep(pause).await;
+        }
+    }
+
+    /// The same for a kind that a server may not have, or not show to everybody: says so then.
+    pub(super) async fn run_while_shown(&mut self) -> Shown {
+        while let Err(error) = self.until_failure().await {
+            let shown = error.shown();
+            let pause = self.pause(&error);
+            self.version = self.version.take().filter(|_| shown.is_none());
+            match shown {
+                // A server without the kind is as good as any.
+                Some(Shown::Unknown) => self.outage.over(),
+                _ => self.failed(error),
+            }
+            if let Some(shown) = shown {
+                return shown;
+            }
+            sleep(pause).await;
+        }
+        Shown::Unwanted
+    }
+
+    /// Lists and watches until that fails. `Ok` when nobody wants the changes any more.
+    async fn until_failure(&mut self) -> Result<(), Ended> {
         loop {
             self.granted = false;
             let ended = match self.version.clone() {
                 None => self.list().await,
                 Some(version) => self.watch(&version).await,
             };
-            let pause = match ended {
-                Ok(()) => continue,
-                Err(Ended::Unwanted) => return,
-                Err(error) => {
-                    let pause = self.pause(&error);
-                    if self.failed(error).await.is_err() {
-                        return;
-                    }
-                    pause
-                }
-            };
-            sleep(pause).await;
+            match ended {
+                Ok(()) => {}
+                Err(Ended::Unwanted) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -163,15 +203,14 @@ where
         }
     }
 
-    async fn failed(&mut self, error: Ended) -> Result<(), Ended> {
+    fn failed(&mut self, error: Ended) {
         if matches!(error, Ended::Expired) {
             debug!(kind = K::KIND, "version has expired, listing again");
             self.version = None;
-            return Ok(());
+            return;
         }
         self.doubt(error.doubts_version());
         self.outage.failed(&error);
-        Ok(())
     }
 
     fn doubt(&mut self, doubtful: bool) {

@@ -1,4 +1,4 @@
-//! Lists that stay up to date: Services, EndpointSlices, Nodes, bucket maps; for agents the Pods of the own node, for
+//! Lists that stay up to date: Services, EndpointSlices, ServiceCIDRs, Nodes, bucket maps; for agents the Pods of the own node, for
 //! controllers the reports of nodes.
 //!
 //! `kube::runtime::watcher` would be the obvious way, and is not taken: when the server refuses to *start* a watch with
@@ -11,6 +11,7 @@
 
 mod follow;
 mod pace;
+mod service_cidrs;
 mod unreadable;
 
 use ::kube::core::DeserializeGuard;
@@ -61,6 +62,7 @@ pub(super) fn watch_at(
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::Service, pace).run());
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::EndpointSlice, pace).run());
     tasks.spawn(Follower::new(Api::all(client.clone()), &sender, Change::Node, pace).run());
+    tasks.spawn(service_cidrs::follow(client.clone(), sender.clone(), pace));
     let (label, value) = MAP_LABEL;
     let maps = Follower::new(config_maps(), &sender, Change::Map, pace).labels(format!("{label}={value}"));
     tasks.spawn(maps.run());

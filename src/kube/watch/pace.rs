@@ -22,6 +22,8 @@ pub(in crate::kube) struct Pace {
     pub(in crate::kube) useless_limit: Duration,
     /// Longest wait while the server says that it has too much to do (429).
     pub(in crate::kube) busy_limit: Duration,
+    /// Longest wait before the next look for a kind that the server does not have, or does not show.
+    pub(in crate::kube) absent_limit: Duration,
     /// Objects per page of a list.
     pub(in crate::kube) page: u32,
 }
@@ -37,6 +39,7 @@ impl Default for Pace {
             retry_limit: Duration::from_secs(5),
             useless_limit: Duration::from_secs(2),
             busy_limit: Duration::from_secs(30),
+            absent_limit: Duration::from_secs(300),
             page: 500,
         }
     }

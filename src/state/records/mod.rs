@@ -8,6 +8,7 @@ mod node;
 mod pod;
 mod report;
 mod service;
+mod service_cidr;
 mod slice;
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ pub(super) use node::NodeRecord;
 pub(super) use pod::PodRecord;
 pub(super) use report::ReportRecord;
 pub(super) use service::ServiceRecord;
+pub(super) use service_cidr::ServiceCidrRecord;
 pub(super) use slice::{AddressType, Condition, EndpointRecord, PodRef, SliceRecord};
 
 /// Names of the annotations that are kept.

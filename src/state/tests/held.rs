@@ -129,6 +129,9 @@ fn what_the_cluster_itself_gives_out_is_nobodys_vip() {
     let resolved = held().node(mk_node("worker-a", VIP, "10.244.1.0/24")).resolve();
     assert_eq!(owner(&resolved), None);
     assert_problem(&resolved, Reason::InvalidVip, &["is an address of node worker-a"]);
+    let resolved = held().service_cidr("kubernetes", &["192.0.2.0/25"]).resolve();
+    assert_eq!(owner(&resolved), None);
+    assert_problem(&resolved, Reason::InvalidVip, &["192.0.2.0/25, the Service network of ServiceCIDR kubernetes"]);
     let mut slice =
         mk_slice("kubernetes", "kubernetes", vec![Endpoint { target_ref: None, ..mk_endpoint("api", VIP) }]);
     slice.metadata.namespace = Some("default".to_owned());

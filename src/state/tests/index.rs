@@ -27,10 +27,10 @@ fn there_is_no_snapshot_before_every_kind_was_listed() {
 #[test]
 fn the_kinds_that_are_waited_for_can_be_named() {
     let mut index = Index::new(ANNOTATION);
-    assert_eq!(index.missing(), ["Service", "EndpointSlice", "Node", "Pod", "ConfigMap"]);
+    assert_eq!(index.missing(), ["Service", "EndpointSlice", "ServiceCIDR", "Node", "Pod", "ConfigMap"]);
     index.apply(Change::Node(Watched::Init));
     index.apply(Change::Node(Watched::InitDone));
-    assert_eq!(index.missing(), ["Service", "EndpointSlice", "Pod", "ConfigMap"]);
+    assert_eq!(index.missing(), ["Service", "EndpointSlice", "ServiceCIDR", "Pod", "ConfigMap"]);
     assert!(World::new().0.missing().is_empty());
 }
 
@@ -38,7 +38,7 @@ fn the_kinds_that_are_waited_for_can_be_named() {
 fn a_change_before_the_first_list_is_no_substitute_for_it() {
     let mut index = Index::new(ANNOTATION);
     assert!(!index.apply(apply(mk_service("echo", "192.0.2.10"))));
-    assert_eq!(index.missing().len(), 5);
+    assert_eq!(index.missing().len(), 6);
 }
 
 #[test]
@@ -133,4 +133,20 @@ fn an_object_without_a_name_is_ignored() {
     let mut service = mk_service("echo", "192.0.2.10");
     service.metadata.name = None;
     assert!(!world.0.apply(apply(service)));
+}
+
+#[test]
+fn a_kind_that_the_server_does_not_have_is_not_waited_for() {
+    let mut index = Index::new(ANNOTATION);
+    assert!(index.missing().contains(&"ServiceCIDR"));
+    index.apply(Change::ServiceCidr(Watched::Absent));
+    assert!(!index.missing().contains(&"ServiceCIDR"));
+}
+
+#[test]
+fn what_is_known_of_a_kind_stays_when_the_server_no_longer_shows_it() {
+    let mut world =
+        World::new().service_cidr("kubernetes", &["192.0.2.0/24"]).service(mk_service("echo", "192.0.2.10"));
+    assert!(!world.0.apply(Change::ServiceCidr(Watched::Absent)));
+    assert!(vips(&world.resolve()).is_empty());
 }

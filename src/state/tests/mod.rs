@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{
     Node, NodeAddress, NodeSpec, NodeStatus, ObjectReference, Pod, PodIP, PodSpec, PodStatus, Service, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::*;
@@ -155,6 +156,7 @@ impl World {
             Change::Service(Watched::InitDone),
             Change::EndpointSlice(Watched::Init),
             Change::EndpointSlice(Watched::InitDone),
+            Change::ServiceCidr(Watched::Absent),
             Change::Node(Watched::Init),
             Change::Node(Watched::InitDone),
             Change::Pod(Watched::Init),
@@ -171,6 +173,15 @@ impl World {
 
     fn slice(mut self, slice: EndpointSlice) -> Self {
         self.0.apply(Change::EndpointSlice(Watched::Apply(Box::new(slice))));
+        self
+    }
+
+    fn service_cidr(mut self, name: &str, cidrs: &[&str]) -> Self {
+        let mut metadata = meta(name);
+        metadata.namespace = None;
+        let spec = Some(ServiceCIDRSpec { cidrs: Some(cidrs.iter().map(|cidr| (*cidr).to_owned()).collect()) });
+        let object = ServiceCIDR { metadata, spec, status: None };
+        self.0.apply(Change::ServiceCidr(Watched::Apply(Box::new(object))));
         self
     }
 
