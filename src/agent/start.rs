@@ -28,6 +28,7 @@ pub fn plan_settings(config: &Config) -> Settings {
         rule_priority: config.kernel.rule_priority,
         labels: config.mpls,
         vxlan_port: config.vxlan_port,
+        proc_root: config.kernel.proc_root.clone(),
         vip_ranges: config.vip_ranges.iter().map(|range| range.net).collect(),
         limits_udp: true,
         unavailable: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! Reading a namespace back: everything of ours, and as much of the rest as decisions need.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::plan::nft::{ObservedTable, TableFamily};
 use crate::plan::{Observed, Sysctl};
@@ -46,7 +47,8 @@ pub fn observe_anew<'a>(
     let filters = bpf::dump(&mut netlink, &links, link_prefix).map_err(reading("filters"))?;
     let addresses = address::dump(&mut netlink, &names, link_prefix).map_err(reading("addresses"))?;
     let nexthops = nexthop::dump(&mut netlink, &names).map_err(reading("nexthops"))?;
-    let (routes, foreign_routes) = route::dump(&mut netlink).map_err(reading("routes"))?;
+    let routes = route::dump(&mut netlink).map_err(reading("routes"))?;
+    let name = |(address, index): (IpAddr, u32)| Some((address, names.get(&index)?.clone()));
     let (labels, foreign_labels) = label::dump(&mut netlink, &names).map_err(reading("MPLS routes"))?;
     let rules = rule::dump(&mut netlink).map_err(reading("rules"))?;
     let mpls = label::available();
@@ -61,8 +63,9 @@ pub fn observe_anew<'a>(
         filters,
         addresses,
         nexthops,
-        routes,
-        foreign_routes,
+        routes: routes.ours,
+        foreign_routes: routes.foreign,
+        next_hops: routes.next_hops.into_iter().filter_map(name).collect(),
         labels,
         foreign_labels,
         rules,

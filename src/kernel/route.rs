@@ -1,4 +1,4 @@
-//! Routes: VIP routes in our tables, and a count of everybody else's.
+//! Routes: VIP routes in our tables; of everybody else's a count, and their next hops.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,13 +16,15 @@ use crate::plan::{PROTOCOL, RouteKey};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
-use super::wire::{Request, address_family, attribute, family_of, ip, rtm, u8_at, u32_at};
+use super::wire::{Request, address_family, attribute, family_of, ip, rtm, u8_at, u16_at, u32_at};
 
+/// `struct rtnexthop`.
+const RTNEXTHOP: usize = 8;
 /// `struct rtmsg`: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
 pub(super) const RTMSG: usize = 12;
 pub(super) const RTA_DST: u16 = 1;
 pub(super) const RTA_OIF: u16 = 4;
-pub(super) const RTA_GATEWAY: u16 = 5;
+const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 pub(super) const RTA_METRICS: u16 = 8;
 pub(super) const RTA_MULTIPATH: u16 = 9;
@@ -112,8 +114,16 @@ pub(super) fn destination(address: IpAddr) -> RouteAddress {
     }
 }
 
-/// Our routes by key, and the number of all others by table.
-pub(super) type Routes = (BTreeMap<RouteKey, ObservedRoute>, BTreeMap<u32, usize>);
+/// What a namespace has of routes.
+#[derive(Default)]
+pub(super) struct Routes {
+    /// Ours, by key.
+    pub(super) ours: BTreeMap<RouteKey, ObservedRoute>,
+    /// The number of all others, by table.
+    pub(super) foreign: BTreeMap<u32, usize>,
+    /// The next hops of all others, and the indices of the devices that they are behind.
+    pub(super) next_hops: BTreeMap<IpAddr, u32>,
+}
 
 /// All IPv4 and IPv6 routes of the namespace.
 pub(super) fn dump(netlink: &mut Netlink) -> Result<Routes, KernelError> {
@@ -123,14 +133,15 @@ pub(super) fn dump(netlink: &mut Netlink) -> Result<Routes, KernelError> {
         let mut message = RouteMessage::default();
         message.header.address_family = address_family(family);
         let request = Request::new(&RouteNetlinkMessage::GetRoute(message), 0);
-        let (ours, others) = netlink.dump("routes", &request, |routes: &mut Routes, kind, payload| {
+        let routes = netlink.dump("routes", &request, |routes: &mut Routes, kind, payload| {
             let cloned = u32_at(payload, 8).is_none_or(|flags| flags & RTM_F_CLONED != 0);
             if kind == rtm::NEWROUTE && family_of(payload) == Some(family) && !cloned {
                 sort_in(routes, payload);
             }
         })?;
-        all.0.extend(ours);
-        others.into_iter().for_each(|(table, count)| *all.1.entry(table).or_default() += count);
+        all.ours.extend(routes.ours);
+        all.next_hops.extend(routes.next_hops);
+        routes.foreign.into_iter().for_each(|(table, count)| *all.foreign.entry(table).or_default() += count);
     }
     Ok(all)
 }
@@ -138,10 +149,41 @@ pub(super) fn dump(netlink: &mut Netlink) -> Result<Routes, KernelError> {
 fn sort_in(routes: &mut Routes, payload: &[u8]) {
     match decode_key(payload) {
         Some(key) if is_ours(payload) => {
-            routes.0.insert(key, decode_target(payload));
+            routes.ours.insert(key, decode_target(payload));
         }
-        _ => *routes.1.entry(table(payload)).or_default() += 1,
+        _ => {
+            *routes.foreign.entry(table(payload)).or_default() += 1;
+            routes.next_hops.extend(next_hops(payload));
+        }
     }
+}
+
+/// The gateways of a route with the indices of their devices: its own, or those of its paths. Those of a nexthop object are
+/// repeated in the route (`net.ipv4.nexthop_compat_mode`).
+fn next_hops(payload: &[u8]) -> Vec<(IpAddr, u32)> {
+    let own = attribute(payload, RTMSG, RTA_OIF).and_then(|index| u32_at(index, 0));
+    let own = gateway(payload, RTMSG).zip(own);
+    let mut paths = attribute(payload, RTMSG, RTA_MULTIPATH).unwrap_or_default();
+    let mut found: Vec<(IpAddr, u32)> = own.into_iter().collect();
+    while let Some((path, index)) = path(paths) {
+        found.extend(gateway(path, RTNEXTHOP).map(|address| (address, index)));
+        paths = paths.get(path.len().next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+/// The first path of several, with the index of its device: `struct rtnexthop` (length, flags, hops, index), then attributes.
+fn path(paths: &[u8]) -> Option<(&[u8], u32)> {
+    let length = usize::from(u16_at(paths, 0)?);
+    let path = paths.get(..length).filter(|path| path.len() >= RTNEXTHOP)?;
+    Some((path, u32_at(path, 4)?))
+}
+
+/// The gateway among the attributes behind `skip` bytes. An IPv4 route through an IPv6 gateway has it in `struct rtvia`: family
+/// (16 bits), address.
+pub(super) fn gateway(payload: &[u8], skip: usize) -> Option<IpAddr> {
+    let via = || attribute(payload, skip, RTA_VIA).and_then(|via| via.get(2..));
+    attribute(payload, skip, RTA_GATEWAY).or_else(via).and_then(ip)
 }
 
 /// Whether a route message, of any family, carries our protocol number.
@@ -179,4 +221,34 @@ fn decode_target(payload: &[u8]) -> ObservedRoute {
 pub(super) fn mtu(payload: &[u8]) -> Option<u32> {
     let metrics = attribute(payload, RTMSG, RTA_METRICS)?;
     attribute(metrics, 0, RTAX_MTU).and_then(|v| u32_at(v, 0)).filter(|mtu| *mtu != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway_of(address: [u8; 4]) -> Vec<u8> {
+        [&8u16.to_ne_bytes()[..], &RTA_GATEWAY.to_ne_bytes(), &address].concat()
+    }
+
+    fn number(kind: u16, number: u32) -> Vec<u8> {
+        [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &number.to_ne_bytes()].concat()
+    }
+
+    #[test]
+    fn the_next_hops_of_a_route_are_its_gateway_or_those_of_its_paths() {
+        let header = vec![0; RTMSG];
+        let single = [header.clone(), gateway_of([10, 0, 0, 1]), number(RTA_OIF, 2)].concat();
+        assert_eq!(next_hops(&single), [("10.0.0.1".parse().unwrap(), 2)]);
+        let path = |index: u32, attributes: Vec<u8>| {
+            let length = u16::try_from(RTNEXTHOP + attributes.len()).unwrap();
+            [&length.to_ne_bytes()[..], &[0, 0], &index.to_ne_bytes(), &attributes].concat()
+        };
+        let paths =
+            [path(2, gateway_of([10, 0, 0, 1])), path(3, Vec::new()), path(4, gateway_of([10, 0, 0, 2]))].concat();
+        let length = u16::try_from(4 + paths.len()).unwrap();
+        let multipath = [&header[..], &length.to_ne_bytes(), &RTA_MULTIPATH.to_ne_bytes(), &paths].concat();
+        assert_eq!(next_hops(&multipath), [("10.0.0.1".parse().unwrap(), 2), ("10.0.0.2".parse().unwrap(), 4)]);
+        assert_eq!(next_hops(&[header, number(RTA_OIF, 2)].concat()), []);
+    }
 }

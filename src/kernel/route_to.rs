@@ -13,8 +13,8 @@ use crate::plan::observed::ObservedLink;
 use super::error::KernelError;
 use super::link;
 use super::netlink::Netlink;
-use super::route::{RTA_GATEWAY, RTA_NH_ID, RTA_OIF, RTA_VIA, RTMSG, destination, mtu, table};
-use super::wire::{Request, address_family, attribute, ip, u8_at, u32_at};
+use super::route::{RTA_NH_ID, RTA_OIF, RTMSG, destination, gateway, mtu, table};
+use super::wire::{Request, address_family, attribute, u8_at, u32_at};
 
 const RTA_CACHEINFO: u16 = 12;
 /// Offset of `rta_expires` in `struct rta_cacheinfo`.
@@ -137,12 +137,6 @@ fn no_route(to: IpAddr, error: KernelError) -> KernelError {
     }
 }
 
-/// An IPv4 route through an IPv6 gateway has it in `struct rtvia`: family (16 bits), address.
-fn gateway(payload: &[u8]) -> Option<IpAddr> {
-    let via = || attribute(payload, RTMSG, RTA_VIA).and_then(|via| via.get(2..));
-    attribute(payload, RTMSG, RTA_GATEWAY).or_else(via).and_then(ip)
-}
-
 fn is_learned(payload: &[u8]) -> bool {
     let expires = attribute(payload, RTMSG, RTA_CACHEINFO).and_then(|info| u32_at(info, EXPIRES));
     expires.is_some_and(|ticks| ticks != 0)
@@ -163,7 +157,7 @@ fn decode(
     let metric = mtu(payload).filter(|_| !is_learned(payload));
     Ok(RouteFact {
         dev: (*dev).clone(),
-        gateway: gateway(payload),
+        gateway: gateway(payload, RTMSG),
         mtu: metric.unwrap_or(link.mtu),
         local: kind == Some(RTN_LOCAL),
     })

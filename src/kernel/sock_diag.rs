@@ -1,6 +1,7 @@
 //! Open TCP connections of a namespace, as `ss -tn` lists them (man 7 `sock_diag`).
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use super::error::KernelError;
 use super::netlink::Netlink;
@@ -25,16 +26,38 @@ const REQUEST: usize = 56;
 /// not listeners, and not `TIME_WAIT`, where nothing is left to say.
 const OPEN: u32 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 12;
 
+/// ESTABLISHED, `SYN_SENT`: one that stands, or is asked for from here. The other states can be had from outside.
+const OWN: u32 = 1 << 1 | 1 << 2;
+
 /// The open TCP connections of the calling thread's namespace. IPv4 connections of dual-stack sockets are shown as IPv4.
 ///
 /// # Errors
 /// A kernel without `inet_diag`, or a failure of the socket.
 pub fn connections() -> Result<Vec<Connection>, KernelError> {
+    dump(&mut Netlink::sock_diag()?, OPEN, [0, 0])
+}
+
+/// Who has a TCP connection with the calling thread's namespace in which either end has this port, or is asked for one.
+///
+/// # Errors
+/// As [`connections`].
+pub fn peers_at(port: u16) -> Result<BTreeSet<IpAddr>, KernelError> {
     let mut netlink = Netlink::sock_diag()?;
+    let mut peers = BTreeSet::new();
+    for ports in [[port, 0], [0, port]] {
+        peers.extend(dump(&mut netlink, OWN, ports)?.into_iter().map(|connection| connection.peer.ip()));
+    }
+    Ok(peers)
+}
+
+/// Connections in these states, with these ports at this end and at the other; 0 is any. The kernel leaves out the others
+/// (`inet_diag_dump_icsk`, net/ipv4/inet_diag.c).
+fn dump(netlink: &mut Netlink, states: u32, ports: [u16; 2]) -> Result<Vec<Connection>, KernelError> {
     let mut all = Vec::new();
     for family in [AF_INET, AF_INET6] {
         let mut payload = vec![family, IPPROTO_TCP, 0, 0];
-        payload.extend(OPEN.to_ne_bytes());
+        payload.extend(states.to_ne_bytes());
+        payload.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
         payload.resize(REQUEST, 0);
         let request = Request { kind: SOCK_DIAG_BY_FAMILY, flags: 0, payload };
         all.extend(
@@ -73,6 +96,18 @@ mod tests {
         let found = about(connections().unwrap());
         assert!(found.contains(&Connection { local: server, peer: client }), "{found:?}");
         assert!(found.contains(&Connection { local: client, peer: server }), "{found:?}");
+    }
+
+    #[test]
+    fn peers_are_known_by_the_port_of_either_end() {
+        let listen = |octet| TcpListener::bind((Ipv4Addr::new(127, 0, 0, octet), 0)).unwrap();
+        let (server, idle) = (listen(2), listen(3));
+        let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let at = |address: SocketAddr| peers_at(address.port()).unwrap();
+        let both = BTreeSet::from([server.local_addr().unwrap().ip(), stream.local_addr().unwrap().ip()]);
+        assert_eq!(at(server.local_addr().unwrap()), both);
+        assert_eq!(at(stream.local_addr().unwrap()), both);
+        assert_eq!(at(idle.local_addr().unwrap()), BTreeSet::new());
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod diff;
 pub mod filter;
 pub mod held;
 pub mod icmp;
+pub mod in_use;
 pub mod losses;
 pub mod net;
 pub mod nft;

@@ -91,6 +91,8 @@ pub struct Observed {
     pub routes: BTreeMap<RouteKey, ObservedRoute>,
     /// Number of routes of either family that are not ours, by table, for the tables that hold any: a clash with our block is refused.
     pub foreign_routes: BTreeMap<u32, usize>,
+    /// Next hops of routes that are not ours, and the devices that they are behind.
+    pub next_hops: BTreeMap<IpAddr, String>,
     /// MPLS routes with our protocol number, by label; `None` for a shape that we never write.
     pub labels: BTreeMap<u32, Option<LabelRoute>>,
     /// Labels of MPLS routes that are not ours.

@@ -1,6 +1,7 @@
 //! The numbers and names that the kernel objects of one installation are made of: the same on every node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub labels: MplsLabels,
     /// UDP port of VXLAN-GPE.
     pub vxlan_port: u16,
+    /// Where the host's procfs is mounted: the node's files are read there.
+    pub proc_root: PathBuf,
     /// Networks that VIPs lie in, if they are limited to any.
     pub vip_ranges: BTreeSet<IpNet>,
     /// Whether this node's kernel lets a rule limit how long connection tracking remembers (`CONFIG_NF_CONNTRACK_TIMEOUT`).

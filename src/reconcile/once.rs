@@ -3,9 +3,11 @@
 //! A round runs from beginning to end on one throw-away thread inside the namespace, so that its netlink sockets, its sysctls
 //! and the `nft` it starts all see the same one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use tracing::debug;
 
 use super::ruleset::Ruleset;
 use super::written::Written;
@@ -16,6 +18,7 @@ use crate::netns::{Netns, NetnsError};
 use crate::plan::conflict::rules;
 use crate::plan::diff::{diff, tables};
 use crate::plan::held::Held;
+use crate::plan::in_use::{self, BGP, Use, Uses, used_vips};
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node_holding, withdraw};
 use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
 use crate::plan::saved::saved;
@@ -258,9 +261,12 @@ fn compute(
     Ok(match goal {
         Goal::Nothing => (Desired::default(), Vec::new()),
         Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
-        Goal::Node(cluster) => {
+        Goal::Node(all) => {
+            let used = used_vips(all, uses(all, observed, settings));
+            let cluster = &*in_use::without(all, &used);
             let routes = routes(cluster, observed)?;
             let (mut desired, mut problems) = desired_node_holding(&Held::of(observed), cluster, &routes, settings);
+            problems.extend(in_use::problems(all, &used, settings));
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
                 let around = ruleset.surroundings(observed.nft_generation);
@@ -275,6 +281,21 @@ fn compute(
             (desired, problems)
         }
     })
+}
+
+/// What this node depends on; nothing while there is no VIP that might be it.
+fn uses(cluster: &Cluster, observed: &Observed, settings: &Settings) -> Uses {
+    if cluster.vips.is_empty() {
+        return Uses::default();
+    }
+    let neighbours = kernel::peers_at(BGP).unwrap_or_else(|error| {
+        debug!(%error, "cannot look for BGP sessions");
+        BTreeSet::new()
+    });
+    let neighbours = neighbours.into_iter().map(|address| (address, Use::BgpNeighbour));
+    let resolvers = kernel::resolvers(&settings.proc_root).into_iter();
+    let next_hops = observed.next_hops.iter().map(|(address, dev)| (*address, Use::NextHop(dev.clone())));
+    neighbours.chain(resolvers.map(|(address, file)| (address, Use::Resolver(file)))).chain(next_hops).collect()
 }
 
 /// How this namespace reaches what the cluster is made of. An address without a route is left out: `plan` says so to the user.

@@ -183,6 +183,7 @@ fn settings() -> Settings {
         rule_priority: 101,
         labels: MplsLabels::new(100, 65_536).unwrap(),
         vxlan_port: 4790,
+        proc_root: "/proc".into(),
         vip_ranges: BTreeSet::new(),
         limits_udp: true,
         unavailable: BTreeMap::new(),

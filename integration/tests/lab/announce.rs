@@ -138,3 +138,44 @@ async fn a_vip_that_is_an_address_of_the_node_is_not_announced_there_and_told() 
     by(&bird, &BOTH).await?;
     unbroken(&mut connections).await
 }
+
+/// What a node sends to a VIP goes into a pod: of a router or resolver, the node would lose it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vip_that_a_node_depends_on_is_not_served_there_and_told() -> Result<()> {
+    let (world, bird) = world().await?;
+    let mut connections = open(&world).await?;
+    let node = world.lab.node("ing2")?.netns();
+    let route = |verb| World::run_in(node, &format!("ip route {verb} 198.18.0.0/24 via {VIP} dev eth0 onlink"));
+    route("add")?;
+    bird.announced_by(VIP.parse()?, &["ing1"]).await?;
+    bird.announced_by(VIP6.parse()?, &BOTH).await?;
+    let note = world.event(SERVICE, "NodeFailed").await?;
+    ensure!(note.contains("node ing2") && note.contains(&format!("{VIP}, for it is the next hop")), "{note}");
+    ensure!(note.contains("device eth0"), "{note}");
+    world.converged().await?;
+    let table = World::run_in(node, "nft list table inet kube_service_tunnel")?;
+    ensure!(!table.contains(VIP) && table.contains(VIP6), "ing2 serves its next hop:\n{table}");
+    unbroken(&mut connections).await?;
+    route("del")?;
+    by(&bird, &BOTH).await?;
+    unbroken(&mut connections).await
+}
+
+/// The nodes' default gateway and BGP neighbour.
+const ROUTER: &str = "10.0.0.1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_takes_the_router_of_the_nodes_over() -> Result<()> {
+    let (world, bird) = world().await?;
+    let mut connections = open(&world).await?;
+    world.add_service("thief", "echo", &[(ANNOTATION, ROUTER)])?;
+    for node in BOTH {
+        let note = world.event_with("thief", "NodeFailed", &format!("node {node}")).await?;
+        ensure!(note.contains(&format!("{ROUTER}, for it is the next hop")), "{note}");
+    }
+    world.converged().await?;
+    // BGP and BFD go on, which the nodes speak with the router.
+    by(&bird, &BOTH).await?;
+    bird.announced_by(ROUTER.parse()?, &[]).await?;
+    unbroken(&mut connections).await
+}

@@ -31,6 +31,7 @@ pub fn settings(node: &str) -> Settings {
         rule_priority: 101,
         labels: MplsLabels::new(100, 65_536).unwrap(),
         vxlan_port: 4790,
+        proc_root: "/proc".into(),
         vip_ranges: BTreeSet::new(),
         limits_udp: true,
         unavailable: BTreeMap::new(),

@@ -232,6 +232,7 @@ pub fn settings() -> Settings {
         rule_priority: 101,
         labels: MplsLabels::new(100, 65_536).unwrap(),
         vxlan_port: VXLAN_PORT,
+        proc_root: "/proc".into(),
         vip_ranges: BTreeSet::new(),
         limits_udp: true,
         unavailable: BTreeMap::new(),

@@ -57,6 +57,7 @@ fn settings(buckets: BucketCount) -> Result<Settings> {
         rule_priority: 101,
         labels: MplsLabels::new(100, 1 << 16)?,
         vxlan_port: VXLAN_PORT,
+        proc_root: "/proc".into(),
         vip_ranges: BTreeSet::new(),
         limits_udp: true,
         unavailable: BTreeMap::new(),
