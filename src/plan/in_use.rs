@@ -63,7 +63,7 @@ pub fn problems(cluster: &Cluster, used: &Uses, settings: &Settings) -> Vec<Prob
         let note = format!(
             "node {node} neither serves nor announces {address}, for it is {what}: use an address that no node needs for itself"
         );
-        Some(Problem { service: vip.service.clone(), reason: Reason::NodeFailed, note })
+        Some(Problem { subject: (&vip.service).into(), reason: Reason::NodeFailed, note })
     });
     told.collect()
 }
@@ -96,7 +96,7 @@ mod tests {
             let used = used_vips(&cluster, uses("192.0.2.10", what));
             assert_eq!(without(&cluster, &used).vips.keys().collect::<Vec<_>>(), [&ip("192.0.2.20")]);
             let problems = problems(&cluster, &used, &settings);
-            assert_eq!((problems.len(), problems[0].service.name.as_str()), (1, "svc-192.0.2.10"));
+            assert_eq!((problems.len(), problems[0].subject.name()), (1, "svc-192.0.2.10"));
             assert!(problems[0].note.contains("node n1") && problems[0].note.contains(words), "{}", problems[0].note);
         }
     }
