@@ -1,23 +1,16 @@
 //! The kubeconfig with which clients find the server.
 
-use std::io;
-use std::path::Path;
-
 use serde_json::json;
 
-/// Writes a kubeconfig for `url`; JSON is YAML, so every client reads it.
-pub fn write(path: &Path, url: &str, token: Option<&str>) -> io::Result<()> {
-    std::fs::write(path, render(url, token))
-}
+use super::certificate::Authority;
 
-/// The content of the file.
-pub fn render(url: &str, token: Option<&str>) -> String {
-    let user = token.map_or_else(|| json!({}), |token| json!({ "token": token }));
+/// The content of the file; JSON is YAML, so every client reads it.
+pub fn render(url: &str, authority: &Authority, token: &str) -> String {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "lab", "cluster": {"server": url}}],
-        "users": [{"name": "lab", "user": user}],
+        "clusters": [{"name": "lab", "cluster": {"server": url, "certificate-authority-data": authority.data()}}],
+        "users": [{"name": "lab", "user": {"token": token}}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab", "namespace": "default"}}],
         "current-context": "lab",
     });

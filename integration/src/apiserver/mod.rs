@@ -1,4 +1,4 @@
-//! A Kubernetes API server double: real HTTP, real list and watch semantics, objects in memory, faults on demand.
+//! A Kubernetes API server double: real HTTPS, real list and watch semantics, objects in memory, faults on demand.
 //!
 //! It answers as recordings of a kube-apiserver v1.36 do (see `tests/fixtures/transcripts`), as far as a network agent,
 //! kube-rs and kubectl can tell. The layers, each ignorant of those after it:
@@ -11,16 +11,17 @@
 //! ```
 //!
 //! It must never do what a real server would not, except through [`Faults`]. Not here: admission webhooks,
-//! managedFields and apply conflicts, protobuf, TLS, custom resources.
+//! managedFields and apply conflicts, protobuf, HTTP/2, custom resources.
 
 mod admission;
+mod certificate;
 mod controllers;
 mod error;
 mod events;
 mod faults;
 mod http;
 mod journal;
-pub mod kubeconfig;
+mod kubeconfig;
 pub mod object;
 mod objects;
 mod patch;
@@ -50,6 +51,7 @@ pub use objects::Objects;
 pub use rbac::{Grants, service_account};
 pub use resource::{Generation, NameRule, RESOURCES, Resource};
 
+use certificate::Authority;
 use controllers::{Controllers, Enabled};
 use http::listener::Gate;
 use store::Store;
@@ -92,6 +94,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct ApiServer {
     address: SocketAddr,
+    authority: Authority,
     objects: Objects,
     faults: Arc<Faults>,
     journal: Arc<Journal>,
@@ -119,12 +122,14 @@ impl ApiServer {
             address: address.to_string(),
             bookmark_interval: options.bookmark_interval,
         };
-        let gate = Gate::new(listener, faults.up(), stop.clone())?;
+        let names = ["kubernetes.default.svc".to_owned(), address.ip().to_string(), own_cluster_ip.to_string()];
+        let (authority, acceptor) = certificate::issue(names.into())?;
+        let gate = Gate::new(listener, acceptor, faults.up(), stop.clone())?;
         let serving = axum::serve(gate, http::router(Arc::new(app)));
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move { serving.await }));
         let enabled = Enabled { endpoint_slices: options.endpoint_slices };
         let controllers = Controllers::start(verbs.clone(), enabled, stop.clone());
-        Ok(Self { address, objects: Objects { verbs }, faults, journal, controllers, stop })
+        Ok(Self { address, authority, objects: Objects { verbs }, faults, journal, controllers, stop })
     }
 
     /// Serves on a free port of the loopback address.
@@ -139,7 +144,7 @@ impl ApiServer {
 
     /// The base URL, without a slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
     }
 
     /// The objects, without HTTP in between.
@@ -162,9 +167,18 @@ impl ApiServer {
         self.controllers.settled().await;
     }
 
-    /// Writes a kubeconfig with which clients reach this server.
-    pub fn write_kubeconfig(&self, path: &Path) -> io::Result<()> {
-        kubeconfig::write(path, &self.url(), None)
+    /// Writes a kubeconfig with which clients reach this server, as the user of a token. kubectl asks at its terminal for a
+    /// user where there is none, even if the server admits everybody.
+    pub fn write_kubeconfig(&self, path: &Path, token: &str) -> io::Result<()> {
+        std::fs::write(path, kubeconfig::render(&self.url(), &self.authority, token))
+    }
+
+    /// A client that shows every answer as it is: by default kube repeats requests that were answered with 429, 503 or 504.
+    pub fn client(&self) -> anyhow::Result<kube::Client> {
+        let mut config = kube::Config::new(self.url().parse()?);
+        config.root_cert = Some(vec![self.authority.der()]);
+        config.default_retry = false;
+        Ok(kube::Client::try_from(config)?)
     }
 
     /// Stops serving and closes all connections.

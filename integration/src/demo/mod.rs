@@ -3,6 +3,7 @@
 //! It does what a user does (apply a Service, annotate it, connect) and checks what a user would check. Anything that is not
 //! perfect is an error.
 
+pub mod hints;
 mod matrix;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::pod::DEFAULT_PORT;
 use crate::traffic::{Client, Sources, Tally};
 use crate::world::echo::{ANNOTATION, SERVICE, VIP, five_pods};
 use crate::world::{World, WorldSpec};
+use hints::Hint;
 
 const FLOWS: usize = 200;
 
@@ -76,7 +78,11 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn build(mode: Mode) -> Result<World> {
+/// A lab with everything that a user sets up, told step by step.
+///
+/// # Errors
+/// What could not be set up.
+pub async fn build(mode: Mode) -> Result<World> {
     step("a client, a DC router with ECMP, two ingress nodes, two more nodes, an API server");
     let mut world = World::build(WorldSpec::new(mode)).await?;
     step("five pods on three nodes: a TCP and UDP echo server on 0.0.0.0:12345, replying in capitals");
@@ -134,17 +140,10 @@ fn print_table(world: &World, shown: &Shown) {
 
 /// Holds the lab until somebody has seen enough.
 async fn keep(world: &World) -> Result<()> {
-    let prefix = world.lab.prefix();
     println!("\nThe lab stays up until you press Ctrl-C. Look inside from another shell:");
-    println!("   ip netns                                             the namespaces; this lab's begin with {prefix}-");
-    println!("   ip netns exec {prefix}-ing1 ip rule                     the tree from mark to bucket");
-    println!("   ip netns exec {prefix}-ing1 ip route show table 10000   bucket 0: where its flows go");
-    println!("   ip netns exec {prefix}-ing1 nft list table inet kube_service_tunnel");
-    println!("   ip netns exec {prefix}-pod-echo-1 ip -d address         the VIP inside a pod");
-    println!(
-        "   ip netns exec {prefix}-client bash                      a shell at the client: try {VIP}:{DEFAULT_PORT}"
-    );
-    println!("   KUBECONFIG={} ip netns exec {prefix}-client kubectl get services", world.kubeconfig().display());
+    for Hint { command, shows } in hints::hints(world) {
+        println!("   # {shows}\n   {command}");
+    }
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,

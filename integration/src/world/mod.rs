@@ -25,7 +25,7 @@ use tunnel_router::model::Mode;
 use tunnel_router::model::handover::Assignment;
 use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
 
-use crate::apiserver::{ApiServer, Grants, Options, Ranges, kubeconfig, service_account};
+use crate::apiserver::{ApiServer, Grants, Options, Ranges, service_account};
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, Image, router_program};
@@ -105,7 +105,7 @@ impl World {
         let api = ApiServer::start(listener, Options { ranges, tokens, grants, ..Options::default() })?;
         let directory = tempfile::tempdir()?;
         for user in [AGENT, CONTROLLER, ADMIN] {
-            kubeconfig::write(&directory.path().join(user), &api.url(), Some(user))?;
+            api.write_kubeconfig(&directory.path().join(user), user)?;
         }
         api.store().create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }))?;
         for node in lab.nodes() {

@@ -11,14 +11,12 @@ use k8s_openapi::api::events::v1::Event as KubeEvent;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 fn start() -> (ApiServer, Client) {
     let server = ApiServer::start_local(Options::default()).unwrap();
-    let mut config = Config::new(server.url().parse().unwrap());
-    config.default_retry = false;
-    let client = Client::try_from(config).unwrap();
+    let client = server.client().unwrap();
     (server, client)
 }
 
@@ -324,4 +322,17 @@ async fn a_bookmark_moves_an_idle_watch_forward() {
 
 fn service_json(name: &str) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}})
+}
+
+#[tokio::test]
+async fn a_client_that_shakes_no_hands_keeps_no_other_waiting() {
+    let (server, client) = start();
+    let mut silent = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let api: Api<Node> = Api::all(client);
+    api.list(&ListParams::default()).await.unwrap();
+    server.faults().go_down();
+    let mut end = Vec::new();
+    // Its connection ends with the server, too.
+    let ended = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut end).await;
+    assert!(end.is_empty() && ended.is_ok_and(|length| length == 0));
 }

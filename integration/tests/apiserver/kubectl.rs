@@ -1,5 +1,6 @@
 //! The double in the hands of the real `kubectl` (`KUBECTL` names another binary, e.g. an older one).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -41,9 +42,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let server = ApiServer::start_local(Options::default()).unwrap();
+        Self::guarded(Options::default(), "anybody")
+    }
+
+    /// With this token in its kubeconfig.
+    fn guarded(options: Options, token: &str) -> Self {
+        let server = ApiServer::start_local(options).unwrap();
         let home = TempDir::new().unwrap();
-        server.write_kubeconfig(&home.path().join("config")).unwrap();
+        server.write_kubeconfig(&home.path().join("config"), token).unwrap();
         server.store().create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-a"}})).unwrap();
         Self { server, home }
     }
@@ -88,6 +94,18 @@ fn spawn(mut command: Command) -> tokio::process::Child {
     command.spawn().unwrap_or_else(|error| {
         panic!("kubectl cannot be started ({error}): install Debian's package `kubernetes-client`, or set KUBECTL")
     })
+}
+
+#[tokio::test]
+async fn kubectl_sends_the_token_of_its_kubeconfig() {
+    let options = || Options { tokens: BTreeMap::from([("secret".into(), "somebody".into())]), ..Options::default() };
+    let bench = Bench::guarded(options(), "secret");
+    assert!(bench.ok(&["get", "services"], "").await.contains("kubernetes"));
+    assert!(bench.server.journal().requests().iter().all(|one| one.info.user == "somebody"));
+
+    let stranger = Bench::guarded(options(), "guessed");
+    let (got, text) = stranger.run(&["get", "services"], "").await;
+    assert!(!got && text.contains("must be logged in"), "{text}");
 }
 
 #[tokio::test]

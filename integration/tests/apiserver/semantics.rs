@@ -17,9 +17,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let server = ApiServer::start_local(Options::default()).unwrap();
-        let mut config = kube::Config::new(server.url().parse().unwrap());
-        config.default_retry = false;
-        Self { client: kube::Client::try_from(config).unwrap(), server }
+        Self { client: server.client().unwrap(), server }
     }
 
     fn store(&self) -> &Objects {

@@ -35,6 +35,7 @@ mod mtu;
 mod nft_versions;
 mod packets;
 mod pods;
+mod printed;
 mod protocols;
 mod restart;
 mod semantics;

@@ -1,19 +1,23 @@
 //! The listening socket, and how the server disappears from the network without losing its address.
 //!
 //! `shutdown(2)` takes a listening socket out of the listening state, `listen(2)` brings the same socket back: in the network
-//! namespace where the caller opened it, wherever the server runs. Connections that are open at that moment are reset.
+//! namespace where the caller opened it, wherever the server runs. Connections that are open at that moment are reset, also
+//! those that are still shaking hands.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use nix::errno::Errno;
 use nix::sys::socket::{Backlog, Shutdown, SockaddrStorage, bind, listen, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// A listener that can be down.
@@ -23,6 +27,9 @@ pub struct Gate {
     /// A duplicate for the event loop. It is made anew after every time down: the event loop remembers the hang-up of a
     /// descriptor for ever.
     listener: TcpListener,
+    acceptor: TlsAcceptor,
+    /// Connections without TLS as yet. A client that says nothing keeps no other one waiting.
+    handshakes: FuturesUnordered<Accept<Connection>>,
     up: watch::Receiver<bool>,
     /// Ends everything.
     stop: CancellationToken,
@@ -32,15 +39,22 @@ pub struct Gate {
 
 impl Gate {
     /// A gate that follows `up`. Cancelling `stop` closes all connections.
-    pub fn new(socket: std::net::TcpListener, up: watch::Receiver<bool>, stop: CancellationToken) -> io::Result<Self> {
+    pub fn new(
+        socket: std::net::TcpListener,
+        acceptor: TlsAcceptor,
+        up: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let listener = TcpListener::from_std(socket.try_clone()?)?;
-        Ok(Self { socket, listener, up, open: stop.child_token(), stop })
+        let handshakes = FuturesUnordered::new();
+        Ok(Self { socket, listener, acceptor, handshakes, up, open: stop.child_token(), stop })
     }
 
     /// Stops listening until the server is to come up again.
     async fn stay_down(&mut self) -> io::Result<()> {
         self.open.cancel();
+        self.handshakes.clear();
         let address = self.listener.local_addr()?;
         shutdown(self.socket.as_raw_fd(), Shutdown::Both)?;
         // A port that the kernel chose (bind to port 0) is given back by the shutdown: take it again. One that was asked for
@@ -60,12 +74,17 @@ impl Gate {
         Ok(())
     }
 
-    /// The next connection while up; nothing when the server is to go down.
-    async fn next(&mut self) -> Option<io::Result<(Connection, SocketAddr)>> {
+    /// The next connection that speaks TLS; nothing after any other event.
+    async fn next(&mut self) -> Option<io::Result<TlsStream<Connection>>> {
         tokio::select! {
-            accepted = self.listener.accept() => {
-                Some(accepted.map(|(stream, peer)| (Connection::new(stream, &self.open), peer)))
-            }
+            accepted = self.listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    self.handshakes.push(self.acceptor.accept(Connection::new(stream, &self.open)));
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            },
+            Some(shaken) = self.handshakes.next() => Some(shaken),
             changed = self.up.changed() => match changed {
                 Ok(()) => None,
                 Err(_) => std::future::pending().await,
@@ -75,8 +94,9 @@ impl Gate {
 }
 
 impl axum::serve::Listener for Gate {
-    type Io = Connection;
-    type Addr = SocketAddr;
+    type Io = TlsStream<Connection>;
+    // Nobody asks where clients are.
+    type Addr = ();
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
@@ -86,7 +106,7 @@ impl axum::serve::Listener for Gate {
                 tracing::error!(%error, "listening socket lost");
             }
             match self.next().await {
-                Some(Ok(connection)) => return connection,
+                Some(Ok(stream)) => return (stream, ()),
                 Some(Err(error)) => {
                     tracing::debug!(%error, "connection not accepted");
                     tokio::task::yield_now().await;
@@ -97,7 +117,7 @@ impl axum::serve::Listener for Gate {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+        Ok(())
     }
 }
 

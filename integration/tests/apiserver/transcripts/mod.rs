@@ -15,7 +15,7 @@ use integration::apiserver::{ApiServer, Grants, Options, RESOURCES, service_acco
 use serde_json::{Value, json};
 
 use normal::{blur_cells, difference};
-use story::{Story, all_recordings, bytes, client, recording};
+use story::{Story, all_recordings, bytes, recording};
 
 /// Recordings without a step, each with the reason.
 const NOT_REPLAYED: &[(&str, &str)] = &[];
@@ -177,7 +177,7 @@ async fn refused(story: &mut Story) {
     let tokens = BTreeMap::from(users.map(|(token, user)| (token.to_owned(), user)));
     let options = Options { tokens, grants: Some(Grants::default()), ..Options::default() };
     let guarded = ApiServer::start_local(options).unwrap();
-    let client = client(&guarded);
+    let client = guarded.client().unwrap();
     let request = |token: &str| {
         let builder = Request::builder().uri("/api/v1/services").header("Authorization", format!("Bearer {token}"));
         builder.body(Vec::new().into()).unwrap()

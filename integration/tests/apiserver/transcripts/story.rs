@@ -33,13 +33,6 @@ pub fn all_recordings() -> BTreeSet<String> {
     names
 }
 
-/// A client that shows every answer as it is: by default kube repeats requests that were answered with 429, 503 or 504.
-pub fn client(server: &ApiServer) -> kube::Client {
-    let mut config = kube::Config::new(server.url().parse().unwrap());
-    config.default_retry = false;
-    kube::Client::try_from(config).unwrap()
-}
-
 /// The double, and what is known so far about how its story maps to the recorded one.
 pub struct Story {
     pub server: ApiServer,
@@ -55,7 +48,7 @@ pub struct Story {
 impl Story {
     pub fn begin() -> Self {
         let server = ApiServer::start_local(Options::default()).unwrap();
-        let client = client(&server);
+        let client = server.client().unwrap();
         Self {
             server,
             client,
