@@ -155,7 +155,8 @@ impl ApiError {
 
     /// 403 as RBAC words it.
     pub fn forbidden(resource: &Resource, request: &RequestInfo) -> Self {
-        let RequestInfo { user, verb, namespace, name, subresource, .. } = request;
+        let RequestInfo { verb, namespace, name, subresource, .. } = request;
+        let user = &request.user.name;
         let scope = match namespace {
             Some(namespace) => format!("in the namespace \"{namespace}\""),
             None => "at the cluster scope".to_owned(),
@@ -170,6 +171,14 @@ impl ApiError {
             resource.group
         );
         Self::Forbidden { message, details: details(resource, name) }
+    }
+
+    /// 403 as a ValidatingAdmissionPolicy words it.
+    pub fn not_admitted(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("{} \"{name}\" is forbidden: {why}", qualified(resource));
+        let mut details = details(resource, Some(name));
+        details["causes"] = json!([{ "message": why }]);
+        Self::Forbidden { message, details }
     }
 
     /// Whether the object does not exist.

@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::user::User;
+
 /// One request as the server understood it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestInfo {
@@ -31,8 +33,8 @@ pub struct RequestInfo {
     pub query: BTreeMap<String, String>,
     /// `User-Agent`.
     pub user_agent: String,
-    /// Who the token says it is; empty without tokens.
-    pub user: String,
+    /// Who the token says it is; nobody without tokens.
+    pub user: User,
     /// `Content-Type`.
     pub content_type: String,
 }

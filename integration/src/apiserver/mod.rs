@@ -6,6 +6,7 @@
 //! ```text
 //! resource + shape + admission   what kinds there are, how they print, their defaults and validation
 //! store                          objects, versions, history
+//! rbac, policy                   who may do what, and what of that is admitted
 //! verbs, watch                   what requests do
 //! http / objects / controllers    the three who make requests: the network, the test, the EndpointSlice controller
 //! ```
@@ -25,11 +26,13 @@ mod kubeconfig;
 pub mod object;
 mod objects;
 mod patch;
+mod policy;
 mod rbac;
 mod resource;
 mod selector;
 mod shape;
 mod store;
+mod user;
 mod verbs;
 mod watch;
 
@@ -48,8 +51,10 @@ pub use error::{ApiError, ApiResult, Cause};
 pub use faults::Faults;
 pub use journal::{Journal, Record, RequestInfo};
 pub use objects::Objects;
-pub use rbac::{Grants, service_account};
+pub use policy::Policies;
+pub use rbac::Grants;
 pub use resource::{Generation, NameRule, RESOURCES, Resource};
+pub use user::{User, service_account};
 
 use certificate::Authority;
 use controllers::{Controllers, Enabled};
@@ -67,10 +72,12 @@ pub struct Options {
     pub ranges: Ranges,
     /// Whether EndpointSlices follow Services and Pods.
     pub endpoint_slices: bool,
-    /// Bearer token to user name. Empty admits everybody without one.
-    pub tokens: BTreeMap<String, String>,
+    /// Whose bearer tokens these are. Empty admits everybody without one.
+    pub tokens: BTreeMap<String, User>,
     /// What ServiceAccounts may do; anything if absent.
     pub grants: Option<Grants>,
+    /// What is admitted of that.
+    pub policies: Policies,
     /// How many changes watches can look back.
     pub history: usize,
     /// How often an idle watch gets a bookmark; [`Faults::bookmark_watches`] sends one at once.
@@ -84,6 +91,7 @@ impl Default for Options {
             endpoint_slices: true,
             tokens: BTreeMap::new(),
             grants: None,
+            policies: Policies::default(),
             history: 100_000,
             bookmark_interval: Duration::from_secs(60),
         }
@@ -119,6 +127,7 @@ impl ApiServer {
             journal: Arc::clone(&journal),
             tokens: options.tokens,
             grants: options.grants,
+            policies: options.policies,
             address: address.to_string(),
             bookmark_interval: options.bookmark_interval,
         };

@@ -2,7 +2,7 @@
 //!
 //! As <https://kubernetes.io/docs/reference/access-authn-authz/rbac/> has it, as far as a manifest of ServiceAccounts can tell:
 //! rules only add; a RoleBinding grants in its own namespace, also what a ClusterRole says; `*` stands for all. Whoever is no
-//! ServiceAccount may do everything, and every ServiceAccount may discover what there is. Not here: groups, aggregation,
+//! ServiceAccount may do everything, and every ServiceAccount may discover what there is and ask who it is. Not here: groups, aggregation,
 //! `nonResourceURLs`.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::journal::RequestInfo;
+use super::user::service_account;
 
-/// How user names of ServiceAccounts begin: `system:serviceaccount:NAMESPACE:NAME`.
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+/// Anybody may create it (ClusterRole `system:basic-user`).
+const SELF_REVIEW: &str = "selfsubjectreviews";
 
 /// Who may do what. The default lets ServiceAccounts do nothing.
 #[derive(Debug, Clone, Default)]
@@ -60,17 +61,13 @@ impl Grants {
     /// Whether the user of a request may make it.
     pub fn allow(&self, request: &RequestInfo) -> bool {
         let applies = |grant: &Grant| {
-            grant.user == request.user && (grant.namespace.is_none() || grant.namespace == request.namespace)
+            grant.user == request.user.name && (grant.namespace.is_none() || grant.namespace == request.namespace)
         };
-        !request.user.starts_with(SERVICE_ACCOUNT)
+        !request.user.is_service_account()
             || request.resource.is_empty()
+            || request.is("create", SELF_REVIEW)
             || self.0.iter().filter(|grant| applies(grant)).flat_map(|g| &g.rules).any(|rule| covers(rule, request))
     }
-}
-
-/// The user name of a ServiceAccount.
-pub fn service_account(namespace: &str, name: &str) -> String {
-    format!("{SERVICE_ACCOUNT}{namespace}:{name}")
 }
 
 fn of_kind<K: DeserializeOwned>(documents: &[Value], kind: &str) -> anyhow::Result<Vec<K>> {
@@ -176,6 +173,7 @@ subjects: [{ kind: ServiceAccount, name: guest, namespace: own }]
             (&agent, "deletecollection events.k8s.io/events/- own/-", true),
             (&agent, "create events.k8s.io/events/- default/-", false),
             (&agent, "get -/-/- -/-", true),
+            (&agent, "create authentication.k8s.io/selfsubjectreviews/- -/-", true),
             (&guest, "list -/services/- other/-", true),
             (&guest, "list -/services/- -/-", false),
             (&"admin".to_owned(), "delete -/nodes/- -/n", true),

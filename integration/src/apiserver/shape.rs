@@ -102,7 +102,7 @@ fn numbers_to_text(quantities: &mut Value) {
 }
 
 /// Collects the paths that `input` sets and `printed` has lost.
-fn unknown_fields(input: &Value, printed: &Value, path: &str, unknown: &mut Vec<String>) {
+pub(super) fn unknown_fields(input: &Value, printed: &Value, path: &str, unknown: &mut Vec<String>) {
     match (input, printed) {
         (Value::Object(input), Value::Object(printed)) => {
             for (field, value) in input.iter().filter(|(_, value)| !value.is_null()) {

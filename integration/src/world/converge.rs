@@ -119,7 +119,7 @@ impl World {
     /// Agents and controllers ask for nothing that the manifest does not grant them.
     fn nothing_forbidden(&self) -> Result<()> {
         match self.api.journal().first_with(403) {
-            Some(refused) => bail!("{} may not {} {}", refused.user, refused.verb, refused.path),
+            Some(refused) => bail!("{} may not {} {}", refused.user.name, refused.verb, refused.path),
             None => Ok(()),
         }
     }

@@ -4,6 +4,7 @@
 //! agents. [`World::converged`] compares every namespace with what the product itself would make of it; that packets arrive
 //! is for the tests to show.
 
+mod accounts;
 mod agent;
 mod checks;
 mod converge;
@@ -25,7 +26,7 @@ use tunnel_router::model::Mode;
 use tunnel_router::model::handover::Assignment;
 use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
 
-use crate::apiserver::{ApiServer, Grants, Options, Ranges, service_account};
+use crate::apiserver::{ApiServer, Options, Ranges};
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, Image, router_program};
@@ -38,16 +39,8 @@ const API_PORT: u16 = 6443;
 /// Namespace of the agents and of what they store, as in the manifest.
 pub const NAMESPACE: &str = "kube-service-tunnel";
 
-/// What the agents and controllers run with on a cluster. Here they may do what it grants them.
-const MANIFEST: &str = include_str!("../../../manifests/tunnel-router.yaml");
-
-/// ServiceAccounts of agents and controllers in the manifest; their tokens are their names.
-const AGENT: &str = "tunnel-router";
-const CONTROLLER: &str = "tunnel-router-controller";
 /// Where controllers serve their pages: agents in the same namespace have the usual port.
 pub const CONTROLLER_PAGES: &str = "127.0.0.1:9470";
-/// User who may do everything.
-const ADMIN: &str = "admin";
 
 /// Label of ingress nodes, as in the manifest.
 pub const INGRESS_LABEL: &str = "node=tunnel";
@@ -63,12 +56,14 @@ pub struct WorldSpec {
     pub flags: Vec<String>,
     /// What the agents' image holds.
     pub image: Image,
+    /// Whether tokens name the node of their pod, as of Kubernetes 1.30.
+    pub node_claims: bool,
 }
 
 impl WorldSpec {
     /// The default lab in one mode.
     pub fn new(mode: Mode) -> Self {
-        WorldSpec { lab: LabSpec::default(), mode, flags: Vec::new(), image: Image::default() }
+        WorldSpec { lab: LabSpec::default(), mode, flags: Vec::new(), image: Image::default(), node_claims: true }
     }
 }
 
@@ -99,13 +94,12 @@ impl World {
         let listener = lab.api_listener(API_PORT)?.into_std()?;
         let families = lab.spec().families.published().iter().map(|family| family.name().to_owned()).collect();
         let ranges = Ranges { families, ..Ranges::default() };
-        let accounts = [AGENT, CONTROLLER].map(|name| (name.to_owned(), service_account(NAMESPACE, name)));
-        let tokens = accounts.into_iter().chain([(ADMIN.to_owned(), ADMIN.to_owned())]).collect();
-        let grants = Some(Grants::of_manifest(MANIFEST)?);
-        let api = ApiServer::start(listener, Options { ranges, tokens, grants, ..Options::default() })?;
+        let options = Options { ranges, ..accounts::options(lab.nodes(), spec.node_claims)? };
+        let tokens: Vec<String> = options.tokens.keys().cloned().collect();
+        let api = ApiServer::start(listener, options)?;
         let directory = tempfile::tempdir()?;
-        for user in [AGENT, CONTROLLER, ADMIN] {
-            api.write_kubeconfig(&directory.path().join(user), user)?;
+        for token in &tokens {
+            api.write_kubeconfig(&directory.path().join(token), token)?;
         }
         api.store().create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }))?;
         for node in lab.nodes() {
@@ -217,17 +211,17 @@ impl World {
     pub fn agent_flags(&self, node: &str) -> Vec<String> {
         let mut flags = self.flags.clone();
         flags.extend(["--node-name".to_owned(), node.to_owned()]);
-        flags.extend(["--kubeconfig".to_owned(), self.kubeconfig_of(AGENT).display().to_string()]);
+        flags.extend(["--kubeconfig".to_owned(), self.kubeconfig_of(&accounts::of_agent(node)).display().to_string()]);
         flags
     }
 
     /// Where the kubeconfig is of one who may do everything.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.kubeconfig_of(ADMIN)
+        self.kubeconfig_of(accounts::ADMIN)
     }
 
-    fn kubeconfig_of(&self, user: &str) -> PathBuf {
-        self.directory.path().join(user)
+    fn kubeconfig_of(&self, token: &str) -> PathBuf {
+        self.directory.path().join(token)
     }
 
     /// The agent of a node.
@@ -239,7 +233,7 @@ impl World {
     pub fn start_controller(&mut self, name: &str, node: &str, flags: &[&str]) -> Result<()> {
         let own = ["--metrics-address", CONTROLLER_PAGES, "--kubeconfig"].map(str::to_owned);
         let mut all: Vec<String> =
-            own.into_iter().chain([self.kubeconfig_of(CONTROLLER).display().to_string()]).collect();
+            own.into_iter().chain([self.kubeconfig_of(accounts::CONTROLLER).display().to_string()]).collect();
         all.extend(flags.iter().map(ToString::to_string));
         let controller = Agent::start_controller(name, self.lab.node(node)?, &all, self.directory.path())?;
         self.controllers.insert(name.to_owned(), controller);
@@ -393,6 +387,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use super::accounts::{AGENT, CONTROLLER, MANIFEST};
     use super::*;
 
     #[test]

@@ -1,14 +1,12 @@
-//! The double in the hands of the real `kubectl` (`KUBECTL` names another binary, e.g. an older one).
+//! The double in the hands of the real `kubectl`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Stdio;
 
-use integration::apiserver::{ApiServer, Options};
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
+use integration::apiserver::Options;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::bench::{Bench, spawn};
 
 const MANIFEST: &str = r#"
 apiVersion: v1
@@ -34,66 +32,12 @@ spec:
     ports: [{name: web, containerPort: 8080}]
 "#;
 
-struct Bench {
-    server: ApiServer,
-    /// Holds the kubeconfig and kubectl's cache.
-    home: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::guarded(Options::default(), "anybody")
-    }
-
-    /// With this token in its kubeconfig.
-    fn guarded(options: Options, token: &str) -> Self {
-        let server = ApiServer::start_local(options).unwrap();
-        let home = TempDir::new().unwrap();
-        server.write_kubeconfig(&home.path().join("config"), token).unwrap();
-        server.store().create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-a"}})).unwrap();
-        Self { server, home }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let binary = std::env::var_os("KUBECTL").map_or_else(|| PathBuf::from("kubectl"), PathBuf::from);
-        let mut command = Command::new(binary);
-        command.args(arguments).env("HOME", self.home.path()).env("KUBECONFIG", self.home.path().join("config"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command
-    }
-
-    /// Runs kubectl; returns whether it succeeded and what it printed, both streams.
-    async fn run(&self, arguments: &[&str], stdin: &str) -> (bool, String) {
-        let mut child = spawn(self.command(arguments));
-        child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
-        let output = child.wait_with_output().await.unwrap();
-        let text = [output.stdout, output.stderr].map(|stream| String::from_utf8(stream).unwrap()).concat();
-        (output.status.success(), text)
-    }
-
-    async fn ok(&self, arguments: &[&str], stdin: &str) -> String {
-        let (success, text) = self.run(arguments, stdin).await;
-        assert!(success, "kubectl {arguments:?}: {text}");
-        text
-    }
-
-    async fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(arguments, "").await).unwrap()
-    }
-
-    /// Gives the pod of the manifest an address and makes it ready.
-    async fn start_pod(&self) {
-        let status = json!({"status": {"phase": "Running", "podIP": "10.244.1.11", "podIPs": [{"ip": "10.244.1.11"}],
-            "conditions": [{"type": "Ready", "status": "True"}]}});
-        self.server.store().patch_status("pods", "default", "echo-1", status).unwrap();
-        self.server.settled().await;
-    }
-}
-
-fn spawn(mut command: Command) -> tokio::process::Child {
-    command.spawn().unwrap_or_else(|error| {
-        panic!("kubectl cannot be started ({error}): install Debian's package `kubernetes-client`, or set KUBECTL")
-    })
+/// Gives the pod of the manifest an address and makes it ready.
+async fn start_pod(bench: &Bench) {
+    let status = json!({"status": {"phase": "Running", "podIP": "10.244.1.11", "podIPs": [{"ip": "10.244.1.11"}],
+        "conditions": [{"type": "Ready", "status": "True"}]}});
+    bench.server.store().patch_status("pods", "default", "echo-1", status).unwrap();
+    bench.server.settled().await;
 }
 
 #[tokio::test]
@@ -101,7 +45,7 @@ async fn kubectl_sends_the_token_of_its_kubeconfig() {
     let options = || Options { tokens: BTreeMap::from([("secret".into(), "somebody".into())]), ..Options::default() };
     let bench = Bench::guarded(options(), "secret");
     assert!(bench.ok(&["get", "services"], "").await.contains("kubernetes"));
-    assert!(bench.server.journal().requests().iter().all(|one| one.info.user == "somebody"));
+    assert!(bench.server.journal().requests().iter().all(|one| one.info.user.name == "somebody"));
 
     let stranger = Bench::guarded(options(), "guessed");
     let (got, text) = stranger.run(&["get", "services"], "").await;
@@ -113,7 +57,7 @@ async fn objects_are_created_printed_and_deleted() {
     let bench = Bench::new();
     let created = bench.ok(&["create", "-f", "-"], MANIFEST).await;
     assert_eq!(created, "service/echo created\npod/echo-1 created\n");
-    bench.start_pod().await;
+    start_pod(&bench).await;
 
     let wide = bench.ok(&["get", "services,pods,nodes,namespaces,endpointslices", "-A", "-o", "wide"], "").await;
     for expected in [
@@ -178,7 +122,7 @@ async fn annotations_and_labels_are_set_and_removed() {
 async fn describe_shows_addresses_endpoints_and_events() {
     let bench = Bench::new();
     bench.ok(&["create", "-f", "-"], MANIFEST).await;
-    bench.start_pod().await;
+    start_pod(&bench).await;
     let service = bench.server.store().get("services", "default", "echo").unwrap();
     let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "echo.1"},
         "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "cmd.nu/tunnel-router",

@@ -7,6 +7,7 @@ pub(super) mod listener;
 mod openapi;
 mod request;
 mod resource_call;
+mod review;
 mod table;
 mod watch_stream;
 
@@ -22,7 +23,9 @@ use serde_json::Value;
 use super::error::{ApiError, ApiResult};
 use super::faults::{Ears, Faults};
 use super::journal::{Journal, RequestInfo};
+use super::policy::Policies;
 use super::rbac::Grants;
+use super::user::User;
 use super::verbs::Verbs;
 
 /// The largest body that is read, like etcd's limit for a request.
@@ -34,10 +37,12 @@ pub(super) struct App {
     pub verbs: Verbs,
     pub faults: Arc<Faults>,
     pub journal: Arc<Journal>,
-    /// Token to user name; empty admits everybody.
-    pub tokens: BTreeMap<String, String>,
+    /// Whose tokens these are; empty admits everybody.
+    pub tokens: BTreeMap<String, User>,
     /// What ServiceAccounts may do; anything if absent.
     pub grants: Option<Grants>,
+    /// What is admitted of that.
+    pub policies: Policies,
     /// Host and port as clients reach them.
     pub address: String,
     /// How often an idle watch gets a bookmark.
@@ -78,15 +83,18 @@ fn serve(app: &App, info: &RequestInfo, accept: &str, body: &Bytes, ears: Ears) 
         return discovery::serve(app, info, accept);
     }
     match super::resource::by_path(&info.group, &info.version, &info.resource) {
+        None if info.path == "/apis/authentication.k8s.io/v1/selfsubjectreviews" && info.verb == "create" => {
+            Ok(review::serve(info))
+        }
         Some(resource) => resource_call::Call { app, info, resource, accept, body, ears }.serve(),
         None => Ok(page_not_found()),
     }
 }
 
 /// The user behind the token; nobody when tokens are demanded and this is none of them.
-fn authenticate(app: &App, headers: &HeaderMap) -> Option<String> {
+fn authenticate(app: &App, headers: &HeaderMap) -> Option<User> {
     if app.tokens.is_empty() {
-        return Some(String::new());
+        return Some(User::default());
     }
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     app.tokens.get(value.strip_prefix("Bearer ")?).cloned()

@@ -13,6 +13,7 @@ use crate::apiserver::faults::Ears;
 use crate::apiserver::journal::RequestInfo;
 use crate::apiserver::object;
 use crate::apiserver::patch::PatchKind;
+use crate::apiserver::policy::Judge;
 use crate::apiserver::resource::Resource;
 use crate::apiserver::selector::Selection;
 use crate::apiserver::verbs::{DeleteOptions, ListOptions, Patch, Target, WriteOptions};
@@ -76,8 +77,12 @@ impl Call<'_> {
         Target { resource: self.resource, namespace, name, status }
     }
 
-    fn write_options(&self) -> WriteOptions {
-        WriteOptions { dry_run: !self.query("dryRun").is_empty(), strict: self.query("fieldValidation") == "Strict" }
+    fn write_options(&self) -> WriteOptions<'_> {
+        WriteOptions {
+            dry_run: !self.query("dryRun").is_empty(),
+            strict: self.query("fieldValidation") == "Strict",
+            judge: Some(Judge { policies: &self.app.policies, request: self.info }),
+        }
     }
 
     fn selection(&self) -> ApiResult<Selection> {

@@ -46,6 +46,7 @@ impl Verbs {
         admission::complete(resource, &mut new, None, state, &self.ranges);
         let mut new = shape_stored(resource, new)?;
         admission::validate_create(resource, &new, &self.ranges)?;
+        options.admit(resource, &new, None)?;
         if state.get(&target.key()).is_some() {
             return Err(ApiError::AlreadyExists { resource, name: target.name });
         }

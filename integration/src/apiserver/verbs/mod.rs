@@ -17,6 +17,7 @@ use super::admission::Ranges;
 use super::error::{ApiError, ApiResult};
 use super::events;
 use super::object;
+use super::policy::Judge;
 use super::resource::Resource;
 use super::store::{Key, State, Store};
 
@@ -60,11 +61,21 @@ impl Target {
 
 /// What every write may say about itself.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct WriteOptions {
+pub struct WriteOptions<'a> {
     /// Go through everything and store nothing.
     pub dry_run: bool,
     /// Unknown fields are errors (`fieldValidation=Strict`).
     pub strict: bool,
+    /// Who admits what is written; absent within the process.
+    pub judge: Option<Judge<'a>>,
+}
+
+impl WriteOptions<'_> {
+    /// Refuses what must not be stored. `old` is the stored object of an update.
+    fn admit(&self, resource: &Resource, new: &Value, old: Option<&Value>) -> ApiResult<()> {
+        let old = old.map(|old| shown(resource, old));
+        self.judge.map_or(Ok(()), |judge| judge.admit(resource, &shown(resource, new), old.as_ref()))
+    }
 }
 
 /// The verbs over one store.

@@ -50,6 +50,7 @@ impl Verbs {
         let mut new = shape_stored(resource, new)?;
         object::set_revision(&mut new, object::revision(&old));
         admission::validate_update(resource, &new, &old, &self.ranges)?;
+        options.admit(resource, &new, Some(&old))?;
         if new == *old || options.dry_run {
             return Ok(shown(resource, &new));
         }

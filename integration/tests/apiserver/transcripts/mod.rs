@@ -174,7 +174,7 @@ async fn errors(story: &mut Story) {
 /// The server of the story admits everybody; this one does not.
 async fn refused(story: &mut Story) {
     let users = [("good", "somebody".to_owned()), ("weak", service_account("tunnel-rec", "weak"))];
-    let tokens = BTreeMap::from(users.map(|(token, user)| (token.to_owned(), user)));
+    let tokens = BTreeMap::from(users.map(|(token, user)| (token.to_owned(), user.into())));
     let options = Options { tokens, grants: Some(Grants::default()), ..Options::default() };
     let guarded = ApiServer::start_local(options).unwrap();
     let client = guarded.client().unwrap();
@@ -188,7 +188,7 @@ async fn refused(story: &mut Story) {
         story.compare(name, &recorded, response).await;
     }
     assert_eq!(client.send(request("good")).await.unwrap().status(), 200);
-    assert_eq!(guarded.journal().requests()[2].info.user, "somebody");
+    assert_eq!(guarded.journal().requests()[2].info.user.name, "somebody");
 }
 
 async fn load_balancer_lease_and_events(story: &mut Story) {
