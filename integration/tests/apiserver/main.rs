@@ -5,5 +5,6 @@ mod bench;
 mod families;
 mod kube_client;
 mod kubectl;
+mod rights;
 mod semantics;
 mod transcripts;
