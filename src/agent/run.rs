@@ -21,7 +21,7 @@ use super::status::Status;
 use super::waiting::Waiting;
 use crate::inspect::connections::count;
 use crate::inspect::{Known, socket};
-use crate::kube::{Reporter, Scope, client, keep_report, watch};
+use crate::kube::{Reporter, Scope, client, keep_report, tell_unbound, watch};
 use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::config::Config;
 use crate::model::handover::NodeReport;
@@ -100,6 +100,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tokio::spawn(watch_losses(judged, agent.places.clone(), plan, lost, shutdown.clone()));
     let (namespace, node) = (config.namespace.clone(), config.node_name.clone());
     tokio::spawn(keep_report(client.clone(), namespace, node, agent.report.subscribe(), shutdown.clone()));
+    tokio::spawn(tell_unbound(client.clone(), config.node_name.clone(), shutdown.clone()));
     let (questions, mut questioned) = mpsc::channel(1);
     tokio::spawn(socket::serve(questions, shutdown.clone()));
     let mut changes = watch(client, scope(&config), shutdown.clone());

@@ -7,10 +7,11 @@
 //! The RBAC that it needs: `list` and `watch` on `services`, `nodes`, `endpointslices.discovery.k8s.io` and
 //! `servicecidrs.networking.k8s.io`, for agents also on `pods`; `create`, `get` and `patch` on `events.events.k8s.io`; and in its own namespace on `configmaps` for agents `list`,
 //! `watch`, `create` and `update`, for the controller `get` and `delete` as well, and `create`, `get` and `update` on
-//! `leases.coordination.k8s.io`.
+//! `leases.coordination.k8s.io`. Agents ask by a `SelfSubjectReview` who they are, as everybody may.
 
 mod backoff;
 mod client;
+mod identity;
 mod lease;
 mod maps;
 mod outage;
@@ -23,6 +24,7 @@ mod watch;
 mod tests;
 
 pub use client::{ClientError, client};
+pub use identity::tell_unbound;
 pub use lease::Election;
 pub use maps::MapWriter;
 pub use own::RequestError;

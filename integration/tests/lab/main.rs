@@ -38,6 +38,7 @@ mod pods;
 mod printed;
 mod protocols;
 mod restart;
+mod rights;
 mod semantics;
 mod services;
 mod snapshot;

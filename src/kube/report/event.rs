@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::model::{Problem, Reason, Subject};
 
 /// Who reports, whatever the node.
-const CONTROLLER: &str = "cmd.nu/tunnel-router";
+pub(in crate::kube) const CONTROLLER: &str = "cmd.nu/tunnel-router";
 
 /// Longest `reportingInstance` that the API takes.
 const MAX_INSTANCE: usize = 128;

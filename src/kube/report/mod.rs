@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::model::Problem;
+pub(super) use event::CONTROLLER;
 pub(super) use publish::Publisher;
 
 /// Tells users what is wrong.

@@ -1,6 +1,7 @@
 //! Against a server that listens on a real socket and says what a test wants it to say.
 
 mod client;
+mod identity;
 mod log;
 mod maps;
 mod report;
