@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kernel::{self, KernelError};
-use crate::model::{Addresses, Cluster, Family, Node, ServiceRef, Vip};
+use crate::model::handover::ServiceUid;
+use crate::model::{Addresses, Cluster, Family, Mode, Node, ServiceRef, Vip};
 use crate::netns::{Netns, PodQuery};
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
@@ -26,8 +27,10 @@ pub fn pod_target(uid: &str) -> String {
 pub struct PodGoal {
     /// `namespace/name`, for people.
     pub name: String,
-    /// The Services behind its VIPs.
-    pub services: BTreeSet<ServiceRef>,
+    /// The Services behind its VIPs, and their modes.
+    pub services: BTreeMap<ServiceRef, Mode>,
+    /// Services that it is an endpoint of, too, in modes that this node cannot do.
+    pub unavailable: BTreeSet<ServiceUid>,
     /// How its namespace is found.
     pub query: PodQuery,
     /// VIPs, addresses.
@@ -84,7 +87,8 @@ pub fn pod_goals(
             let addresses = query.addresses;
             let goal = goals.entry(uid.to_owned()).or_insert_with(|| PodGoal {
                 name,
-                services: BTreeSet::new(),
+                services: BTreeMap::new(),
+                unavailable: unavailable(uid, cluster, settings),
                 query,
                 input: PodInput {
                     vips: BTreeMap::new(),
@@ -98,11 +102,18 @@ pub fn pod_goals(
             });
             let others = vip.pods().into_iter().filter(|pod| pod.uid != uid && may_forward(vip, pod.uid));
             goal.input.peers.extend(others.flat_map(|pod| pod.addresses.iter()));
-            goal.services.insert(vip.service.clone());
+            goal.services.insert(vip.service.clone(), vip.mode);
             goal.input.vips.insert(vip.address, vip.mode);
         }
     }
     goals
+}
+
+/// The Services of a pod whose mode this node cannot do.
+fn unavailable(uid: &str, cluster: &Cluster, settings: &Settings) -> BTreeSet<ServiceUid> {
+    let vips = cluster.vips.values().filter(|vip| settings.unavailable.contains_key(&vip.mode));
+    let of_pod = vips.filter(|vip| vip.pods_of(&settings.node_name).contains_key(uid));
+    of_pod.map(|vip| ServiceUid::from(vip.service.uid.as_str())).collect()
 }
 
 /// Whether a pod may forward packets to the others: those that the map names. While there is no map, it may name anybody.
@@ -258,7 +269,7 @@ mod tests {
     use crate::model::config::MplsLabels;
     use crate::model::handover::EndpointState;
     use crate::model::names::LinkPrefix;
-    use crate::model::{BucketCount, Endpoint, MarkField, Mode};
+    use crate::model::{BucketCount, Endpoint, MarkField};
 
     fn settings() -> Settings {
         Settings {
@@ -371,5 +382,6 @@ mod tests {
         settings.unavailable.insert(Mode::Mpls, "no module".into());
         let goals = pod_goals(&resolved, &settings, &BTreeMap::new());
         assert_eq!(goals["uid-n1"].input.vips.values().collect::<Vec<_>>(), [&Mode::Gre]);
+        assert_eq!(goals["uid-n1"].unavailable, ["192.0.2.2".into()].into());
     }
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::info;
 
 use super::dispatch::{PodGoal, pod_target};
-use crate::model::handover::SetUp;
-use crate::model::{EndpointId, NodeRef, Problem, Reason, Subject};
-use crate::reconcile::Goal;
+use crate::model::handover::{ServiceUid, SetUp};
+use crate::model::{EndpointId, Mode, NodeRef, Problem, Reason, Subject};
 use crate::reconcile::target::{NODE, Report, State};
+use crate::reconcile::{Goal, Note};
 
 /// A failure is told to the user after this many tries: a pod that is just starting needs one or two (about 3 s).
 const TRIES: u32 = 4;
@@ -24,8 +24,8 @@ pub struct Status {
     pods: BTreeMap<String, PodGoal>,
     /// Problems by target name; replaced by the target's reports.
     targets: BTreeMap<String, Vec<Problem>>,
-    /// How each pod is set up, by target name; updated by the pod's reports.
-    set_up: BTreeMap<String, SetUp>,
+    /// How each pod is set up, by target name, and the modes that it lacks; updated by the pod's reports.
+    set_up: BTreeMap<String, (SetUp, BTreeSet<Mode>)>,
     /// Steps of the first successful round of each target.
     first: BTreeMap<String, usize>,
     /// Something was dispatched.
@@ -55,13 +55,11 @@ impl Status {
     /// A target has reported.
     pub fn reported(&mut self, node: &str, report: Report) {
         let problems = match report.state {
-            State::InSync { writes, mut problems, notes, goal, program } => {
-                for note in notes {
-                    problems.extend(self.failure(node, &report.target, note.reason, &note.text));
-                }
+            State::InSync { writes, mut problems, notes, goal, program, lacking } => {
+                problems.extend(notes.iter().flat_map(|note| self.failure(node, &report.target, note)));
                 if let Goal::Pod(input) = goal {
-                    let set_up = SetUp { addresses: input.addresses, program, fallen: false };
-                    self.set_up.insert(report.target.clone(), set_up);
+                    let set_up = SetUp { addresses: input.addresses, program, ..SetUp::default() };
+                    self.set_up.insert(report.target.clone(), (set_up, lacking));
                 }
                 self.first.entry(report.target.clone()).or_insert(writes);
                 self.failing.remove(&report.target);
@@ -74,13 +72,13 @@ impl Status {
             }
             State::Pending { error, .. } => {
                 self.fell(&report.target);
-                let problems = self.failure(node, &report.target, Reason::EndpointFailed, &error);
+                let problems = self.failure(node, &report.target, &of_all(Reason::EndpointFailed, &error));
                 self.failing.insert(report.target.clone(), error);
                 problems
             }
             State::Refused { error } => {
                 self.fell(&report.target);
-                let problems = self.failure(node, &report.target, Reason::EndpointRefused, &error);
+                let problems = self.failure(node, &report.target, &of_all(Reason::EndpointRefused, &error));
                 self.failing.insert(report.target.clone(), error);
                 problems
             }
@@ -154,12 +152,16 @@ impl Status {
     /// How the pods are set up that have been, by UID.
     pub fn set_up(&self) -> BTreeMap<EndpointId, SetUp> {
         let uid = |target: &str| target.strip_prefix(pod_target("").as_str()).map(EndpointId::from);
-        self.set_up.iter().filter_map(|(target, set_up)| Some((uid(target)?, *set_up))).collect()
+        let all = self.set_up.iter().filter_map(|(target, (set_up, lacking))| {
+            let lacks = self.pods.get(target).map(|goal| lacks(goal, lacking)).unwrap_or_default();
+            Some((uid(target)?, SetUp { lacks, ..set_up.clone() }))
+        });
+        all.collect()
     }
 
     /// What stood cannot be made again.
     fn fell(&mut self, target: &str) {
-        if let Some(set_up) = self.set_up.get_mut(target) {
+        if let Some((set_up, _)) = self.set_up.get_mut(target) {
             set_up.fallen = true;
         }
     }
@@ -169,10 +171,10 @@ impl Status {
         self.pods.get(target).map_or(target.to_owned(), |pod| format!("pod {}", pod.name))
     }
 
-    fn failure(&self, node: &str, target: &str, reason: Reason, error: &str) -> Vec<Problem> {
-        match self.pods.get(target).filter(|_| reason != Reason::UnknownListing) {
-            Some(pod) => pod_failure(node, pod, reason, error),
-            None => self.node_failure(target, reason, error).into_iter().collect(),
+    fn failure(&self, node: &str, target: &str, note: &Note) -> Vec<Problem> {
+        match self.pods.get(target).filter(|_| note.reason != Reason::UnknownListing) {
+            Some(pod) => pod_failure(node, pod, note),
+            None => self.node_failure(target, note.reason, &note.text).into_iter().collect(),
         }
     }
 
@@ -191,23 +193,37 @@ impl Status {
     }
 }
 
-/// A failure of a pod, told to each of its Services.
-fn pod_failure(node: &str, pod: &PodGoal, reason: Reason, error: &str) -> Vec<Problem> {
+/// A failure of a pod, told to those of its Services whose mode it is about.
+fn pod_failure(node: &str, pod: &PodGoal, Note { reason, mode, text }: &Note) -> Vec<Problem> {
     let name = &pod.name;
+    let in_mode = mode.map(|mode| format!(" in mode {mode}")).unwrap_or_default();
     let note = match reason {
         Reason::NoSecondChance => {
-            format!("pod {name} on node {node} cannot give packets a second chance: {error}; it is tried again")
+            format!("pod {name} on node {node} cannot give packets a second chance: {text}; it is tried again")
         }
-        Reason::EndpointRefused => format!("pod {name} on node {node} is not served: {error}"),
-        _ => format!("pod {name} on node {node} cannot be set up: {error}; it is tried again"),
+        Reason::EndpointRefused => format!("pod {name} on node {node} is not served: {text}"),
+        _ => format!("pod {name} on node {node} cannot be set up{in_mode}: {text}; it is tried again"),
     };
     let note = limited(&note);
-    pod.services.iter().map(|service| Problem { subject: service.into(), reason, note: note.clone() }).collect()
+    let concerned = pod.services.iter().filter(|(_, of)| mode.is_none_or(|mode| mode == **of));
+    concerned.map(|(service, _)| Problem { subject: service.into(), reason: *reason, note: note.clone() }).collect()
 }
 
 /// A character has at most four bytes.
 fn limited(note: &str) -> String {
     note.chars().take(crate::state::MAX_NOTE / 4).collect()
+}
+
+/// The Services for which a pod that lacks these modes is not set up.
+fn lacks(goal: &PodGoal, lacking: &BTreeSet<Mode>) -> BTreeSet<ServiceUid> {
+    let of_modes = goal.services.iter().filter(|(_, mode)| lacking.contains(mode));
+    let of_modes = of_modes.map(|(service, _)| ServiceUid::from(service.uid.as_str()));
+    goal.unavailable.iter().cloned().chain(of_modes).collect()
+}
+
+/// What concerns all Services of a pod.
+fn of_all(reason: Reason, error: &str) -> Note {
+    Note { reason, mode: None, text: error.to_owned() }
 }
 
 #[cfg(test)]
@@ -241,7 +257,14 @@ mod tests {
     }
 
     fn goal(services: BTreeSet<ServiceRef>, input: PodInput) -> PodGoal {
-        PodGoal { name: "default/echo-1".into(), services, query: PodQuery::new("uid-1", input.addresses), input }
+        let services = services.into_iter().zip([Mode::Gre, Mode::Vxlan]).collect();
+        PodGoal {
+            name: "default/echo-1".into(),
+            services,
+            unavailable: BTreeSet::new(),
+            query: PodQuery::new("uid-1", input.addresses),
+            input,
+        }
     }
 
     fn status() -> Status {
@@ -267,6 +290,7 @@ mod tests {
             notes: Vec::new(),
             goal: Goal::Pod(input()),
             program: true,
+            lacking: BTreeSet::new(),
         };
         Report { target: target.into(), took: Duration::ZERO, state }
     }
@@ -282,6 +306,22 @@ mod tests {
         assert!(problems.iter().all(|p| p.reason == Reason::EndpointFailed && p.note.contains("default/echo-1")));
         status.reported("n1", in_sync("pod uid-1"));
         assert_eq!(status.problems().len(), 0);
+    }
+
+    #[test]
+    fn a_mode_that_a_pod_lacks_is_told_to_its_services_alone_and_reported() {
+        let mut status = status();
+        let mut report = in_sync("pod uid-1");
+        let State::InSync { notes, lacking, .. } = &mut report.state else { panic!("{report:?}") };
+        notes.push(Note { mode: Some(Mode::Vxlan), ..of_all(Reason::EndpointFailed, "UDP port 4790 is in use") });
+        lacking.insert(Mode::Vxlan);
+        status.reported("n1", report);
+        let problems: Vec<Problem> = status.problems().into_iter().collect();
+        assert_eq!((problems.len(), problems[0].subject.name()), (1, "echo"));
+        assert!(problems[0].note.contains("cannot be set up in mode vxlan: UDP port 4790"), "{}", problems[0].note);
+        assert_eq!(status.set_up()["uid-1"].lacks, ["echo".into()].into());
+        status.reported("n1", in_sync("pod uid-1"));
+        assert!(status.problems().is_empty() && status.set_up()["uid-1"].lacks.is_empty());
     }
 
     #[test]
@@ -335,10 +375,11 @@ mod tests {
     #[test]
     fn an_nft_that_lists_in_an_unknown_form_is_told_once_for_the_node_and_all_pods() {
         let mut status = status();
-        let note = |text: &str| Note { reason: Reason::UnknownListing, text: text.into() };
+        let note = |text: &str| Note { reason: Reason::UnknownListing, mode: None, text: text.into() };
         let mut listing = |target, text| {
             let State::InSync { writes, problems, program, goal, .. } = in_sync(target).state else { unreachable!() };
-            let state = State::InSync { writes, problems, notes: vec![note(text)], program, goal };
+            let state =
+                State::InSync { writes, problems, lacking: BTreeSet::new(), notes: vec![note(text)], program, goal };
             status.reported("n1", Report { target: target.into(), took: Duration::ZERO, state });
         };
         listing("pod uid-1", "set nodes is listed otherwise");

@@ -20,11 +20,15 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A new state of the cluster; `stands` says of which pods, by UID, this node has reported that they are set up.
-    pub(super) fn dispatched(&mut self, cluster: &Cluster, stands: impl Fn(&str) -> bool, now: Instant) {
+    /// A new state of the cluster; `stands` says of which pods, by UID, this node has reported that they are set up for a
+    /// Service.
+    pub(super) fn dispatched(&mut self, cluster: &Cluster, stands: impl Fn(&str, &ServiceRef) -> bool, now: Instant) {
         let since = |service: &ServiceRef| self.services.get(service).map_or(now, |(_, since)| *since);
-        let waiting =
-            cluster.vips.values().map(|vip| (&vip.service, vip.waiting(&stands))).filter(|(_, count)| *count > 0);
+        let waiting = cluster
+            .vips
+            .values()
+            .map(|vip| (&vip.service, vip.waiting(|uid| stands(uid, &vip.service))))
+            .filter(|(_, count)| *count > 0);
         let services = waiting.map(|(service, count)| (service.clone(), (count, since(service)))).collect();
         self.services = services;
         self.late.retain(|service, count| match self.services.get(service) {
@@ -83,7 +87,7 @@ mod tests {
     fn a_pod_that_waits_for_long_is_told_of_until_it_has_its_share() {
         let (start, mut waiting) = (Instant::now(), Waiting::default());
         let after = |seconds| start + Duration::from_secs(seconds);
-        let all = |_: &str| true;
+        let all = |_: &str, _: &ServiceRef| true;
         waiting.dispatched(&cluster(Some(&[1]), &[1]), all, start);
         assert_eq!(waiting.due(), None);
         waiting.dispatched(&cluster(Some(&[1]), &[1, 2]), all, start);

@@ -61,12 +61,17 @@ impl ApplyError {
 
     /// The mode that cannot be had here, if it is one of its devices or tables that failed.
     pub fn mode(&self, link_prefix: &LinkPrefix) -> Option<Mode> {
+        let of_device = |name: &str| match name == link_prefix.vxlan() {
+            true => Some(Mode::Vxlan),
+            false => link_prefix.is_of(name).then_some(Mode::Gre),
+        };
         match &*self.step {
-            Step::AddLink(name, _) | Step::LinkUp(name) if *name == link_prefix.vxlan() => Some(Mode::Vxlan),
-            Step::AddLink(name, _) | Step::LinkUp(name) if link_prefix.is_of(name) => Some(Mode::Gre),
             Step::ReplaceLabel(..) | Step::SetSysctl(Sysctl::PlatformLabels | Sysctl::MplsInput(_), _) => {
                 Some(Mode::Mpls)
             }
+            Step::AddLink(name, _) | Step::LinkUp(name) => of_device(name),
+            Step::SetSysctl(key, _) => key.dev().and_then(of_device),
+            Step::AddAddress(address) => of_device(&address.dev),
             _ => None,
         }
     }

@@ -30,7 +30,14 @@ fn report(target: &str, state: State) -> Report {
 }
 
 fn in_sync(writes: usize) -> State {
-    State::InSync { writes, problems: Vec::new(), notes: Vec::new(), program: false, goal: Goal::Nothing }
+    State::InSync {
+        writes,
+        problems: Vec::new(),
+        notes: Vec::new(),
+        program: false,
+        lacking: BTreeSet::new(),
+        goal: Goal::Nothing,
+    }
 }
 
 fn counts() -> BTreeMap<String, Counts> {

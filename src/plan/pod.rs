@@ -35,6 +35,16 @@ pub struct PodInput {
     pub program: Option<u32>,
 }
 
+impl PodInput {
+    /// The same without the VIPs that need a mode which the pod `lacks`, and the modes of those.
+    pub fn without(&self, lacks: impl Fn(Mode) -> bool, settings: &Settings) -> (PodInput, BTreeSet<Mode>) {
+        let asked: BTreeSet<Mode> = self.vips.values().copied().collect();
+        let left_out: BTreeSet<Mode> = asked.into_iter().filter(|mode| settings.needs(*mode).any(&lacks)).collect();
+        let vips = self.vips.iter().filter(|(_, mode)| !left_out.contains(mode));
+        (PodInput { vips: vips.map(|(vip, mode)| (*vip, *mode)).collect(), ..self.clone() }, left_out)
+    }
+}
+
 /// Nothing can be set up in the pod's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitPod {
@@ -76,8 +86,7 @@ pub fn desired_pod(input: &PodInput, observed: &Observed, settings: &Settings) -
     }
     let device = device(input.addresses, observed).ok_or(UnfitPod::NoDevice(input.addresses))?;
     let modes: BTreeSet<Mode> = input.vips.values().copied().collect();
-    let carriers = modes.iter().filter_map(|mode| settings.carrier(*mode));
-    let carriers = modes.iter().copied().chain(carriers).collect();
+    let carriers = modes.iter().flat_map(|mode| settings.needs(*mode)).collect();
     let mut build = Build { input, observed, settings, carriers, desired: Desired::default() };
     build.tunnels();
     build.check_gre()?;
@@ -162,8 +171,7 @@ impl Build<'_> {
     /// is as strict as strict (`__fib_validate_source`, net/ipv4/fib_frontend.c). IPv6 has no such filter: one device is
     /// enough.
     fn vip(&mut self, vip: IpAddr, mode: Mode) {
-        let carriers = [Some(mode), self.settings.carrier(mode)].into_iter().flatten();
-        let made: BTreeSet<String> = carriers.flat_map(|mode| self.made(mode)).collect();
+        let made: BTreeSet<String> = self.settings.needs(mode).flat_map(|mode| self.made(mode)).collect();
         let devices = (mode == Mode::Mpls).then(|| "lo".to_owned()).into_iter().chain(made);
         let needed = if vip.is_ipv4() { usize::MAX } else { 1 };
         self.desired.addresses.extend(devices.take(needed).map(|dev| Address { dev, address: vip }));

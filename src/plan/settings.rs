@@ -74,6 +74,11 @@ impl Settings {
         tunnels.iter().copied().find(|mode| !self.unavailable.contains_key(mode))
     }
 
+    /// The modes in which packets of a mode's VIPs may come: itself, and what carries names for it.
+    pub fn needs(&self, mode: Mode) -> impl Iterator<Item = Mode> + use<> {
+        [Some(mode), self.carrier(mode)].into_iter().flatten()
+    }
+
     /// Name of a node's tunnel device of a mode over a family; `None` for MPLS, which needs none.
     pub fn link(&self, mode: Mode, outer: Family) -> Option<String> {
         match (mode, outer) {

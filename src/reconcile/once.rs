@@ -13,6 +13,7 @@ use super::ruleset::Ruleset;
 use super::written::Written;
 use crate::kernel::bpf::Programs;
 use crate::kernel::{self, ApplyError, KernelError};
+use crate::model::names::LinkPrefix;
 use crate::model::{Cluster, Family, Mode, Problem, Reason};
 use crate::netns::{Netns, NetnsError};
 use crate::plan::conflict::rules;
@@ -83,6 +84,8 @@ pub struct Outcome {
     pub notes: Vec<Note>,
     /// Whether the program for second chances judges what comes in by each of a pod's tunnels.
     pub program: bool,
+    /// Modes of a pod's VIPs in which it is not set up.
+    pub lacking: BTreeSet<Mode>,
 }
 
 /// What is not as asked for in a pod. Which Services that concerns is known to those who gave the goal.
@@ -90,6 +93,8 @@ pub struct Outcome {
 pub struct Note {
     /// Machine-readable reason.
     pub reason: Reason,
+    /// Only Services of this mode are concerned; `None`: all.
+    pub mode: Option<Mode>,
     /// What could not be done, and why.
     pub text: String,
 }
@@ -112,6 +117,15 @@ pub enum ReconcileError {
 }
 
 impl ReconcileError {
+    /// The mode that cannot be had here, if that is all that failed.
+    fn mode(&self, link_prefix: &LinkPrefix) -> Option<Mode> {
+        match self {
+            ReconcileError::Apply(error) => error.mode(link_prefix),
+            ReconcileError::UnfitPod(UnfitPod::ExternalGre { .. }) => Some(Mode::Gre),
+            _ => None,
+        }
+    }
+
     /// Whether the pod is of a kind that cannot be served at all.
     pub fn is_refusal(&self) -> bool {
         matches!(self, ReconcileError::UnfitPod(UnfitPod::VirtualMachine(_)))
@@ -155,8 +169,8 @@ pub fn clear(netns: &Netns, link_prefix: &str, dry_run: bool) -> Result<Outcome,
     })?
 }
 
-/// A mode whose device or table cannot be made is left out of the node until the next resync, with an Event: the VIPs of other
-/// modes go on.
+/// A mode whose device or table cannot be made is left out until the next resync, with an Event: the VIPs of other modes go on. A pod
+/// in which none would be left fails.
 fn round(
     goal: &Goal,
     settings: &Settings,
@@ -164,16 +178,47 @@ fn round(
     execution: Execution<'_>,
 ) -> Result<Outcome, ReconcileError> {
     loop {
-        let lacking = memory.lacking.clone().into_iter().filter(|_| matches!(goal, Goal::Node(_)));
-        let unavailable = lacking.chain(settings.unavailable.clone()).collect();
-        let done = attempt(goal, &Settings { unavailable, ..settings.clone() }, memory, execution);
-        let Err(ReconcileError::Apply(error)) = &done else { return done };
-        let mode = error.mode(&settings.link_prefix).filter(|_| matches!(goal, Goal::Node(_)));
-        match mode.filter(|mode| !memory.lacking.contains_key(mode)) {
+        let done = match goal {
+            Goal::Node(_) => {
+                let unavailable = memory.lacking.clone().into_iter().chain(settings.unavailable.clone()).collect();
+                attempt(goal, &Settings { unavailable, ..settings.clone() }, memory, execution)
+            }
+            Goal::Pod(input) => pod_round(input, settings, memory, execution),
+            Goal::Nothing => attempt(goal, settings, memory, execution),
+        };
+        let Err(error) = &done else { return done };
+        let mode = error.mode(&settings.link_prefix).filter(|mode| !memory.lacking.contains_key(mode));
+        match mode.filter(|mode| can_do_without(goal, *mode, memory, settings)) {
             Some(mode) => drop(memory.lacking.insert(mode, error.to_string())),
             None => return done,
         }
     }
+}
+
+fn can_do_without(goal: &Goal, mode: Mode, memory: &Memory, settings: &Settings) -> bool {
+    let lacks = |other| other == mode || memory.lacking.contains_key(&other);
+    match goal {
+        Goal::Node(_) => true,
+        Goal::Pod(input) => !input.without(lacks, settings).0.vips.is_empty(),
+        Goal::Nothing => false,
+    }
+}
+
+/// One round without the VIPs of modes that the pod lacks.
+fn pod_round(
+    input: &PodInput,
+    settings: &Settings,
+    memory: &mut Memory,
+    execution: Execution<'_>,
+) -> Result<Outcome, ReconcileError> {
+    let (rest, left_out) = input.without(|mode| memory.lacking.contains_key(&mode), settings);
+    let mut outcome = attempt(&Goal::Pod(rest), settings, memory, execution)?;
+    for mode in &left_out {
+        let why = settings.needs(*mode).find_map(|needed| memory.lacking.get(&needed)).cloned().unwrap_or_default();
+        outcome.notes.push(Note { reason: Reason::EndpointFailed, mode: Some(*mode), text: why });
+    }
+    outcome.lacking = left_out;
+    Ok(outcome)
 }
 
 fn attempt(
@@ -233,14 +278,14 @@ fn carry_out(
     let attached = !desired.filters.is_empty() && notes.is_empty();
     let program = attached && matches!(execution, Execution::Apply(_));
     // Everything is done, as far as can be known.
-    notes.extend(misread.map(|misread| Note { reason: Reason::UnknownListing, text: misread.to_string() }));
-    Ok(Outcome { plan, problems: Vec::new(), notes, program })
+    notes.extend(misread.map(|misread| Note { reason: Reason::UnknownListing, mode: None, text: misread.to_string() }));
+    Ok(Outcome { plan, notes, program, ..Outcome::default() })
 }
 
 /// Carries a plan out, and takes from it what could not be done: a pod without the program is served all the same.
 fn apply(plan: &mut Plan, programs: &Programs) -> Result<Option<Note>, ApplyError> {
     let Err(mut error) = kernel::apply_with(plan, programs) else { return Ok(None) };
-    let note = Note { reason: Reason::NoSecondChance, text: error.to_string() };
+    let note = Note { reason: Reason::NoSecondChance, mode: None, text: error.to_string() };
     while error.is_attachment() {
         plan.steps.remove(error.done);
         let rest = Plan { steps: plan.steps[error.done..].to_vec() };

@@ -1,5 +1,6 @@
 //! The loop around one namespace.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, reconc
 use super::order::{Order, Site};
 use crate::kernel::Monitor;
 use crate::kernel::bpf::Programs;
-use crate::model::{Problem, Reason};
+use crate::model::{Mode, Problem, Reason};
 use crate::netns::{FindError, Netns, NetnsId, PodQuery, PodSearch, addresses_in};
 use crate::plan::{Plan, Settings};
 
@@ -63,6 +64,8 @@ pub enum State {
         notes: Vec<Note>,
         /// Whether the program for second chances judges what comes in by each of a pod's tunnels.
         program: bool,
+        /// Modes of a pod's VIPs in which it is not set up.
+        lacking: BTreeSet<Mode>,
         /// What was asked for.
         goal: Goal,
     },
@@ -201,7 +204,7 @@ impl Target {
             Err(error) => return Err(error),
         }
         let Some(Place { netns, .. }) = place.as_ref() else { return Ok(Some(self.shared.resync)) };
-        let Outcome { plan, problems, notes, program } = self.blocking_round(netns, goal).await?;
+        let Outcome { plan, problems, notes, program, lacking } = self.blocking_round(netns, goal).await?;
         self.backoff.succeeded();
         let writes = plan.steps.len();
         self.log(&plan);
@@ -209,7 +212,7 @@ impl Target {
             return Ok(self.gone());
         }
         let wait = self.patience(&problems);
-        self.report(State::InSync { writes, problems, notes, program, goal: goal.clone() });
+        self.report(State::InSync { writes, problems, notes, program, lacking, goal: goal.clone() });
         self.rewrites = if writes == 0 { 0 } else { self.rewrites + 1 };
         if self.rewrites >= CONTESTED_AFTER {
             warn!(rounds = self.rewrites, %plan, "somebody keeps changing what we set up, slowing down");

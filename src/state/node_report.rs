@@ -8,7 +8,8 @@
 //!       "pods": { "<UID>": {                    pods of this node that the agent has set up
 //!         "addresses": ["10.244.1.5"],          of the network namespace
 //!         "program": true,                      it can forward to former owners
-//!         "fallen": false } },                  its tunnel was up, and is not any more
+//!         "fallen": false,                      its tunnel was up, and is not any more
+//!         "lacks": ["<UID>"] } },               Services for which it is not set up; may be left out
 //!       "over": [ {                             drains that are over: no connection for 15 s
 //!         "service": "<UID>", "pod": "<UID>",
 //!         "generation": 1790000000123,          the decision that took the buckets away
@@ -104,6 +105,8 @@ struct WirePod {
     program: bool,
     #[serde(default)]
     fallen: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lacks: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,7 +136,8 @@ pub fn encode(node: &NodeName, report: &NodeReport) -> String {
     };
     let pod = |(id, pod): (&EndpointId, &SetUp)| {
         let addresses = pod.addresses.iter().collect();
-        (id.to_string(), WirePod { addresses, program: pod.program, fallen: pod.fallen })
+        let lacks = pod.lacks.iter().map(ToString::to_string).collect();
+        (id.to_string(), WirePod { addresses, program: pod.program, fallen: pod.fallen, lacks })
     };
     let pairs = |pairs: &BTreeSet<Pair>| pairs.iter().map(|pair| (pair.from, pair.to)).collect();
     let wire = Wire {
@@ -168,7 +172,8 @@ pub fn decode(text: Option<&str>, node: &str) -> Result<NodeReport, ReportFault>
     }
     let pod = |(id, pod): (String, WirePod)| {
         let addresses = Addresses::first_of(&pod.addresses);
-        (EndpointId::from(id.as_str()), SetUp { addresses, program: pod.program, fallen: pod.fallen })
+        let lacks = pod.lacks.iter().map(|service| ServiceUid::from(service.as_str())).collect();
+        (EndpointId::from(id.as_str()), SetUp { addresses, program: pod.program, fallen: pod.fallen, lacks })
     };
     let over = |over: WireOver| {
         let (service, pod) = (ServiceUid::from(over.service.as_str()), EndpointId::from(over.pod.as_str()));

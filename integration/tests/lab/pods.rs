@@ -73,6 +73,23 @@ fn world_ip(spec: &PodSpec) -> Result<Ipv4Addr> {
     Ok(spec.ip.unwrap_or(Ipv4Addr::UNSPECIFIED))
 }
 
+/// The kernel has no GRE, or the pod has another device of that name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mode_that_a_pod_lacks_costs_only_services_of_that_mode() -> Result<()> {
+    let mut world = world().await?;
+    World::run_in(world.lab.pod("one")?.netns(), "ip link add kst-xgre type bridge")?;
+    world.add_service("by-gre", "one", &[("cmd.nu/tunnel", "192.0.2.12"), ("cmd.nu/tunnel-mode", "gre")])?;
+    world.start_agents()?;
+    world.answers_within(VIPS[0], Duration::from_secs(60)).await?;
+    world.tcp(VIPS[0], 20).await?;
+    let note = world.event("by-gre", "NotSetUp").await?;
+    ensure!(note.contains("one on node wrk1"), "{note}");
+    world.stored_map("by-gre", |map| map.counts().is_empty()).await?;
+    let told = world.events("one");
+    ensure!(told.iter().all(|(reason, _)| reason == "VIPAssigned"), "{told:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_turns_out_to_be_a_virtual_machine_is_refused_by_name() -> Result<()> {
     let mut world = world().await?;

@@ -206,7 +206,7 @@ impl World {
     pub(super) fn report(&mut self, pod: char, change: impl FnOnce(&mut NodeReport)) {
         let addresses = address(pod).into();
         let report = self.reports.entry(pod).or_default();
-        report.pods.insert(id(pod), SetUp { addresses, program: true, fallen: false });
+        report.pods.insert(id(pod), SetUp { addresses, program: true, ..SetUp::default() });
         change(report);
         let text = node_report::encode(&node_name(pod).as_str().into(), report);
         self.put(&report_name(&node_name(pod)), REPORT_KEY, &text);

@@ -27,7 +27,7 @@ pub struct NodeReport {
 }
 
 /// How a pod is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SetUp {
     /// The addresses of the namespace that was set up.
     pub addresses: Addresses,
@@ -35,6 +35,8 @@ pub struct SetUp {
     pub program: bool,
     /// The tunnel was up and is not any more.
     pub fallen: bool,
+    /// Services for which it is not set up: their mode cannot be had in the pod, or on its node.
+    pub lacks: BTreeSet<ServiceUid>,
 }
 
 /// A drain that is over.
@@ -60,7 +62,7 @@ pub enum Said {
         /// The program is attached.
         program: bool,
     },
-    /// Its tunnel fell more than [`FALLEN`] ago.
+    /// Its tunnel fell more than [`FALLEN`] ago, or there is none for the Service.
     Fell,
 }
 
@@ -98,14 +100,16 @@ impl Witness {
         self.reports.insert(node.clone(), report);
     }
 
-    /// What the endpoint's own node says about it.
-    pub fn said(&self, endpoint: &Endpoint, now: Instant) -> Said {
+    /// What the endpoint's own node says about it, as an endpoint of this Service.
+    pub fn said(&self, endpoint: &Endpoint, service: &ServiceUid, now: Instant) -> Said {
         let Some(report) = self.reports.get(&endpoint.node) else { return Said::Nothing };
         match report.pods.get(&endpoint.id) {
             Some(pod) if pod.fallen => match self.fallen.get(&endpoint.id) {
                 Some(since) if now.saturating_duration_since(*since) > FALLEN => Said::Fell,
                 _ => Said::Nothing,
             },
+            // Nothing brings it about soon, so nobody waits for it.
+            Some(pod) if pod.lacks.contains(service) => Said::Fell,
             Some(pod) if agree(pod.addresses, endpoint.addresses) => Said::Stands { program: pod.program },
             _ => Said::Nothing,
         }
@@ -146,7 +150,12 @@ mod tests {
     use crate::model::handover::EndpointState;
 
     fn report(address: [u8; 4], fallen: bool) -> NodeReport {
-        let pod = SetUp { addresses: Addresses::from(std::net::Ipv4Addr::from(address)), program: true, fallen };
+        let pod = SetUp {
+            addresses: Addresses::from(std::net::Ipv4Addr::from(address)),
+            program: true,
+            fallen,
+            ..SetUp::default()
+        };
         NodeReport { pods: [("p".into(), pod)].into(), ..NodeReport::default() }
     }
 
@@ -159,12 +168,12 @@ mod tests {
     fn a_report_counts_for_the_pods_of_its_node_at_their_addresses() {
         let (now, mut witness) = (Instant::now(), Witness::default());
         witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], false)), now);
-        assert_eq!(witness.said(&endpoint("n1"), now), Said::Stands { program: true });
-        assert_eq!(witness.said(&endpoint("n2"), now), Said::Nothing);
+        assert_eq!(witness.said(&endpoint("n1"), &"s".into(), now), Said::Stands { program: true });
+        assert_eq!(witness.said(&endpoint("n2"), &"s".into(), now), Said::Nothing);
         witness.hear(&"n1".into(), Some(report([10, 0, 0, 2], false)), now);
-        assert_eq!(witness.said(&endpoint("n1"), now), Said::Nothing);
+        assert_eq!(witness.said(&endpoint("n1"), &"s".into(), now), Said::Nothing);
         witness.hear(&"n1".into(), None, now);
-        assert_eq!(witness.said(&endpoint("n1"), now), Said::Nothing);
+        assert_eq!(witness.said(&endpoint("n1"), &"s".into(), now), Said::Nothing);
     }
 
     #[test]
@@ -174,13 +183,23 @@ mod tests {
         for second in [0, 3] {
             witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], true)), at(second));
         }
-        assert_eq!(witness.said(&endpoint("n1"), at(5)), Said::Nothing);
+        assert_eq!(witness.said(&endpoint("n1"), &"s".into(), at(5)), Said::Nothing);
         let due = witness.due(at(5)).unwrap();
-        assert_eq!(witness.said(&endpoint("n1"), due), Said::Fell);
+        assert_eq!(witness.said(&endpoint("n1"), &"s".into(), due), Said::Fell);
         witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], false)), at(6));
         witness.hear(&"n1".into(), Some(report([10, 0, 0, 1], true)), at(7));
-        assert_eq!(witness.said(&endpoint("n1"), at(12)), Said::Nothing, "it stood in between");
+        assert_eq!(witness.said(&endpoint("n1"), &"s".into(), at(12)), Said::Nothing, "it stood in between");
         witness.hear(&"n1".into(), None, at(13));
-        assert_eq!((witness.said(&endpoint("n1"), at(30)), witness.due(at(30))), (Said::Nothing, None));
+        assert_eq!((witness.said(&endpoint("n1"), &"s".into(), at(30)), witness.due(at(30))), (Said::Nothing, None));
+    }
+
+    #[test]
+    fn a_pod_that_lacks_a_service_stands_for_the_others() {
+        let (now, mut witness) = (Instant::now(), Witness::default());
+        let mut lacking = report([10, 0, 0, 1], false);
+        lacking.pods.values_mut().for_each(|pod| pod.lacks = ["s".into()].into());
+        witness.hear(&"n1".into(), Some(lacking), now);
+        assert_eq!(witness.said(&endpoint("n1"), &"s".into(), now), Said::Fell);
+        assert_eq!(witness.said(&endpoint("n1"), &"t".into(), now), Said::Stands { program: true });
     }
 }

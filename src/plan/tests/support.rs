@@ -150,7 +150,7 @@ fn now() -> Moment {
 fn all_set_up(endpoints: &[handover::Endpoint]) -> Witness {
     let mut reports: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
     for endpoint in endpoints {
-        let pod = SetUp { addresses: endpoint.addresses, program: true, fallen: false };
+        let pod = SetUp { addresses: endpoint.addresses, program: true, ..SetUp::default() };
         reports.entry(endpoint.node.clone()).or_default().pods.insert(endpoint.id.clone(), pod);
     }
     let mut witness = Witness::default();

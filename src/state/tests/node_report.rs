@@ -18,6 +18,7 @@ fn report_of(pods: u8, generation: u64) -> NodeReport {
         addresses: Addresses::from(Ipv4Addr::new(10, 0, 0, n)),
         program: n.is_multiple_of(2),
         fallen: n.is_multiple_of(3),
+        lacks: (0..n / 2).map(|n| ServiceUid::from(format!("s{n}").as_str())).collect(),
     };
     let over = |n: u8| Over {
         service: "s".into(),
@@ -48,6 +49,13 @@ fn the_form_is_as_documented() {
         r#""passed":[["10.0.0.1","10.0.0.2"]],"received":[["10.0.0.2","10.0.0.1"]]}"#
     );
     assert_eq!(text, expected);
+}
+
+#[test]
+fn services_that_a_pod_lacks_are_named() {
+    let text = encode(&"n1".into(), &report_of(3, 7));
+    assert!(text.contains(r#""p2":{"addresses":["10.0.0.2"],"program":true,"fallen":false,"lacks":["s0"]}"#), "{text}");
+    assert_eq!(decode(Some(&text), "n1"), Ok(report_of(3, 7)));
 }
 
 #[test]

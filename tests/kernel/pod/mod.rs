@@ -12,7 +12,7 @@ use tunnel_router::model::{Family, Mode, Reason};
 use tunnel_router::netns::{PodSearch, ProcFinder};
 use tunnel_router::plan::{Observed, Step};
 use tunnel_router::reconcile::target::{Report, Shared, State, run};
-use tunnel_router::reconcile::{Execution, Goal, Order, Places, Site, clear, reconcile};
+use tunnel_router::reconcile::{Execution, Goal, Memory, Order, Places, Site, clear, reconcile};
 
 use crate::second_chance::packet::Flow;
 use crate::support::{PREFIX, observe_in, sh};
@@ -46,6 +46,7 @@ in_each_tunnel! {
     clearing_leaves_nothing
     nodes_and_peers_may_send_and_strangers_may_not
     a_client_cannot_send_a_packet_inside_a_packet
+    a_mode_that_fails_holds_up_no_other
 }
 
 fn the_program_is_attached_before_the_device_is_up(mut lab: Lab) {
@@ -120,6 +121,33 @@ fn a_program_that_the_kernel_refuses_holds_nothing_else_up(mut lab: Lab) {
 }
 
 /// The loop around the namespace, which hears of it.
+/// What the other mode needs has somebody else: the name of its device, or its UDP port.
+fn a_mode_that_fails_holds_up_no_other(mut lab: Lab) {
+    let program = lab.load();
+    let other = if lab.tunnel.mode == Mode::Vxlan { Mode::Gre } else { Mode::Vxlan };
+    let theirs = Tunnel { mode: other, ..lab.tunnel }.device();
+    sh(&lab.pod, &format!("ip link add {theirs} type bridge"));
+    let mut input = lab.input(Some(program.id()), &[]);
+    input.vips.insert("192.0.2.20".parse().unwrap(), other);
+    let first = lab.round(input.clone());
+    assert_eq!(first.lacking, [other].into());
+    let told: Vec<_> = first.notes.iter().map(|note| (note.reason, note.mode)).collect();
+    assert_eq!(told, [(Reason::EndpointFailed, Some(other))]);
+    assert!(first.notes[0].text.contains(theirs), "{:?}", first.notes);
+    assert!(first.program, "the other tunnel has its program");
+    let server = lab.server(Family::V4);
+    lab.send(Sender::Node, &client(Family::V4).udp(b"served"));
+    assert_eq!(received(&server), "served");
+    let second = lab.round(input.clone());
+    assert!(second.plan.is_empty() && second.notes == first.notes, "{}", second.plan);
+    // A pod in which nothing would be left fails.
+    input.vips.retain(|_, mode| *mode == other);
+    let goal = Goal::Pod(input);
+    let alone =
+        reconcile(&lab.pod, &goal, &settings(), &mut Memory::default(), Execution::Apply(&lab.programs)).unwrap_err();
+    assert!(alone.to_string().contains(theirs), "{alone}");
+}
+
 fn a_removed_program_is_put_back(lab: Lab) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(put_back(lab));

@@ -88,7 +88,7 @@ impl World {
         let over = agent.over(&view);
         let members = agent.follow.map().members.iter().filter(|(_, member)| member.node == node_name(node));
         let ended = members.filter(|(id, _)| !self.pods[pod_of(id)].alive).map(|(id, _)| id.clone()).collect();
-        let set_up = |id: &EndpointId| SetUp { addresses: pod_address(pod_of(id)), program: true, fallen: false };
+        let set_up = |id: &EndpointId| SetUp { addresses: pod_address(pod_of(id)), program: true, ..SetUp::default() };
         let pods = here.iter().map(|id| (id.clone(), set_up(id))).collect();
         let report = NodeReport { pods, over, ended, ..NodeReport::default() };
         if !self.mail[node].deaf && self.reports.get(&node_name(node)) != Some(&report) {

@@ -11,7 +11,7 @@ impl Step<'_> {
     /// Writes down what the nodes have said, and who may own buckets.
     pub(super) fn take_reports(&mut self) {
         for endpoint in self.inputs.endpoints {
-            let said = self.inputs.witness.said(endpoint, self.inputs.now.instant);
+            let said = self.inputs.witness.said(endpoint, self.inputs.service, self.inputs.now.instant);
             let mut known = false;
             let mut program = false;
             if let Some(member) = self.map.members.get_mut(&endpoint.id) {

@@ -54,7 +54,7 @@ impl Service {
     }
 
     fn report(&mut self, pod: char, change: impl FnOnce(&mut NodeReport)) {
-        let set_up = SetUp { addresses: address(pod, 1), program: true, fallen: false };
+        let set_up = SetUp { addresses: address(pod, 1), program: true, ..SetUp::default() };
         let mut report = NodeReport { pods: [(id(pod), set_up)].into(), ..NodeReport::default() };
         change(&mut report);
         self.witness.hear(&node(pod), Some(report), self.now.instant);
@@ -121,6 +121,19 @@ impl Service {
         let over = over.collect();
         self.report(pod, |report| report.over = over);
     }
+}
+
+#[test]
+fn a_pod_that_is_not_set_up_for_the_service_owns_nothing() {
+    let mut service = Service::new("ab");
+    service.list('c');
+    service.report('c', |report| report.pods.values_mut().for_each(|pod| pod.lacks = ["s".into()].into()));
+    assert_eq!(service.decide().not_set_up, [(id('c'), node('c'))].into());
+    service.settle();
+    assert_eq!(service.count('c'), 0);
+    service.report('c', |report| report.pods.values_mut().for_each(|pod| pod.lacks = ["t".into()].into()));
+    service.settle();
+    assert!(service.count('c') > 0, "it is not set up for another Service");
 }
 
 #[test]
@@ -421,8 +434,8 @@ fn more_endpoints_than_names_are_served_as_far_as_buckets_go() {
     let pod = |n: u32| EndpointId::from(format!("pod-{n:04}").as_str());
     let addresses = address('a', 1);
     service.endpoints = (0..3000).map(|n| Endpoint { id: pod(n), node: "n".into(), addresses, state }).collect();
-    let set_up = SetUp { addresses, program: true, fallen: false };
-    let pods = (0..3000).map(|n| (pod(n), set_up)).collect();
+    let set_up = SetUp { addresses, program: true, ..SetUp::default() };
+    let pods = (0..3000).map(|n| (pod(n), set_up.clone())).collect();
     service.witness.hear(&"n".into(), Some(NodeReport { pods, ..NodeReport::default() }), service.now.instant);
     let waiting = service.decide();
     assert_eq!(service.map.counts().len(), 16);
