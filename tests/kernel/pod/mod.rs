@@ -1,6 +1,7 @@
 //! A pod as a round of the agent sets it up, with `tc`, `ip` and packets as witnesses. What needs GRE is in modules named
 //! `gre…`.
 
+mod contested;
 mod lab;
 
 use std::sync::Arc;
@@ -153,10 +154,9 @@ fn a_removed_program_is_put_back(lab: Lab) {
     runtime.block_on(put_back(lab));
 }
 
-async fn put_back(lab: Lab) {
-    let program = lab.load();
-    let (reports, mut reported) = mpsc::unbounded_channel();
-    let shutdown = CancellationToken::new();
+/// What a target needs, and what it will report. It does not look around by itself.
+fn shared(lab: &Lab) -> (Shared, mpsc::UnboundedReceiver<Report>) {
+    let (reports, reported) = mpsc::unbounded_channel();
     let shared = Shared {
         settings: Arc::new(settings()),
         resync: Duration::from_secs(3600),
@@ -165,8 +165,15 @@ async fn put_back(lab: Lab) {
         programs: lab.programs.clone(),
         places: Places::default(),
         reports,
-        shutdown: shutdown.clone(),
+        shutdown: CancellationToken::new(),
     };
+    (shared, reported)
+}
+
+async fn put_back(lab: Lab) {
+    let program = lab.load();
+    let (shared, mut reported) = shared(&lab);
+    let shutdown = shared.shutdown.clone();
     let order = Order { goal: Goal::Pod(lab.input(Some(program.id()), &[])), site: Site::Node(lab.pod.clone()) };
     let (_orders, ordered) = watch::channel(order);
     let target = tokio::spawn(run("pod".to_owned(), ordered, shared));
