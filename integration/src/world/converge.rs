@@ -52,7 +52,8 @@ enum Inside {
 }
 
 /// What was last listed in each namespace: a ruleset that nobody has changed since is not listed again.
-/// Numbers of namespaces that are gone are given out again, so the name of the node or pod belongs to the key.
+/// Numbers of namespaces that are gone are given out again, also to the next sandbox of a pod, so the node's name or the container's id belongs
+/// to the key.
 pub(super) type Looks = Mutex<HashMap<(String, NetnsId), Memory>>;
 
 /// What a node's agent is asked for.
@@ -154,11 +155,11 @@ impl World {
     fn look(&self, view: &View, place: &Place) -> Result<Vec<String>> {
         let node = self.lab.node(&place.node)?;
         let View { resolved, settings } = view;
-        let (title, netns, goal) = match &place.inside {
+        let (title, key, netns, goal) = match &place.inside {
             Inside::Map => return Ok(self.undecided(&resolved.cluster).into_iter().collect()),
             Inside::Node => {
                 let goal = Goal::Node(Arc::new(resolved.cluster.clone()));
-                (place.node.clone(), Netns::open(node.netns().path())?, goal)
+                (place.node.clone(), place.node.as_str(), Netns::open(node.netns().path())?, goal)
             }
             Inside::Pod(name) => {
                 let (pod, on_node) = (self.lab.pod(name)?, Netns::open(node.netns().path())?);
@@ -168,11 +169,11 @@ impl World {
                 let with_program =
                     |goal: PodGoal| PodInput { program: attached(&netns, settings).or(Some(0)), ..goal.input };
                 let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |goal| Goal::Pod(with_program(goal)));
-                (format!("pod {name}"), netns, goal)
+                (format!("pod {name}"), pod.container_id(), netns, goal)
             }
         };
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = looks.entry((title.clone(), netns.id())).or_default();
+        let memory = looks.entry((key.to_owned(), netns.id())).or_default();
         *memory = memory.of_ruleset();
         Ok(match reconcile(&netns, &goal, settings, memory, Execution::DryRun) {
             Ok(outcome) if outcome.plan.is_empty() => Vec::new(),
