@@ -8,7 +8,7 @@ use integration::bench::{self, BenchCommand};
 use integration::demo::{self, DemoArgs};
 use integration::lab::{Lab, LabSpec, NodeSpec, PodSpec, print_topology};
 use integration::pod;
-use integration::soak::{self, SoakArgs};
+use integration::soak::{self, SoakArgs, TableArgs};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Demo(DemoArgs),
     /// Keep connections open through every fault, and count those that break; hack/soak does it on the right kernel.
     Soak(SoakArgs),
+    /// Join the results of several runs of `soak --json` into one table.
+    SoakTable(TableArgs),
     /// Measure; hack/bench does it on the right kernel.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -70,6 +72,7 @@ async fn main() -> Result<ExitCode> {
         Command::Pod(args) => pod::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
         Command::Soak(args) => return soak::run(args).await,
+        Command::SoakTable(args) => return soak::join(&args),
         Command::Bench(command) => bench::run(command).await?,
         Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await?,
         Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all)?,

@@ -9,9 +9,11 @@
 mod cpu;
 mod fault;
 mod faults;
+mod join;
 mod pace;
 mod peers;
 mod pods;
+mod row;
 mod stage;
 mod table;
 mod traffic;
@@ -26,8 +28,10 @@ use tunnel_router::model::Mode;
 
 use cpu::CpuTime;
 pub use fault::Fault;
+pub use join::{TableArgs, join};
 use pace::Pace;
 use peers::{Peer, PeerStage};
+use row::{Numbers, Row, Run};
 use stage::{Stage, StageSpec};
 use traffic::Counts;
 
@@ -58,8 +62,8 @@ pub struct SoakArgs {
     /// Pods that end take this many times as long. On an emulated CPU agents do, too
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     slow_ends: u32,
-    /// Only this fault, in this order; may be repeated
-    #[arg(long, value_enum, value_name = "NAME")]
+    /// Only these faults, in this order; may be repeated, or a list with commas
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     fault: Vec<Fault>,
     /// Instead, the loss of an ingress node and scaling, and the same with router ECMP and with IPVS
     #[arg(long, conflicts_with_all = ["fault", "list"])]
@@ -71,6 +75,9 @@ pub struct SoakArgs {
     /// stored maps and late answers here
     #[arg(long)]
     keep_logs: bool,
+    /// Print an object of JSON for each row, a line each, instead of the table; `kst-lab soak-table` joins such files
+    #[arg(long, conflicts_with = "list")]
+    json: bool,
     /// Names all faults
     #[arg(long)]
     list: bool,
@@ -94,6 +101,13 @@ trait System {
 
     /// How many long-lived connections there have ever been.
     fn connections_ever(&self) -> usize;
+}
+
+/// What a run prints, and how.
+#[derive(Debug, Clone)]
+struct Output {
+    run: Run,
+    json: bool,
 }
 
 /// What the last line says.
@@ -121,16 +135,25 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     let seed = args.seed.unwrap_or(if args.short { SHORT_SEED } else { now });
     let pace = if args.short { Pace::SHORT } else { Pace::LONG }.with_slow_ends(args.slow_ends);
     let (mode, connections, flows) = (args.mode, args.connections, args.flows);
-    println!("soak: mode {mode}, {connections} connections, {flows} UDP flows, seed {seed}\n");
-    println!("{}", table::head());
+    let run = Run {
+        system: mode.to_string(),
+        pace: if args.short { "short" } else { "long" }.to_owned(),
+        seed,
+        connections,
+        flows,
+        bfd_ms: args.bfd_interval,
+    };
+    let output = Output { run, json: args.json };
+    output.text(&format!("soak: mode {mode}, {connections} connections, {flows} UDP flows, seed {seed}\n"));
+    output.text(&table::head());
     let bfd = Duration::from_millis(args.bfd_interval);
     let spec = StageSpec { mode, connections, flows, seed, pace, bfd };
     if args.compare {
-        return compare(spec, &args.peer).await;
+        return compare(spec, &args.peer, &output).await;
     }
     let mut stage = Stage::build(spec).await.context("build the stage")?;
     let mut sum = Sum::default();
-    let result = go_through(&mut stage, &rounds(&args, seed), &mut sum).await;
+    let result = go_through(&mut stage, &rounds(&args, seed), &output, &mut sum).await;
     sum.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
     let failed = sum.broken + sum.failed > 0 || result.is_err();
     if failed {
@@ -141,22 +164,19 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     }
     result?;
     let (faults, given_up) = (sum.faults, sum.given_up);
-    println!(
-        "soak: {faults} faults, {} connections, {given_up} given up, {} broken",
-        stage.connections_ever(),
-        sum.broken
-    );
+    let (ever, broken) = (stage.connections_ever(), sum.broken);
+    output.text(&format!("soak: {faults} faults, {ever} connections, {given_up} given up, {broken} broken"));
     Ok(if sum.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The same faults on what users would take instead. What breaks there is no failure of ours.
-async fn compare(spec: StageSpec, only: &[Peer]) -> Result<ExitCode> {
+async fn compare(spec: StageSpec, only: &[Peer], output: &Output) -> Result<ExitCode> {
     let mut own = Sum::default();
     let mut results = Vec::new();
     let faults = [Fault::ScaleUp, Fault::IngressLost, Fault::ScaleDown, Fault::IngressLost];
     if only.is_empty() {
         let mut stage = Stage::build(spec).await.context("build the stage")?;
-        let outcome = go_through(&mut stage, &[("tunnel-router", faults.to_vec())], &mut own).await;
+        let outcome = go_through(&mut stage, &[("tunnel-router", faults.to_vec())], output, &mut own).await;
         own.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
         outcome?;
         results.push(format!("{} of {} broken with tunnel-router", own.broken, stage.connections_ever()));
@@ -166,10 +186,11 @@ async fn compare(spec: StageSpec, only: &[Peer]) -> Result<ExitCode> {
         let mut faults = faults.to_vec();
         faults.retain(|fault| *peer == Peer::Ipvs || *fault != Fault::IngressLost);
         let (title, mut sum) = (peer.to_string(), Sum::default());
-        go_through(&mut stage, &[(title.as_str(), faults)], &mut sum).await?;
+        let output = Output { run: Run { system: title.clone(), ..output.run.clone() }, ..output.clone() };
+        go_through(&mut stage, &[(title.as_str(), faults)], &output, &mut sum).await?;
         results.push(format!("{} of {} broken with {peer}", sum.broken, stage.connections_ever()));
     }
-    println!("compare: {}", results.join(", "));
+    output.text(&format!("compare: {}", results.join(", ")));
     Ok(if own.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -184,9 +205,33 @@ fn rounds(args: &SoakArgs, seed: u64) -> Vec<(&'static str, Vec<Fault>)> {
     if args.short { vec![("in random order", mixed)] } else { vec![("each alone", alone), ("in random order", mixed)] }
 }
 
-async fn go_through(system: &mut impl System, rounds: &[(&str, Vec<Fault>)], sum: &mut Sum) -> Result<()> {
+impl Output {
+    /// A line that is not a row.
+    fn text(&self, line: &str) {
+        if !self.json {
+            println!("{line}");
+        }
+    }
+
+    fn row(&self, fault: Fault, numbers: Numbers) -> Result<()> {
+        let fault = fault.name();
+        let line = match self.json {
+            true => serde_json::to_string(&Row { fault, run: self.run.clone(), numbers })?,
+            false => table::line(&fault, &numbers),
+        };
+        println!("{line}");
+        Ok(())
+    }
+}
+
+async fn go_through(
+    system: &mut impl System,
+    rounds: &[(&str, Vec<Fault>)],
+    output: &Output,
+    sum: &mut Sum,
+) -> Result<()> {
     for (title, faults) in rounds {
-        println!("── {title}");
+        output.text(&format!("── {title}"));
         for fault in faults {
             tracing::debug!(%fault, "injected");
             let before = CpuTime::now()?;
@@ -196,7 +241,7 @@ async fn go_through(system: &mut impl System, rounds: &[(&str, Vec<Fault>)], sum
             }
             let mut counts = system.take();
             counts.mark_given_up(&system.given_up());
-            println!("{}", table::line(&fault.name(), &counts, CpuTime::now()?.stolen_since(before)));
+            output.row(*fault, Numbers::new(&counts, CpuTime::now()?.stolen_since(before)))?;
             sum.faults += 1;
             sum.broken += counts.broken_alive().count();
             sum.given_up += counts.given_up().count();

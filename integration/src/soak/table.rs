@@ -1,5 +1,6 @@
 //! The table, a line at a time, and what is to be said about connections that broke.
 
+use super::row::Numbers;
 use super::traffic::{Break, Counts};
 
 /// How many broken connections a row tells of.
@@ -7,8 +8,24 @@ const TOLD: usize = 12;
 
 /// The two lines above the rows.
 pub(super) fn head() -> String {
-    let line = |words: [&str; 13]| row(&words.map(str::to_owned));
-    let first = line(["", "", "", "connections", "", "", "", "new connections", "", "longest", "UDP", "", "CPU"]);
+    let line = |words: [&str; 15]| row(&words.map(str::to_owned));
+    let first = line([
+        "",
+        "",
+        "",
+        "connections",
+        "",
+        "",
+        "",
+        "new connections",
+        "",
+        "20 new",
+        "in a row",
+        "longest",
+        "UDP",
+        "",
+        "CPU",
+    ]);
     let second = line([
         "fault",
         "s",
@@ -19,6 +36,8 @@ pub(super) fn head() -> String {
         "tried",
         "failed",
         "slowest ms",
+        "TCP ms",
+        "UDP ms",
         "gap ms",
         "lost",
         "moved",
@@ -27,30 +46,34 @@ pub(super) fn head() -> String {
     format!("{first}\n{second}")
 }
 
-/// One row, and what the hypervisor took of the CPU time meanwhile, in percent.
-pub(super) fn line(fault: &str, counts: &Counts, stolen: u64) -> String {
+/// One row.
+pub(super) fn line(fault: &str, numbers: &Numbers) -> String {
+    let over = |ms: Option<u64>| ms.map_or_else(|| "never".to_owned(), |ms| ms.to_string());
+    let tenths = numbers.took_ms / 100;
     row(&[
         fault.to_owned(),
-        format!("{:.1}", counts.took.as_secs_f64()),
-        counts.held.to_string(),
-        counts.broken.len().to_string(),
-        counts.broken_alive().count().to_string(),
-        counts.given_up().count().to_string(),
-        counts.tried.to_string(),
-        counts.failed.len().to_string(),
-        counts.slowest.as_millis().to_string(),
-        counts.gap.0.as_millis().to_string(),
-        format!("{}/{}", counts.lost, counts.datagrams),
-        counts.moved.to_string(),
-        format!("{stolen} %"),
+        format!("{}.{}", tenths / 10, tenths % 10),
+        numbers.held.to_string(),
+        numbers.broken.to_string(),
+        numbers.broken_pod_alive.to_string(),
+        numbers.given_up.to_string(),
+        numbers.tried.to_string(),
+        numbers.failed.to_string(),
+        numbers.slowest_ms.to_string(),
+        over(numbers.tcp_over_ms),
+        over(numbers.udp_over_ms),
+        numbers.gap_ms.to_string(),
+        format!("{}/{}", numbers.lost, numbers.datagrams),
+        numbers.moved.to_string(),
+        format!("{} %", numbers.stolen_percent),
     ])
 }
 
-fn row(cells: &[String; 13]) -> String {
-    let [fault, took, held, broken, alive, given, tried, failed, slowest, gap, lost, moved, stolen] = cells;
+fn row(cells: &[String; 15]) -> String {
+    let [fault, took, held, broken, alive, given, tried, failed, slowest, tcp, udp, gap, lost, moved, stolen] = cells;
     let row = format!(
-        "{fault:<26} {took:>6} {held:>6} {broken:>11} {alive:>9} {given:>9} {tried:>8} {failed:>15} {slowest:>10} {gap:>8} \
-         {lost:>11} {moved:>6} {stolen:>6}"
+        "{fault:<26} {took:>6} {held:>6} {broken:>11} {alive:>9} {given:>9} {tried:>8} {failed:>15} {slowest:>10} {tcp:>8} \
+         {udp:>8} {gap:>8} {lost:>11} {moved:>6} {stolen:>6}"
     );
     row.trim_end().to_owned()
 }

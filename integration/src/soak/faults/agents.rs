@@ -14,6 +14,7 @@ impl Stage {
     pub(in crate::soak) async fn agent_killed(&mut self) -> Result<()> {
         let (ingress, _) = self.pick_ingress();
         let worker = WORKERS[self.rng.usize(..WORKERS.len())];
+        self.traffic.fault_now();
         for node in [ingress, worker] {
             self.world.kill_agent(node).await?;
         }
@@ -35,6 +36,7 @@ impl Stage {
         let nodes: Vec<String> = self.world.lab.nodes().map(|node| node.name().to_owned()).collect();
         for node in nodes {
             let before = self.world.agent(&node)?.log().len();
+            self.traffic.fault_now();
             self.world.stop_agent(&node).await?;
             self.world.start_agent(&node)?;
             self.world.agent(&node)?.line_after(before, "first pass complete").await?;

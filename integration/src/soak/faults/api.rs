@@ -16,6 +16,7 @@ const TURN: Duration = Duration::from_millis(1200);
 
 impl Stage {
     pub(in crate::soak) async fn api_down(&mut self) -> Result<()> {
+        self.traffic.fault_now();
         self.world.api.faults().go_down();
         self.observe(self.pace.outage).await?;
         self.world.api.faults().come_up();
@@ -46,6 +47,7 @@ impl Stage {
                 2 => faults.drop_watches(),
                 _ => faults.end_watches(),
             }
+            self.traffic.fault_now();
             self.world.set_ready(&pod, turn % 2 == 1)?;
             self.observe(TURN).await?;
         }

@@ -25,12 +25,14 @@ impl Stage {
         self.add_pods(SERVICE, 1).await?;
         let writes = self.world.api.journal().wait_for(|records| records.iter().any(is_being_written));
         tokio::time::timeout(PATIENCE, writes).await.context("the controller writes no map")?;
+        self.traffic.fault_now();
         for (name, _) in CONTROLLERS {
             self.world.kill_controller(name).await?;
         }
         self.world.api.faults().heal();
 
         let first = self.pods_of(SERVICE).swap_remove(0);
+        self.traffic.fault_now();
         self.end_pod(SERVICE, &first, false)?;
         self.observe(self.pace.outage / 2).await?;
         self.add_pods(SERVICE, 1).await?;
@@ -46,12 +48,14 @@ impl Stage {
         let old = self.world.stored_map(SERVICE, |_| true).await?;
         let backup = self.world.api.store().get("configmaps", NAMESPACE, &name)?["data"].clone();
         let pod = self.pods_of(SERVICE).swap_remove(0);
+        self.traffic.fault_now();
         self.world.set_ready(&pod, false)?;
         self.world.stored_map(SERVICE, |map| owners(map) != owners(&old)).await?;
         self.converged().await?;
         self.observe(self.pace.observe).await?;
 
         let new = self.world.stored_map(SERVICE, |_| true).await?;
+        self.traffic.fault_now();
         self.world.api.store().patch("configmaps", NAMESPACE, &name, json!({ "data": backup }))?;
         let again = self.world.stored_map(SERVICE, |map| map.generation >= new.generation).await?;
         ensure!(owners(&again) == owners(&new), "another map was made:\n{again:?}\ninstead of\n{new:?}");

@@ -38,7 +38,9 @@ impl Stage {
     async fn damaged(&mut self, damage: impl Fn(&Netns) -> Result<String>) -> Result<()> {
         let (node, _) = self.pick_ingress();
         let netns = self.world.lab.node(node)?.netns();
-        World::run_in(netns, &damage(netns)?)?;
+        let damage = damage(netns)?;
+        self.traffic.fault_now();
+        World::run_in(netns, &damage)?;
         self.observe(self.pace.observe).await
     }
 }

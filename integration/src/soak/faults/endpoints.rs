@@ -16,11 +16,13 @@ impl Stage {
     pub(in crate::soak) async fn scale_up(&mut self) -> Result<()> {
         self.scaled_to(SERVICE, FEW).await?;
         self.add_pods(SERVICE, FEW).await?;
+        self.traffic.fault_now();
         self.observe(self.pace.observe).await
     }
 
     pub(in crate::soak) async fn scale_down(&mut self) -> Result<()> {
         self.scaled_to(SERVICE, 2 * FEW).await?;
+        self.traffic.fault_now();
         // The oldest first; the clients of one of them stay to its bitter end.
         for (n, pod) in self.pods_of(SERVICE).iter().take(FEW).enumerate() {
             self.end_pod(SERVICE, pod, n == 0)?;
@@ -31,6 +33,7 @@ impl Stage {
     pub(in crate::soak) async fn rolling_replacement(&mut self) -> Result<()> {
         for pod in self.pods_of(SERVICE) {
             self.add_pods(SERVICE, 1).await?;
+            self.traffic.fault_now();
             self.end_pod(SERVICE, &pod, false)?;
             self.observe(self.pace.observe / 2).await?;
         }
@@ -46,6 +49,7 @@ impl Stage {
                 break;
             }
             let pods = self.pods_of(service);
+            self.traffic.fault_now();
             let pod = pods[self.rng.usize(..pods.len())].clone();
             let others = unready.iter().filter(|(of, other)| *of == service && *other != pod).count();
             match unready.iter().position(|(_, other)| *other == pod) {
@@ -70,6 +74,7 @@ impl Stage {
         let until = Instant::now() + self.pace.churn;
         while Instant::now() < until {
             for ready in [false, true] {
+                self.traffic.fault_now();
                 half.iter().try_for_each(|pod| self.world.set_ready(pod, ready))?;
                 self.observe(FLAP).await?;
             }

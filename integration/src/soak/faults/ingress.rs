@@ -24,6 +24,7 @@ impl Stage {
 
     /// First the links: nobody can say goodbye.
     async fn power_off(&mut self, node: &str) -> Result<()> {
+        self.traffic.fault_now();
         self.world.lab.cut(node).await?;
         self.world.kill_agent(node).await?;
         self.bird.kill(node).await
@@ -39,10 +40,12 @@ impl Stage {
 
     pub(in crate::soak) async fn ingress_added(&mut self) -> Result<()> {
         self.bird.start(THIRD)?;
+        self.traffic.fault_now();
         label(&self.world, THIRD, Some("tunnel"))?;
         let [first, second] = INGRESS;
         self.announced_by(&[first, second, THIRD]).await?;
         self.observe(self.pace.observe).await?;
+        self.traffic.fault_now();
         label(&self.world, THIRD, None)?;
         self.announced_by(&INGRESS).await?;
         self.bird.kill(THIRD).await
@@ -50,9 +53,11 @@ impl Stage {
 
     pub(in crate::soak) async fn ingress_drained(&mut self) -> Result<()> {
         let (node, other) = self.pick_ingress();
+        self.traffic.fault_now();
         self.drain_node(node, "")?;
         self.announced_by(&[other]).await?;
         self.observe(self.pace.observe).await?;
+        self.traffic.fault_now();
         self.drain_node(node, "--undo")
     }
 
@@ -63,6 +68,7 @@ impl Stage {
 
     pub(in crate::soak) async fn bird_killed(&mut self) -> Result<()> {
         let (node, other) = self.pick_ingress();
+        self.traffic.fault_now();
         self.bird.kill(node).await?;
         self.announced_by(&[other]).await?;
         self.observe(self.pace.observe).await?;
@@ -75,6 +81,7 @@ impl Stage {
         for turn in 0..TURNS {
             // Addresses only, and in the end with ports as before.
             let policy = if turn + 1 == TURNS || turn % 2 == 1 { "1" } else { "0" };
+            self.traffic.fault_now();
             POLICIES.iter().try_for_each(|key| router.set_sysctl(key, policy))?;
             if seeded {
                 router.set_sysctl(SEED, &self.rng.u32(1..).to_string())?;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::series::Series;
 use crate::traffic::Failure;
 
 /// A question that had been unanswered for so long when its pod ended was lost before, and not by the pod.
@@ -45,6 +46,13 @@ impl fmt::Display for Break {
     }
 }
 
+/// When a fault was over for new connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Over {
+    pub tcp: Option<Duration>,
+    pub udp: Option<Duration>,
+}
+
 /// What one row counts.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -62,6 +70,8 @@ pub struct Counts {
     pub failed: Vec<Break>,
     /// The longest time from the beginning of a new connection to its first answer.
     pub slowest: Duration,
+    /// From the fault to the first of twenty new connections in a row that are answered: TCP and UDP. `None`: they never came.
+    pub over: Over,
     /// The longest time that a question on an open connection went unanswered, and whose it was.
     pub gap: (Duration, String),
     /// Datagrams that were sent.
@@ -111,6 +121,12 @@ pub(super) struct Ledger {
     trying: BTreeMap<u64, Instant>,
     attempts: u64,
     opened: usize,
+    /// What this row did to the system, and when. Without any it is the row's beginning.
+    faults: Vec<Instant>,
+    /// New connections at a steady pace.
+    pub new_tcp: Series,
+    /// New UDP flows at a steady pace.
+    pub new_udp: Series,
 }
 
 impl Ledger {
@@ -123,6 +139,9 @@ impl Ledger {
             trying: BTreeMap::new(),
             attempts: 0,
             opened: 0,
+            faults: Vec::new(),
+            new_tcp: Series::default(),
+            new_udp: Series::default(),
         }
     }
 
@@ -130,8 +149,25 @@ impl Ledger {
     pub fn take(&mut self) -> Counts {
         let next = Counts { held: self.open.len(), ..Counts::default() };
         let mut counts = std::mem::replace(&mut self.counts, next);
+        counts.over = self.over();
+        self.faults.clear();
         counts.took = std::mem::replace(&mut self.began, Instant::now()).elapsed();
         counts
+    }
+
+    /// Something is done to the system now, after which new connections have to be answered again.
+    pub fn fault_now(&mut self) {
+        self.faults.push(Instant::now());
+    }
+
+    /// When the row's faults were over; of several the one that took longest.
+    pub fn over(&self) -> Over {
+        let faults = if self.faults.is_empty() { std::slice::from_ref(&self.began) } else { &self.faults };
+        let longest = |series: &Series| {
+            let each = faults.iter().map(|fault| series.over_after(*fault)).collect::<Option<Vec<_>>>();
+            each.and_then(|each| each.into_iter().max())
+        };
+        Over { tcp: longest(&self.new_tcp), udp: longest(&self.new_udp) }
     }
 
     /// How many long-lived connections there have ever been.

@@ -6,6 +6,7 @@
 
 mod held;
 mod ledger;
+mod series;
 mod short;
 mod udp;
 
@@ -118,20 +119,31 @@ impl Traffic {
         self.all_answer().await
     }
 
-    /// Asks on every connection and waits until each has been answered, or has broken and been replaced.
+    /// Something is done to the system now: from here on it is measured when new connections are answered again.
+    pub fn fault_now(&self) {
+        self.shared.ledger().fault_now();
+    }
+
+    /// Asks on every connection and waits until each has been answered, or has broken and been replaced, and until twenty new
+    /// connections in a row have been answered.
     pub async fn all_answer(&self) -> Result<()> {
         let began = Instant::now();
         self.shared.orders.send_modify(|orders| orders.round += 1);
         let round = self.shared.orders.borrow().round;
         loop {
-            let (silent, tries) = {
+            let (silent, tries, over) = {
                 let ledger = self.shared.ledger();
-                (ledger.silent(round, self.shared.spec.connections), ledger.tries_since_before(began))
+                let silent = ledger.silent(round, self.shared.spec.connections);
+                (silent, ledger.tries_since_before(began), ledger.over())
             };
-            if silent == 0 && !tries {
+            let is_over = over.tcp.is_some() && over.udp.is_some();
+            if silent == 0 && !tries && is_over {
                 return Ok(());
             }
-            ensure!(began.elapsed() < SETTLING, "{silent} connections are not answered after {SETTLING:?}");
+            ensure!(
+                began.elapsed() < SETTLING,
+                "{silent} connections are not answered after {SETTLING:?}; new ones were in a row: {over:?}"
+            );
             tokio::time::sleep(LOOK).await;
         }
     }

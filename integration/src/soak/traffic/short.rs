@@ -1,13 +1,14 @@
-//! New connections, one exchange each: what does not fail shows that the door is open.
+//! New connections and new UDP flows, one exchange each: what does not fail shows that the door is open.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Shared;
 use super::held::first_answer;
+use super::udp::first_datagram;
 
 /// How often one is begun.
 const EVERY: Duration = Duration::from_millis(50);
@@ -20,6 +21,7 @@ pub(super) async fn trickle(shared: Arc<Shared>) {
     for n in 0.. {
         ticks.tick().await;
         attempts.spawn(exchange(Arc::clone(&shared), n));
+        attempts.spawn(datagram(Arc::clone(&shared), n));
         while attempts.try_join_next().is_some() {}
     }
 }
@@ -27,6 +29,15 @@ pub(super) async fn trickle(shared: Arc<Shared>) {
 async fn exchange(shared: Arc<Shared>, n: usize) {
     let ends = shared.ends(n);
     let attempt = shared.ledger().tries();
+    let number = shared.ledger().new_tcp.begins(Instant::now());
     let outcome = first_answer(&shared, ends).await.map(drop);
-    shared.ledger().tried(attempt, ends, outcome);
+    let mut ledger = shared.ledger();
+    ledger.new_tcp.ends(number, Instant::now(), outcome.is_ok());
+    ledger.tried(attempt, ends, outcome);
+}
+
+async fn datagram(shared: Arc<Shared>, n: usize) {
+    let number = shared.ledger().new_udp.begins(Instant::now());
+    let answered = first_datagram(&shared, n).await;
+    shared.ledger().new_udp.ends(number, Instant::now(), answered);
 }

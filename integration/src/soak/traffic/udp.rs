@@ -7,13 +7,12 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::Shared;
+use super::series::IN_TIME;
+use super::{FIRST_PORT as FIRST_NEW_PORT, Shared};
 use crate::traffic::Answer;
 
 /// How often a flow sends.
 const EVERY: Duration = Duration::from_millis(500);
-/// A datagram that is not answered by then is lost.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// First source port.
 const FIRST_PORT: u16 = 15_000;
 
@@ -34,10 +33,18 @@ pub(super) async fn flow(shared: Arc<Shared>, n: usize) {
     for count in 0_u64.. {
         ticks.tick().await;
         let question = format!("datagram {n} {count}");
-        let answer = timeout(PATIENCE, ask(&socket, target, &question)).await.ok().flatten();
+        let answer = timeout(IN_TIME, ask(&socket, target, &question)).await.ok().flatten();
         shared.ledger().datagram(answer.as_ref().map(|answer| answer.pod.as_str()), pod.as_deref());
         pod = answer.map(|answer| answer.pod).or(pod);
     }
+}
+
+/// One datagram from a port that no flow had before, and whether it is answered.
+pub(super) async fn first_datagram(shared: &Shared, n: usize) -> bool {
+    let target = shared.spec.targets[n % shared.spec.targets.len()];
+    let source = shared.source(n, FIRST_NEW_PORT, target);
+    let Ok(socket) = shared.spec.client.netns().udp_socket(source) else { return false };
+    timeout(IN_TIME, ask(&socket, target, &format!("new flow {n}"))).await.ok().flatten().is_some()
 }
 
 async fn ask(socket: &UdpSocket, target: SocketAddr, question: &str) -> Option<Answer> {
