@@ -54,6 +54,34 @@ pub enum Fault {
     IpRuleDeleted,
     /// somebody deletes a nexthop, and with it the routes that lead there
     NexthopDeleted,
+    /// all pods of a Service are not ready at once, for a while
+    AllUnready,
+    /// 10 of 12 pods become not ready one after the other within 10 s, and ready again
+    UnreadyInTurn,
+    /// half of a Service's pods get another label, and their own again
+    PodsRelabelled,
+    /// a Service selects another release's pods, all at once (blue and green)
+    SelectorChanged,
+    /// the agents of half of the nodes are stopped while pods come and go
+    HalfOfAgentsStopped,
+    /// the Node objects of an ingress node and of a worker are deleted, and registered again
+    NodeObjectDeleted,
+    /// somebody flushes all of nft on an ingress node and on a worker
+    NftFlushed,
+    /// a host firewall like firewalld is loaded on an ingress node and a worker, and reloaded
+    FirewallReloaded,
+    /// a kube-proxy rewrites its rules ten times a second on an ingress node and a worker
+    RulesRewritten,
+    /// an ingress node is cordoned, and the only other one loses its power
+    CordonedAndLost,
+    /// somebody deletes all ConfigMaps of our namespace
+    MapsDeleted,
+    /// somebody restores all ConfigMaps of our namespace from a backup
+    BackupRestored,
+    /// a node with pods and a controller loses its power, and comes back
+    ServingLost,
+    /// a node that is an ingress node and has pods loses its power, and comes back
+    IngressAndServingLost,
 }
 
 impl Fault {
@@ -66,6 +94,27 @@ impl Fault {
     pub fn help(self) -> String {
         let value = self.to_possible_value();
         value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    /// Whether the short form has it: one of each kind, none that waits for long.
+    pub(super) fn is_in_short(self) -> bool {
+        !matches!(
+            self,
+            Fault::AllUnready
+                | Fault::UnreadyInTurn
+                | Fault::PodsRelabelled
+                | Fault::SelectorChanged
+                | Fault::HalfOfAgentsStopped
+                | Fault::NodeObjectDeleted
+                | Fault::NftFlushed
+                | Fault::FirewallReloaded
+                | Fault::RulesRewritten
+                | Fault::CordonedAndLost
+                | Fault::MapsDeleted
+                | Fault::BackupRestored
+                | Fault::ServingLost
+                | Fault::IngressAndServingLost
+        )
     }
 
     /// Does it, watches for a while, and makes it good. How all is well again is waited for afterwards.
@@ -93,6 +142,20 @@ impl Fault {
             Fault::NftRuleDeleted => stage.nft_rule_deleted().await,
             Fault::IpRuleDeleted => stage.ip_rule_deleted().await,
             Fault::NexthopDeleted => stage.nexthop_deleted().await,
+            Fault::AllUnready => stage.all_unready().await,
+            Fault::UnreadyInTurn => stage.unready_in_turn().await,
+            Fault::PodsRelabelled => stage.pods_relabelled().await,
+            Fault::SelectorChanged => stage.selector_changed().await,
+            Fault::HalfOfAgentsStopped => stage.half_of_agents_stopped().await,
+            Fault::NodeObjectDeleted => stage.node_object_deleted().await,
+            Fault::NftFlushed => stage.nft_flushed().await,
+            Fault::FirewallReloaded => stage.firewall_reloaded().await,
+            Fault::RulesRewritten => stage.rules_rewritten().await,
+            Fault::CordonedAndLost => stage.cordoned_and_lost().await,
+            Fault::MapsDeleted => stage.maps_deleted().await,
+            Fault::BackupRestored => stage.backup_restored().await,
+            Fault::ServingLost => stage.serving_lost().await,
+            Fault::IngressAndServingLost => stage.ingress_and_serving_lost().await,
         }
     }
 }

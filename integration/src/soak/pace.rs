@@ -11,6 +11,8 @@ pub struct Pace {
     pub outage: Duration,
     /// How long endpoints churn or flap.
     pub churn: Duration,
+    /// How long no pod of a Service is ready.
+    pub unready: Duration,
     /// How long a pod that is told to end serves on in any case, as with a `preStop` sleep.
     pub lives_on: Duration,
     /// Within which time the clients of such a pod leave it.
@@ -27,6 +29,7 @@ impl Pace {
         observe: Duration::from_millis(1500),
         outage: Duration::from_secs(6),
         churn: Duration::from_secs(5),
+        unready: Duration::from_secs(5),
         lives_on: Duration::from_secs(4),
         clients_leave: Duration::from_secs(2),
         grace: Duration::from_secs(6),
@@ -38,6 +41,7 @@ impl Pace {
         observe: Duration::from_secs(10),
         outage: Duration::from_secs(60),
         churn: Duration::from_secs(30),
+        unready: Duration::from_secs(20),
         lives_on: Duration::from_secs(5),
         clients_leave: Duration::from_secs(15),
         grace: Duration::from_secs(30),

@@ -38,9 +38,14 @@ impl Ending {
 impl Stage {
     /// Starts pods of a Service; returns when they are ready.
     pub(super) async fn add_pods(&mut self, service: &'static str, count: usize) -> Result<()> {
+        self.add_pods_on(service, &WORKERS, count).await
+    }
+
+    /// The same on these nodes, in turn.
+    pub(super) async fn add_pods_on(&mut self, service: &'static str, nodes: &[&str], count: usize) -> Result<()> {
         let numbers = self.started..self.started + count;
         self.started += count;
-        let spec = |n: usize| PodSpec::new(&format!("{service}-{n}"), WORKERS[n % WORKERS.len()]);
+        let spec = |n: usize| PodSpec::new(&format!("{service}-{n}"), nodes[n % nodes.len()]);
         let specs: Vec<PodSpec> = numbers.map(spec).collect();
         let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
         self.world.add_pods(specs.into_iter().map(|spec| (spec, service)).collect()).await?;

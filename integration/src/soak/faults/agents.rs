@@ -4,7 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use crate::soak::stage::{Stage, WORKERS, agent_flags};
+use crate::soak::stage::{FEW, Stage, WORKERS, agent_flags};
+use crate::world::echo::SERVICE;
 use crate::world::router_program;
 
 /// The new binary does the same as the old: what is tried is that it finds the other's state.
@@ -19,6 +20,25 @@ impl Stage {
             self.world.kill_agent(node).await?;
         }
         self.observe(self.pace.observe).await?;
+        self.world.start_agent(ingress)?;
+        self.world.start_agent(worker)
+    }
+
+    /// Pods come and go meanwhile, also where nobody sets them up.
+    pub(in crate::soak) async fn half_of_agents_stopped(&mut self) -> Result<()> {
+        self.scaled_to(SERVICE, FEW).await?;
+        let (ingress, _) = self.pick_ingress();
+        let worker = WORKERS[self.rng.usize(..WORKERS.len())];
+        self.traffic.fault_now();
+        for node in [ingress, worker] {
+            self.world.stop_agent(node).await?;
+        }
+        for pod in self.pods_of(SERVICE) {
+            self.add_pods(SERVICE, 1).await?;
+            self.end_pod(SERVICE, &pod, false)?;
+            self.observe(self.pace.outage / 4).await?;
+        }
+        self.traffic.fault_now();
         self.world.start_agent(ingress)?;
         self.world.start_agent(worker)
     }

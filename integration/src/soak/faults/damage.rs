@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
+use crate::lab::nft;
 use crate::netns::Netns;
-use crate::soak::stage::Stage;
+use crate::soak::stage::{Stage, WORKERS};
 use crate::world::{World, word_after};
 
 const TABLE: &str = "inet kube_service_tunnel";
@@ -11,6 +12,27 @@ const TABLE: &str = "inet kube_service_tunnel";
 impl Stage {
     pub(in crate::soak) async fn nft_table_deleted(&mut self) -> Result<()> {
         self.damaged(|_| Ok(format!("nft delete table {TABLE}"))).await
+    }
+
+    /// Everybody's tables are gone, and the others' come back later.
+    pub(in crate::soak) async fn nft_flushed(&mut self) -> Result<()> {
+        let (ingress, _) = self.pick_ingress();
+        let worker = WORKERS[self.rng.usize(..WORKERS.len())];
+        let mut foreign = Vec::new();
+        for node in [ingress, worker] {
+            let netns = self.world.lab.node(node)?.netns().clone();
+            let tables = World::run_in(&netns, "nft list tables")?;
+            let others = tables.lines().filter(|line| !line.contains(TABLE));
+            let saved = others.map(|table| World::run_in(&netns, &format!("nft -s list {table}")));
+            foreign.push((netns.clone(), saved.collect::<Result<String>>()?));
+            self.traffic.fault_now();
+            World::run_in(&netns, "nft flush ruleset")?;
+        }
+        self.observe(self.pace.observe).await?;
+        for (netns, tables) in foreign {
+            nft::load_async(&netns, tables).await?;
+        }
+        Ok(())
     }
 
     pub(in crate::soak) async fn nft_rule_deleted(&mut self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Ingress nodes that vanish, come and are drained, and routers that change their mind.
 
 use anyhow::Result;
+use serde_json::json;
 
 use crate::soak::stage::{FEW, INGRESS, Stage, THIRD, label};
 use crate::world::World;
@@ -23,7 +24,7 @@ impl Stage {
     }
 
     /// First the links: nobody can say goodbye.
-    async fn power_off(&mut self, node: &str) -> Result<()> {
+    pub(super) async fn power_off(&mut self, node: &str) -> Result<()> {
         self.traffic.fault_now();
         self.world.lab.cut(node).await?;
         self.world.kill_agent(node).await?;
@@ -31,7 +32,7 @@ impl Stage {
     }
 
     /// A kernel that has just booted has nothing of ours.
-    async fn power_on(&mut self, node: &str) -> Result<()> {
+    pub(super) async fn power_on(&mut self, node: &str) -> Result<()> {
         self.world.cleanup_node(node).await?;
         self.world.lab.heal(node).await?;
         self.world.start_agent(node)?;
@@ -64,6 +65,37 @@ impl Stage {
     fn drain_node(&self, node: &str, more: &str) -> Result<()> {
         let program = crate::world::router_program()?;
         World::run_in(self.world.lab.node(node)?.netns(), &format!("{} drain-node {more}", program.display())).map(drop)
+    }
+
+    /// Only the cordoned one is left, and the API says so a while after the other has gone: it announces again.
+    pub(in crate::soak) async fn cordoned_and_lost(&mut self) -> Result<()> {
+        let (cordoned, lost) = self.pick_ingress();
+        self.cordon(cordoned, true)?;
+        self.announced_by(&[lost]).await?;
+        self.observe(self.pace.observe).await?;
+        self.power_off(lost).await?;
+        self.observe(self.pace.observe).await?;
+        self.traffic.fault_now();
+        self.node_ready(lost, "Unknown")?;
+        self.announced_by(&[cordoned]).await?;
+        self.observe(self.pace.observe).await?;
+        self.power_on(lost).await?;
+        self.node_ready(lost, "True")?;
+        self.announced_by(&[lost]).await?;
+        self.cordon(cordoned, false)
+    }
+
+    fn cordon(&self, node: &str, cordoned: bool) -> Result<()> {
+        self.traffic.fault_now();
+        let patch = json!({ "spec": { "unschedulable": cordoned } });
+        self.world.api.store().patch("nodes", "", node, patch)?;
+        Ok(())
+    }
+
+    fn node_ready(&self, node: &str, status: &str) -> Result<()> {
+        let patch = json!({ "status": { "conditions": [{ "type": "Ready", "status": status, "reason": "Told" }] } });
+        self.world.api.store().patch_status("nodes", "", node, patch)?;
+        Ok(())
     }
 
     pub(in crate::soak) async fn bird_killed(&mut self) -> Result<()> {

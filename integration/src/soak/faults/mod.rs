@@ -5,4 +5,8 @@ mod api;
 mod controller;
 mod damage;
 mod endpoints;
+mod firewall;
 mod ingress;
+mod objects;
+mod power;
+mod readiness;
