@@ -82,6 +82,16 @@ pub enum Fault {
     ServingLost,
     /// a node that is an ingress node and has pods loses its power, and comes back
     IngressAndServingLost,
+    /// agents hear of everything up to 5 s late, each at another time, while pods are replaced and routers re-hash
+    NewsLate,
+    /// a pod crashes, and is replaced
+    PodCrashed,
+    /// a pod's sandbox is lost and made again, with another address
+    SandboxRecreated,
+    /// a Service is scaled from 4 pods to 8, and the new ones answer with SYN cookies
+    ScaleUpWithCookies,
+    /// the MTU between all nodes falls from 1500 to 1400, and rises again
+    MtuLowered,
 }
 
 impl Fault {
@@ -96,25 +106,13 @@ impl Fault {
         value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 
-    /// Whether the short form has it: one of each kind, none that waits for long.
+    /// Whether the short form has it. Left out is what lasts long, what another row stands for, and what is known to break
+    /// connections.
     pub(super) fn is_in_short(self) -> bool {
-        !matches!(
-            self,
-            Fault::AllUnready
-                | Fault::UnreadyInTurn
-                | Fault::PodsRelabelled
-                | Fault::SelectorChanged
-                | Fault::HalfOfAgentsStopped
-                | Fault::NodeObjectDeleted
-                | Fault::NftFlushed
-                | Fault::FirewallReloaded
-                | Fault::RulesRewritten
-                | Fault::CordonedAndLost
-                | Fault::MapsDeleted
-                | Fault::BackupRestored
-                | Fault::ServingLost
-                | Fault::IngressAndServingLost
-        )
+        let lasts_long = matches!(self, Fault::UnreadyInTurn);
+        let stood_for = matches!(self, Fault::PodsRelabelled | Fault::NftFlushed | Fault::IngressAndServingLost);
+        let breaks = matches!(self, Fault::HalfOfAgentsStopped | Fault::NewsLate);
+        !(lasts_long || stood_for || breaks)
     }
 
     /// Does it, watches for a while, and makes it good. How all is well again is waited for afterwards.
@@ -156,6 +154,11 @@ impl Fault {
             Fault::BackupRestored => stage.backup_restored().await,
             Fault::ServingLost => stage.serving_lost().await,
             Fault::IngressAndServingLost => stage.ingress_and_serving_lost().await,
+            Fault::NewsLate => stage.news_late().await,
+            Fault::PodCrashed => stage.pod_crashed().await,
+            Fault::SandboxRecreated => stage.sandbox_recreated().await,
+            Fault::ScaleUpWithCookies => stage.scale_up_with_cookies().await,
+            Fault::MtuLowered => stage.mtu_lowered().await,
         }
     }
 }

@@ -211,13 +211,20 @@ impl System for Stage {
         let told: BTreeSet<String> =
             events.filter(|(reason, _)| reason == "ConnectionsGivenUp").map(|(_, note)| note).collect();
         let before = std::mem::replace(&mut self.told, told);
-        let new = self.told.difference(&before).filter_map(|note| note.strip_prefix("pod ")?.split_whitespace().next());
-        new.map(str::to_owned).collect()
+        let names: BTreeMap<&str, &str> = self.world.lab.pods().map(|pod| (pod.uid(), pod.name())).collect();
+        self.told.difference(&before).filter_map(|note| pod_in(note, &names)).collect()
     }
 
     fn connections_ever(&self) -> usize {
         self.traffic.opened_ever()
     }
+}
+
+/// The pod that an Event is about: `pod NAME of …`, or `a pod that is not listed any more (UID …) of …`.
+fn pod_in(note: &str, names: &BTreeMap<&str, &str>) -> Option<String> {
+    let named = note.strip_prefix("pod ").and_then(|rest| rest.split_whitespace().next());
+    let by_uid = || names.get(note.split_once("(UID ")?.1.split_once(')')?.0).copied();
+    named.or_else(by_uid).map(str::to_owned)
 }
 
 /// Flags of every agent, before and after an upgrade.
@@ -249,4 +256,23 @@ async fn tell_maps(store: Objects) {
         None
     };
     store.wait_for(look).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_no_slice_lists_is_found_by_the_uid_in_the_event() {
+        let names = BTreeMap::from([("u-1", "echo-1")]);
+        let notes = [
+            "pod echo-7 of Service default/echo has lost the connections",
+            "a pod that is not listed any more (UID u-1) of Service default/echo has lost the connections",
+            "a pod that is not listed any more (UID u-2) of Service default/echo has lost the connections",
+        ];
+        assert_eq!(
+            notes.map(|note| pod_in(note, &names)),
+            [Some("echo-7".to_owned()), Some("echo-1".to_owned()), None]
+        );
+    }
 }

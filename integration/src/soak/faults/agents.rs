@@ -1,8 +1,10 @@
 //! Agents that die, and agents that are replaced.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 
 use crate::soak::stage::{FEW, Stage, WORKERS, agent_flags};
 use crate::world::echo::SERVICE;
@@ -10,6 +12,9 @@ use crate::world::router_program;
 
 /// The new binary does the same as the old: what is tried is that it finds the other's state.
 const COPY: &str = "tunnel-router-upgrade";
+/// How late agents are at most, and how often.
+const LATEST: Duration = Duration::from_secs(5);
+const LATE_TURNS: u32 = 4;
 
 impl Stage {
     pub(in crate::soak) async fn agent_killed(&mut self) -> Result<()> {
@@ -41,6 +46,30 @@ impl Stage {
         self.traffic.fault_now();
         self.world.start_agent(ingress)?;
         self.world.start_agent(worker)
+    }
+
+    /// Pods are replaced, and the router spreads flows in another way while each node hears of it at another time.
+    pub(in crate::soak) async fn news_late(&mut self) -> Result<()> {
+        let nodes: Vec<String> = self.world.lab.nodes().map(|node| node.name().to_owned()).collect();
+        // An even number: the router hashes as before in the end.
+        for turn in 0..LATE_TURNS {
+            for node in &nodes {
+                self.world.agent(node)?.signal(Signal::SIGSTOP)?;
+            }
+            let pod = self.pods_of(SERVICE).swap_remove(0);
+            self.add_pods(SERVICE, 1).await?;
+            self.end_pod(SERVICE, &pod, false)?;
+            self.rehash(turn)?;
+            let mut late: Vec<(Duration, &String)> =
+                nodes.iter().map(|node| (LATEST.mul_f64(self.rng.f64()), node)).collect();
+            late.sort_unstable();
+            let began = Instant::now();
+            for (late, node) in late {
+                self.observe(late.saturating_sub(began.elapsed())).await?;
+                self.world.agent(node)?.signal(Signal::SIGCONT)?;
+            }
+        }
+        self.all_ended().await
     }
 
     /// There and, the next time, back again.

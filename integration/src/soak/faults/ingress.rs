@@ -108,17 +108,21 @@ impl Stage {
     }
 
     pub(in crate::soak) async fn ecmp_rehashed(&mut self) -> Result<()> {
-        let router = self.world.lab.router().clone();
-        let seeded = router.sysctl(SEED).is_ok();
         for turn in 0..TURNS {
-            // Addresses only, and in the end with ports as before.
-            let policy = if turn + 1 == TURNS || turn % 2 == 1 { "1" } else { "0" };
-            self.traffic.fault_now();
-            POLICIES.iter().try_for_each(|key| router.set_sysctl(key, policy))?;
-            if seeded {
-                router.set_sysctl(SEED, &self.rng.u32(1..).to_string())?;
-            }
+            self.rehash(turn)?;
             self.observe(self.pace.observe).await?;
+        }
+        Ok(())
+    }
+
+    /// Addresses only in even turns; with ports, as in the beginning, in odd ones.
+    pub(super) fn rehash(&mut self, turn: u32) -> Result<()> {
+        let router = self.world.lab.router();
+        let policy = if turn % 2 == 1 { "1" } else { "0" };
+        self.traffic.fault_now();
+        POLICIES.iter().try_for_each(|key| router.set_sysctl(key, policy))?;
+        if router.sysctl(SEED).is_ok() {
+            router.set_sysctl(SEED, &self.rng.u32(1..).to_string())?;
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ mod damage;
 mod endpoints;
 mod firewall;
 mod ingress;
+mod mtu;
 mod objects;
 mod power;
 mod readiness;
+mod sandbox;

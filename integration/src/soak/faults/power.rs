@@ -72,7 +72,7 @@ impl Stage {
     }
 
     /// Other pods take their place.
-    async fn forget_pods(&mut self, lost: &[(&'static str, String)]) -> Result<()> {
+    pub(super) async fn forget_pods(&mut self, lost: &[(&'static str, String)]) -> Result<()> {
         for (service, pod) in lost {
             self.pods.entry(service).or_default().retain(|other| other != pod);
             self.world.remove_pod(pod).await?;

@@ -105,6 +105,7 @@ impl Counts {
 #[derive(Debug)]
 struct Open {
     pod: String,
+    since: Instant,
     /// The last round of questions that it has answered.
     round: u64,
 }
@@ -115,7 +116,7 @@ pub(super) struct Ledger {
     began: Instant,
     counts: Counts,
     open: BTreeMap<usize, Open>,
-    /// Pods that have ended, and when.
+    /// Pods that have ended, and when. One of the same name may have begun since.
     ended: BTreeMap<String, Instant>,
     /// Attempts at new connections that are under way.
     trying: BTreeMap<u64, Instant>,
@@ -216,7 +217,7 @@ impl Ledger {
     }
 
     pub fn opened(&mut self, slot: usize, pod: &str, round: u64) {
-        self.open.insert(slot, Open { pod: pod.to_owned(), round });
+        self.open.insert(slot, Open { pod: pod.to_owned(), since: Instant::now(), round });
         self.counts.held += 1;
         self.opened += 1;
     }
@@ -234,8 +235,8 @@ impl Ledger {
     }
 
     pub fn broke(&mut self, slot: usize, ends: (SocketAddr, SocketAddr), waited: Duration, failure: Failure) {
-        let pod = self.open.remove(&slot).map(|open| open.pod);
-        let one = self.one(ends, pod, waited, failure);
+        let open = self.open.remove(&slot);
+        let one = self.one(ends, open, waited, failure);
         tracing::info!(%one, "broken");
         self.counts.broken.push(one);
     }
@@ -256,16 +257,16 @@ impl Ledger {
         self.counts.moved += usize::from(moved);
     }
 
-    fn one(&self, ends: (SocketAddr, SocketAddr), pod: Option<String>, waited: Duration, failure: Failure) -> Break {
+    fn one(&self, ends: (SocketAddr, SocketAddr), open: Option<Open>, waited: Duration, failure: Failure) -> Break {
         let asked = Instant::now().checked_sub(waited).unwrap_or(self.began);
-        let ended = pod.as_ref().and_then(|pod| self.ended.get(pod));
+        let ended = open.as_ref().and_then(|open| self.ended.get(&open.pod).filter(|ended| open.since < **ended));
         let pod_lives = ended.is_none_or(|ended| asked + LOST_BEFORE < *ended);
         Break {
             at: self.began.elapsed(),
             waited,
             source: ends.0,
             target: ends.1,
-            pod,
+            pod: open.map(|open| open.pod),
             failure,
             pod_lives,
             given_up: false,
@@ -305,6 +306,18 @@ mod tests {
         ledger.pod_ends("a");
         ledger.broke(0, ends(), Duration::from_secs(15), reset());
         assert_eq!(ledger.take().broken_alive().count(), 1);
+    }
+
+    #[test]
+    fn a_connection_with_a_pods_next_life_does_not_go_with_its_last_one() {
+        let mut ledger = Ledger::new();
+        ledger.opened(0, "a", 1);
+        ledger.pod_ends("a");
+        ledger.opened(1, "a", 1);
+        ledger.broke(0, ends(), Duration::ZERO, reset());
+        ledger.broke(1, ends(), Duration::ZERO, reset());
+        let lives: Vec<bool> = ledger.take().broken.iter().map(|one| one.pod_lives).collect();
+        assert_eq!(lives, [false, true]);
     }
 
     #[test]
