@@ -49,6 +49,9 @@ impl Stage {
         let specs: Vec<PodSpec> = numbers.map(spec).collect();
         let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
         self.world.add_pods(specs.into_iter().map(|spec| (spec, service)).collect()).await?;
+        for name in &names {
+            self.names.insert(self.world.lab.pod(name)?.uid().to_owned(), name.clone());
+        }
         self.pods.entry(service).or_default().extend(names);
         Ok(())
     }

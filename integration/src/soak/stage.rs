@@ -70,6 +70,8 @@ pub struct Stage {
     told: BTreeSet<String>,
     /// Pods by Service, those that have not been told to end.
     pub(super) pods: BTreeMap<&'static str, Vec<String>>,
+    /// Names of all pods by UID, also of those that are gone: an Event may name them by UID.
+    pub(super) names: BTreeMap<String, String>,
     /// Pods that have been.
     pub(super) ending: Vec<Ending>,
     /// Pods ever started: no name is used twice.
@@ -115,6 +117,7 @@ impl Stage {
             rng,
             told: BTreeSet::new(),
             pods,
+            names: BTreeMap::new(),
             ending,
             started: 0,
             upgraded: false,
@@ -211,8 +214,7 @@ impl System for Stage {
         let told: BTreeSet<String> =
             events.filter(|(reason, _)| reason == "ConnectionsGivenUp").map(|(_, note)| note).collect();
         let before = std::mem::replace(&mut self.told, told);
-        let names: BTreeMap<&str, &str> = self.world.lab.pods().map(|pod| (pod.uid(), pod.name())).collect();
-        self.told.difference(&before).filter_map(|note| pod_in(note, &names)).collect()
+        self.told.difference(&before).filter_map(|note| pod_in(note, &self.names)).collect()
     }
 
     fn connections_ever(&self) -> usize {
@@ -221,9 +223,9 @@ impl System for Stage {
 }
 
 /// The pod that an Event is about: `pod NAME of …`, or `a pod that is not listed any more (UID …) of …`.
-fn pod_in(note: &str, names: &BTreeMap<&str, &str>) -> Option<String> {
+fn pod_in(note: &str, names: &BTreeMap<String, String>) -> Option<String> {
     let named = note.strip_prefix("pod ").and_then(|rest| rest.split_whitespace().next());
-    let by_uid = || names.get(note.split_once("(UID ")?.1.split_once(')')?.0).copied();
+    let by_uid = || names.get(note.split_once("(UID ")?.1.split_once(')')?.0).map(String::as_str);
     named.or_else(by_uid).map(str::to_owned)
 }
 
@@ -264,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_no_slice_lists_is_found_by_the_uid_in_the_event() {
-        let names = BTreeMap::from([("u-1", "echo-1")]);
+        let names = BTreeMap::from([("u-1".to_owned(), "echo-1".to_owned())]);
         let notes = [
             "pod echo-7 of Service default/echo has lost the connections",
             "a pod that is not listed any more (UID u-1) of Service default/echo has lost the connections",
