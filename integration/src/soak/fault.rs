@@ -92,6 +92,8 @@ pub enum Fault {
     ScaleUpWithCookies,
     /// the MTU between all nodes falls from 1500 to 1400, and rises again
     MtuLowered,
+    /// a controller whose clock is an hour ahead has stored a map in the middle of a scale-up
+    MapFromTheFuture,
 }
 
 impl Fault {
@@ -159,6 +161,7 @@ impl Fault {
             Fault::SandboxRecreated => stage.sandbox_recreated().await,
             Fault::ScaleUpWithCookies => stage.scale_up_with_cookies().await,
             Fault::MtuLowered => stage.mtu_lowered().await,
+            Fault::MapFromTheFuture => stage.map_from_the_future().await,
         }
     }
 }
