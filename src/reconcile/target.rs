@@ -245,7 +245,9 @@ impl Target {
         // Listening starts before looking, so that nothing is missed in between.
         let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str())?;
         self.shared.places.found(&self.name, &netns);
-        if self.remembered.replace(netns.id()) != Some(netns.id()) {
+        // The number of a pod's namespace that nobody has held open may be another one's by now, and so may be its ruleset's generation.
+        let known = self.remembered.replace(netns.id()) == Some(netns.id()) && matches!(site, Site::Node(_));
+        if !known {
             self.memory = Memory::default();
         }
         *place = Some(Place { netns, monitor, site: Some(site.clone()) });
