@@ -3,7 +3,6 @@
 //! After some rounds the target does not heed for seconds what the kernel tells. Here that time stands still: what is done then has not
 //! waited for its end.
 
-use std::process::{Child, Command};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -14,27 +13,16 @@ use tunnel_router::reconcile::{Goal, Order, Site};
 
 use super::lab::{Lab, Sender, Tunnel, client, received, vip};
 use super::shared;
+use crate::support::sh;
 
 /// Rounds in a row that had to put something back, before the target slows down.
 const CONTESTED_AFTER: usize = 8;
 /// A hang is no answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Deletes the IPv4 VIP of a pod, more often than the target looks.
-struct Deleter(Child);
-
-impl Deleter {
-    fn start(lab: &Lab) -> Deleter {
-        let (vip, device) = (vip(Family::V4), lab.tunnel.device());
-        let line = format!("while :; do ip addr del {vip}/32 dev {device}; sleep 0.005; done 2> /dev/null");
-        Deleter(lab.pod.run(|| Command::new("sh").args(["-c", &line]).spawn()).unwrap().unwrap())
-    }
-}
-
-impl Drop for Deleter {
-    fn drop(&mut self) {
-        self.0.kill().and_then(|()| self.0.wait()).expect("it runs");
-    }
+/// Deletes the IPv4 VIP of a pod.
+fn delete(lab: &Lab) {
+    sh(&lab.pod, &format!("ip addr del {}/32 dev {}", vip(Family::V4), lab.tunnel.device()));
 }
 
 /// The families of the VIPs that a round was for, and how much it wrote.
@@ -67,11 +55,13 @@ async fn contested(lab: &Lab) {
     };
     let (orders, ordered) = watch::channel(order(&[Family::V4]));
     let target = tokio::spawn(run("pod".to_owned(), ordered, shared));
-    let deleter = Deleter::start(lab);
-    let mut in_a_row = 0;
-    while in_a_row < CONTESTED_AFTER {
-        let (_, writes) = done(reported.recv().await.expect("the target runs"));
-        in_a_row = if writes == 0 { 0 } else { in_a_row + 1 };
+    for round in 1..=CONTESTED_AFTER {
+        let report = tokio::time::timeout(PATIENCE, reported.recv()).await;
+        let report = report.unwrap_or_else(|_| panic!("no report of round {round} within {PATIENCE:?}"));
+        let (_, writes) = done(report.expect("the target runs"));
+        assert!(writes > 0, "round {round} found nothing to put back");
+        // The target shares this thread. Its next round cannot begin before the VIP is gone.
+        delete(lab);
     }
 
     // A paused clock goes on by itself when there is nothing to do, but not while a blocking task runs.
@@ -88,7 +78,7 @@ async fn contested(lab: &Lab) {
     };
     assert_eq!(done(report).0, Family::ALL);
 
-    drop((deleter, release));
+    drop(release);
     shutdown.cancel();
     target.await.unwrap();
 }

@@ -121,7 +121,6 @@ fn a_program_that_the_kernel_refuses_holds_nothing_else_up(mut lab: Lab) {
     assert_eq!(received(&server), "served");
 }
 
-/// The loop around the namespace, which hears of it.
 /// What the other mode needs has somebody else: the name of its device, or its UDP port.
 fn a_mode_that_fails_holds_up_no_other(mut lab: Lab) {
     let program = lab.load();
@@ -149,6 +148,7 @@ fn a_mode_that_fails_holds_up_no_other(mut lab: Lab) {
     assert!(alone.to_string().contains(theirs), "{alone}");
 }
 
+/// The loop around the namespace, which hears of it.
 fn a_removed_program_is_put_back(lab: Lab) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(put_back(lab));
