@@ -7,6 +7,17 @@ use clap::ValueEnum;
 
 use super::stage::Stage;
 
+/// A form of the run, by the faults that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One fault of each kind
+    Short,
+    /// All that must pass
+    ShortAll,
+    /// All
+    Long,
+}
+
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Fault {
@@ -108,13 +119,21 @@ impl Fault {
         value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 
-    /// Whether the short form has it. Left out is what lasts long, what another row stands for, and what is known to break
-    /// connections.
-    pub(super) fn is_in_short(self) -> bool {
+    /// All faults of a form.
+    pub(super) fn of(form: Form) -> Vec<Fault> {
+        Fault::value_variants().iter().copied().filter(|fault| fault.is_in(form)).collect()
+    }
+
+    /// What is known to break connections is in the long form only: the short ones must pass.
+    fn is_in(self, form: Form) -> bool {
         let lasts_long = matches!(self, Fault::UnreadyInTurn);
         let stood_for = matches!(self, Fault::PodsRelabelled | Fault::NftFlushed | Fault::IngressAndServingLost);
         let breaks = matches!(self, Fault::HalfOfAgentsStopped | Fault::NewsLate);
-        !(lasts_long || stood_for || breaks)
+        match form {
+            Form::Short => !(lasts_long || stood_for || breaks),
+            Form::ShortAll => !breaks,
+            Form::Long => true,
+        }
     }
 
     /// Does it, watches for a while, and makes it good. How all is well again is waited for afterwards.
@@ -169,5 +188,19 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_known_to_break_connections_are_in_the_long_form_only() {
+        let known = [Fault::HalfOfAgentsStopped, Fault::NewsLate];
+        let with_known = |form| known.map(|fault| Fault::of(form).contains(&fault));
+        assert_eq!([Form::Short, Form::ShortAll, Form::Long].map(with_known), [[false; 2], [false; 2], [true; 2]]);
+        let all = Fault::value_variants().len();
+        assert_eq!([Form::ShortAll, Form::Long].map(|form| Fault::of(form).len()), [all - known.len(), all]);
     }
 }

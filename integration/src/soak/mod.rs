@@ -28,6 +28,7 @@ use tunnel_router::model::Mode;
 
 use cpu::CpuTime;
 pub use fault::Fault;
+use fault::Form;
 pub use join::{TableArgs, join};
 use pace::Pace;
 use peers::{Peer, PeerStage};
@@ -44,7 +45,7 @@ pub struct SoakArgs {
     /// One fault of each kind once, in random order, with outages of seconds
     #[arg(long)]
     short: bool,
-    /// With --short: also the faults that it leaves out
+    /// With --short: also the faults that last long, and those that others stand for
     #[arg(long, requires = "short", conflicts_with = "fault")]
     all: bool,
     /// What the order, the victims and the moments are drawn from [default: the time; with --short 1]
@@ -202,8 +203,11 @@ fn rounds(args: &SoakArgs, seed: u64) -> Vec<(&'static str, Vec<Fault>)> {
     if !args.fault.is_empty() {
         return vec![("as told", args.fault.clone())];
     }
-    let mut alone = Fault::value_variants().to_vec();
-    alone.retain(|fault| fault.is_in_short() || !args.short || args.all);
+    let alone = Fault::of(match (args.short, args.all) {
+        (false, _) => Form::Long,
+        (true, false) => Form::Short,
+        (true, true) => Form::ShortAll,
+    });
     let mut mixed = alone.clone();
     fastrand::Rng::with_seed(seed).shuffle(&mut mixed);
     if args.short { vec![("in random order", mixed)] } else { vec![("each alone", alone), ("in random order", mixed)] }

@@ -94,7 +94,7 @@ impl Stage {
     pub(in crate::soak) async fn rules_rewritten(&mut self) -> Result<()> {
         let nodes = self.ingress_and_worker()?;
         let until = Instant::now() + self.pace.churn;
-        for turn in 0.. {
+        for turn in (0..=u8::MAX).cycle() {
             if Instant::now() >= until {
                 break;
             }
