@@ -22,8 +22,10 @@ use crate::reconcile::target::NODE;
 
 /// Between two looks, at least.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A look takes this part of the time at most.
-const SHARE: u32 = 50;
+/// A look takes this part of the time, unless that would be longer than [`LONGEST`].
+const SHARE: u32 = 100;
+/// Between two looks, at most.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub(super) async fn watch_losses(
                 send(&told, found);
             }
         }
-        let pause = INTERVAL.max(began.elapsed() * SHARE);
+        let pause = (began.elapsed() * SHARE).clamp(INTERVAL, LONGEST);
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

@@ -239,8 +239,6 @@ impl Agent {
         self.dispatcher.dispatch(resolved, &pods);
         self.status.dispatched(&cluster.problems, cluster.node_ref(node), pods);
         send(&self.draining, draining(cluster, node));
-        let (judged, node_ref) = (judged(cluster, &self.plan), Subject::Node(cluster.node_ref(node)));
-        send(&self.judged, Some(Watched { judged, node: node_ref }));
         let drains = program.is_some() && cluster.vips.values().any(|vip| drains_here(vip, node));
         self.forwards = drains.then(|| self.forwards.unwrap_or_else(|| tokio::time::Instant::now() + FORWARDS));
         let set_up = self.status.set_up();
@@ -279,6 +277,11 @@ impl Agent {
 
     fn tell_problems(&mut self) {
         let problems = self.problems();
+        if let Some(last) = &self.last {
+            let troubled = self.status.problems().iter().filter_map(|p| p.subject.service().cloned()).collect();
+            let node = Subject::Node(last.cluster.node_ref(&self.config.node_name));
+            send(&self.judged, Some(Watched { judged: judged(&last.cluster, &troubled, &self.plan), node }));
+        }
         self.metrics.problems(&problems);
         self.reporter.report(problems);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, bail};
 use tracing::info;
 
-use crate::kernel;
+use crate::kernel::{self, Missing};
 use crate::model::Mode;
 use crate::model::config::{Config, DEFAULT_HASH_SEED};
 use crate::netns::Netns;
@@ -62,9 +62,15 @@ pub async fn preflight(netns: &Netns, config: &Config) -> anyhow::Result<Setting
     let prefix = settings.link_prefix.clone();
     let observed =
         tokio::task::spawn_blocking(move || netns.run(|| kernel::observe(std::iter::empty(), prefix.as_str()))).await;
-    let missing = lacking(config.mode).await?;
+    let (mut missing, limits_udp) = tokio::task::spawn_blocking(kernel::missing).await?;
+    missing.extend(lacking(config.mode).await?);
     if !missing.is_empty() {
-        bail!("this node lacks what mode {} needs: {missing}", config.mode);
+        let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        bail!("this node lacks what mode {} needs: {}", config.mode, list.join("; "));
+    }
+    settings.limits_udp = limits_udp;
+    if !limits_udp {
+        info!("this kernel remembers each client's port of wildcard UDP servers for as long as its own setting says");
     }
     let observed = observed???;
     let found = conflicts(&observed, &settings, &BTreeSet::from([config.mode]));
@@ -75,22 +81,16 @@ pub async fn preflight(netns: &Netns, config: &Config) -> anyhow::Result<Setting
     for mode in Mode::ALL.into_iter().filter(|mode| *mode != config.mode) {
         let mut why: Vec<String> =
             conflicts(&observed, &settings, &BTreeSet::from([mode])).iter().map(ToString::to_string).collect();
-        why.extend(Some(lacking(mode).await?).filter(|text| !text.is_empty()));
+        why.extend(lacking(mode).await?.map(|missing| missing.to_string()));
         if !why.is_empty() {
             info!(%mode, why = why.join("; "), "mode is not available on this node");
             settings.unavailable.insert(mode, format!("{}; then restart the agent", why.join("; ")));
         }
     }
-    settings.limits_udp = tokio::task::spawn_blocking(kernel::limits_udp).await?;
-    if !settings.limits_udp {
-        info!("this kernel remembers each client's port of wildcard UDP servers for as long as its own setting says");
-    }
     Ok(settings)
 }
 
-/// What the kernel lacks for a mode, in one line; empty if nothing.
-async fn lacking(mode: Mode) -> anyhow::Result<String> {
-    let missing = tokio::task::spawn_blocking(move || kernel::missing([mode])).await?;
-    let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    Ok(list.join("; "))
+/// What the kernel lacks for a mode.
+async fn lacking(mode: Mode) -> anyhow::Result<Option<Missing>> {
+    Ok(tokio::task::spawn_blocking(move || kernel::missing_for(mode)).await?)
 }

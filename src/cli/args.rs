@@ -265,7 +265,7 @@ pub struct KernelArgs {
     ///
     /// 1 to 32764. 101 to 510 is best: behind the rules of Cilium (9, 10, 100), before those of AWS VPC CNI (512 and up) and
     /// Tailscale (5210 and up). The first sends packets to VIPs to 1.5 x --buckets rules behind the kernel's own, from
-    /// 32768 + PRIORITY on; no other packet skips a rule of others.
+    /// 32768 + PRIORITY on; a packet without the highest bit of --mark-field skips no rule of others.
     #[arg(long, value_name = "PRIORITY", env = "TUNNEL_ROUTER_RULE_PRIORITY", default_value = "101")]
     pub rule_priority: String,
 

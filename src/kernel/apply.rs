@@ -69,6 +69,8 @@ impl ApplyError {
             Step::ReplaceLabel(..) | Step::SetSysctl(Sysctl::PlatformLabels | Sysctl::MplsInput(_), _) => {
                 Some(Mode::Mpls)
             }
+            // The next round may well succeed.
+            _ if self.source.is_transient() => None,
             Step::AddLink(name, _) | Step::LinkUp(name) => of_device(name),
             Step::SetSysctl(key, _) => key.dev().and_then(of_device),
             Step::AddAddress(address) => of_device(&address.dev),

@@ -99,6 +99,14 @@ impl KernelError {
         }
     }
 
+    /// Something was in the way for a moment: somebody deleted a device between two steps, or memory was short.
+    pub fn is_transient(&self) -> bool {
+        use Errno::{EAGAIN, EBUSY, EINTR, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENXIO};
+        let passing = [EAGAIN, EBUSY, EINTR, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENXIO];
+        let is_passing = self.errno().is_some_and(|errno| passing.contains(&errno));
+        is_passing || matches!(self, KernelError::NoDevice(_) | KernelError::Interrupted { .. } | KernelError::Netns(_))
+    }
+
     /// The object does not exist: nothing left to delete.
     ///
     /// `ENOENT` rules and nexthops, `ESRCH` routes, `ENODEV` links and devices, `EADDRNOTAVAIL` addresses.

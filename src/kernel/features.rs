@@ -29,20 +29,20 @@ pub struct Missing {
     pub why: String,
 }
 
-/// Everything that is lacking for these modes; empty if the agent can start. Takes some 100 ms.
-pub fn missing(modes: impl IntoIterator<Item = Mode>) -> Vec<Missing> {
-    let mut probes = vec![Probe::NEXTHOPS, Probe::NFT];
-    probes.extend(modes.into_iter().map(Probe::of_mode));
-    let mut missing: Vec<Missing> = nft_version().err().into_iter().collect();
-    for probe in probes {
-        missing.extend(probe.run().err());
+/// What is lacking whatever the mode, empty if the agent can start; and whether rules can limit how long connection tracking
+/// remembers, on which nothing depends. Takes some 100 ms.
+pub fn missing() -> (Vec<Missing>, bool) {
+    let mut missing: Vec<Missing> = nft_version().err().into_iter().chain(Probe::NEXTHOPS.run().err()).collect();
+    let limits_udp = Probe::NFT_AND_LIMITS.run().is_ok();
+    if !limits_udp {
+        missing.extend(Probe::NFT.run().err());
     }
-    missing
+    (missing, limits_udp)
 }
 
-/// Whether rules can limit how long connection tracking remembers. Nothing depends on it.
-pub fn limits_udp() -> bool {
-    Probe::TIMEOUT.run().is_ok()
+/// What else is lacking for a mode.
+pub fn missing_for(mode: Mode) -> Option<Missing> {
+    Probe::of_mode(mode).run().err()
 }
 
 fn nft_version() -> Result<(), Missing> {
@@ -83,20 +83,7 @@ impl Probe {
         steps: || vec![Step::Nft(nft_probe())],
     };
 
-    const TIMEOUT: Probe = Probe {
-        what: "time limits of connection tracking",
-        modules: &["nft_ct"],
-        steps: || {
-            let limit = UdpTimeout { family: Family::V4, seconds: 1 };
-            let (name, policy) = (limit.name(), limit.declaration());
-            let of = format!("inet {NFT_TABLE}");
-            vec![Step::Nft(format!(
-                "add table {of}\nadd ct timeout {of} {name} {{ {policy} }}\n\
-                 add chain {of} nat {{ type nat hook prerouting priority dstnat; }}\n\
-                 add rule {of} nat meta l4proto 17 ct timeout set \"{name}\" dnat ip to 192.0.2.2\n"
-            ))]
-        },
-    };
+    const NFT_AND_LIMITS: Probe = Probe { steps: || vec![Step::Nft(nft_probe() + &limits_probe())], ..Probe::NFT };
 
     fn of_mode(mode: Mode) -> Probe {
         match mode {
@@ -180,7 +167,7 @@ fn nft_probe() -> String {
         ip daddr @vips notrack
         ip daddr @vips meta mark set jhash ip saddr . ip daddr . th sport . th dport mod 64 seed 0x1 offset 64
         iifname lo fib saddr type != local drop
-        meta iifkind != {{ \"vxlan\", \"ipip\" }} fib saddr . iif oif missing drop
+        meta iifkind {{ \"veth\", \"bridge\" }} fib saddr . iif oif missing drop
         meta l4proto 17 socket wildcard 1 accept
         ct state invalid drop
     }}
@@ -193,6 +180,16 @@ fn nft_probe() -> String {
     chain post {{ type filter hook postrouting priority mangle; tcp flags syn tcp option maxseg size set 1300; }}
 }}
 "
+    )
+}
+
+/// A time limit of connection tracking, in the table of [`nft_probe`].
+fn limits_probe() -> String {
+    let limit = UdpTimeout { family: Family::V4, seconds: 1 };
+    let (of, name, policy) = (format!("inet {NFT_TABLE}"), limit.name(), limit.declaration());
+    format!(
+        "add ct timeout {of} {name} {{ {policy} }}\n\
+         add rule {of} nat meta l4proto 17 ct timeout set \"{name}\" dnat ip to 192.0.2.2\n"
     )
 }
 

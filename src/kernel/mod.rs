@@ -37,7 +37,7 @@ mod wire;
 
 pub use apply::{ApplyError, apply, apply_with};
 pub use error::KernelError;
-pub use features::{Missing, limits_udp, missing};
+pub use features::{Missing, missing, missing_for};
 pub use monitor::{Change, Monitor};
 pub use nft::{Tables, generation as nft_generation, list as our_table};
 pub use observe::{observe, observe_anew, read_sysctls};

@@ -94,7 +94,7 @@ async fn tell(client: &Client, node: &str, note: String) -> Result<(), RequestEr
 
 fn event(node: &str, uid: Option<String>, note: String) -> Event {
     // Longer names are not accepted.
-    let short = |limit: usize| node[..node.floor_char_boundary(limit)].to_owned();
+    let short = |limit: usize| node[..node.floor_char_boundary(limit)].trim_end_matches(['.', '-']).to_owned();
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{}.not-bound-to-node", short(200))),

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A list of chains that drop by default misses a rule that rejects at the end of a chain, legacy iptables, output hooks, filters
-//! on a veth, and policies in BPF. Counters miss none of them, as long as nothing gets through.
+//! on a veth, and policies in BPF. Counters on one node miss none of them, as long as nothing gets through.
 //!
 //! Counters of two namespaces are never read at the same moment. So a loss is believed when two looks in a row have seen it, and
 //! it is over when something gets through.
@@ -19,7 +19,7 @@ use super::Settings;
 use super::nft::{NodeCounts, PodCounts};
 use super::surroundings::HookedChain;
 use crate::model::handover::Intent;
-use crate::model::{Cluster, Family, Mode, Problem, Reason, Subject, Vip};
+use crate::model::{Cluster, Family, Mode, Problem, Reason, ServiceRef, Subject, Vip};
 
 /// Packets that must come to a point before none at the next one means anything.
 const ENOUGH: u64 = 5;
@@ -69,12 +69,12 @@ pub struct JudgedPod {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// What can be judged on this node.
-pub fn judged(cluster: &Cluster, settings: &Settings) -> Judged {
+/// What can be judged on this node. Of Services that are `troubled` here, it is known already why packets get no further.
+pub fn judged(cluster: &Cluster, troubled: &BTreeSet<ServiceRef>, settings: &Settings) -> Judged {
     let mut out = Judged::default();
     let mut unsure = BTreeSet::new();
     for vip in cluster.vips.values() {
-        if has_next_hops(vip) {
+        if has_next_hops(vip) && !settings.unavailable.contains_key(&vip.mode) && !troubled.contains(&vip.service) {
             out.vips.insert(vip.address);
         }
         let (former, owners) = (has_former(vip), vip.pods_of(&settings.node_name));
@@ -141,7 +141,7 @@ impl Losses {
             }
         }
         self.seen.retain(|loss, _| match loss {
-            Loss::Forwarding | Loss::Leaving => true,
+            Loss::Forwarding | Loss::Leaving => !judged.vips.is_empty(),
             Loss::BeforePod(uid) | Loss::InPod(uid) => judged.pods.contains_key(uid),
         });
         now.pods.retain(|uid, _| judged.pods.contains_key(uid));
@@ -220,10 +220,14 @@ pub fn problems(
             }
         };
         let note = format!("node {}: {what}: {}", settings.node_name, suspects(loss, &chains));
+        let note = note[..note.floor_char_boundary(MAX_NOTE)].to_owned();
         Some(Problem { subject: subject.clone(), reason: Reason::PacketsLost, note })
     });
     told.collect()
 }
+
+/// Longest note of an Event that the API accepts, in bytes.
+const MAX_NOTE: usize = 1024;
 
 /// Most chains that are named.
 const NAMED: usize = 6;

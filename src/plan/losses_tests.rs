@@ -87,7 +87,12 @@ fn only_vips_with_all_next_hops_and_pods_that_pass_nothing_on_are_judged() {
         bare_vip("192.0.2.11", Mode::Vxlan, vec![]),
         vip("192.0.2.12", Mode::Mpls, vec![endpoint(3, "n1")]),
     ]);
-    let judged = judged(&cluster, &settings("n1"));
+    let judged = |troubled: &[&Vip]| {
+        let troubled = troubled.iter().map(|vip| vip.service.clone()).collect();
+        judged(&cluster, &troubled, &settings("n1"))
+    };
+    assert!(!judged(&[&cluster.vips[&ip(VIP)]]).vips.contains(&ip(VIP)));
+    let judged = judged(&[]);
     assert!(judged.vips.contains(&ip(VIP)) && !judged.vips.contains(&ip("192.0.2.11")), "{judged:?}");
     let pods: Vec<&str> = judged.pods.keys().map(String::as_str).collect();
     assert_eq!(pods, [endpoint(2, "n1").pod_uid]);

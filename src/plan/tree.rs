@@ -19,6 +19,8 @@
 //!
 //! - Packets without a mark of ours skip nothing of others: the tree stands behind the kernel's own rules, and only its entry
 //!   before theirs. A foreign rule between them works as if we were not there.
+//! - Bits outside our field do not count. nft writes the whole mark, but Calico adds bits of its own to packets that are on their way.
+//!   So a packet of others with our bit PRESENT takes the tree, too, and ends at `main`.
 //! - The last level are pairs: comparing both leaves costs 1.5 rules on average, a jump to one of two costs 2.
 //! - A leaf compares the whole field. A table without a route lets the walk go on, and then no other leaf may match.
 //! - The last rule is for look-ups of others with the packet's mark: the reverse path filter's where `src_valid_mark` is set, and

@@ -1,19 +1,18 @@
 //! The check at start: everything needed is tried, and nothing is left behind.
 
 use crate::support::{netns, observe_in};
-use tunnel_router::kernel::missing;
+use tunnel_router::kernel::{missing, missing_for};
 use tunnel_router::model::Mode;
 
 #[test]
 fn this_machine_has_what_every_mode_but_gre_and_mpls_needs() {
-    let missing = missing([Mode::Vxlan]);
-    assert_eq!(missing, []);
+    assert_eq!((missing(), missing_for(Mode::Vxlan)), ((vec![], true), None));
 }
 
 #[test]
 fn probing_leaves_the_callers_namespace_alone() {
     let target = netns();
     let before = observe_in(&target, &[]);
-    target.run(|| missing([Mode::Vxlan])).unwrap();
+    target.run(|| (missing(), missing_for(Mode::Vxlan))).unwrap();
     assert_eq!(observe_in(&target, &[]), before);
 }

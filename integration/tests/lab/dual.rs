@@ -10,7 +10,7 @@ use integration::world::echo::{ANNOTATION, PODS, SERVICE, VIP, VIP6, answered_by
 use integration::world::{World, WorldSpec};
 use tunnel_router::model::Mode;
 
-const FLOWS: usize = 40;
+const FLOWS: usize = 64;
 
 async fn world_of(mode: Mode, families: Families) -> Result<World> {
     load_modules();

@@ -199,9 +199,9 @@ fn in_each(netns: &Netns, lines: &[&str]) -> Result<()> {
     lines.iter().try_for_each(|line| World::run_in(netns, line).map(drop))
 }
 
-/// A pod with NET_RAW that is not an endpoint, and somebody who is connected to the node by another device than nodes are.
+/// A pod with NET_RAW that is not an endpoint, and a namespace that is connected to the node by a veth of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outer_packets_come_in_only_by_the_device_that_leads_to_their_source() -> Result<()> {
+async fn outer_packets_that_pods_forge_do_not_reach_other_pods() -> Result<()> {
     let mut world = victim_world(Mode::Vxlan).await?;
     world.add_pods(vec![(PodSpec::new("forger", "wrk1"), "forger")]).await?;
     world.converged().await?;

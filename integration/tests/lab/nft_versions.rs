@@ -43,7 +43,7 @@ async fn a_second_round_is_empty(world: &mut World) -> Result<()> {
 async fn serves_in_an_image(image: Image) -> Result<()> {
     let mut world = world_of(image).await?;
     for vip in [VIP, VIP6] {
-        for tally in [world.tcp(vip, 40).await?, world.udp(vip, 40).await?] {
+        for tally in [world.tcp(vip, 80).await?, world.udp(vip, 80).await?] {
             answered_by(&tally, &names(&PODS))?;
         }
         a_client_learns_the_size(&world, vip, 1500 - MODE.overhead(Family::V4)).await?;

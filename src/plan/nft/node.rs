@@ -4,7 +4,7 @@
 //! prerouting (raw)   tunnel devices: drop │ to a VIP: vip │ from a local endpoint: from_endpoint │ from a VIP: notrack
 //!                    outer packets: outer
 //! from_endpoint      outer packet that claims to be a node's: drop │ on other nodes, from a VIP: notrack
-//! outer              of nodes and to local endpoints: by a device that does not lead back to its source: drop │ of nodes: notrack
+//! outer              of nodes and to local endpoints: from a pod that has another address: drop │ of nodes: notrack
 //! output (raw)       to a VIP: vip        │ outer packets: notrack
 //! vip                notrack, hash the flow, write the mark: it selects the bucket's routing table
 //! icmp_error         the same for the flow that an ICMP error quotes
@@ -203,8 +203,8 @@ impl NodeTable {
         [format!("meta l4proto {GRE}"), format!("udp dport {}", self.vxlan_port)]
     }
 
-    /// A pod with NET_RAW, and a host that is connected to the node by another device than nodes are, can write the address of a
-    /// node or of another endpoint into their packets. So this is a reverse path filter for outer packets, whatever `rp_filter` says.
+    /// A pod with NET_RAW can write the address of a node or of another endpoint into its packets. So this is a reverse path filter for
+    /// outer packets that come from pods, whatever `rp_filter` says.
     ///
     /// Each client's port has an outer source port of its own, so that with tracking every connection would have an entry.
     fn outer(&self) -> Chain {
@@ -217,18 +217,20 @@ impl NodeTable {
             let any = if rule.is_empty() { format!("meta nfproto {} ", nfproto(family)) } else { rule };
             Rule::new("tunnels of others", format!("{any}return"))
         };
-        let overlays = OVERLAYS.map(|kind| format!("\"{kind}\"")).join(", ");
-        let astray = format!("meta iifkind != {{ {overlays} }} fib saddr . iif oif missing counter drop");
-        let untracked = |family| {
-            let text = format!("{} saddr @{} notrack", ip(family), named("nodes", family));
-            Rule::new("outer packets of nodes need no entry", text)
+        let astray = format!("meta iifkind {{ {OF_PODS} }} fib saddr . iif oif missing counter drop");
+        let from_nodes = |family| format!("{} saddr @{}", ip(family), named("nodes", family));
+        let counted = |family| {
+            let text = format!("{} {} daddr @{}", from_nodes(family), ip(family), named(PODS, family));
+            Rule::new("they reach the node", text)
         };
+        let untracked =
+            |family| Rule::new("outer packets of nodes need no entry", format!("{} notrack", from_nodes(family)));
+        let nodes = families(&self.nodes);
         let mut rules: Vec<Rule> = Family::ALL.into_iter().map(others).collect();
-        rules.push(Rule::new("outer packets come from where their source is", astray));
-        rules.extend(families(&self.nodes).into_iter().map(untracked));
-        let counted =
-            |family| Rule::new("they reach the node", format!("{} daddr @{}", ip(family), named(PODS, family)));
-        rules.extend(families(&self.pods).into_iter().map(counted));
+        // Before the next rule, so that its own losses are found.
+        rules.extend(families(&self.pods).intersection(&nodes).copied().map(counted));
+        rules.push(Rule::new("outer packets of pods come from where their source is", astray));
+        rules.extend(nodes.into_iter().map(untracked));
         Chain { base: None, rules }
     }
 
@@ -387,23 +389,9 @@ impl Ingress {
     }
 }
 
-/// Devices that bring what a CNI plugin's or the fabric's own tunnel has carried from another node. The source is a node's
-/// address there, and the route to that address leads around the tunnel.
-const OVERLAYS: [&str; 13] = [
-    "vxlan",
-    "geneve",
-    "ipip",
-    "sit",
-    "ip6tnl",
-    "gre",
-    "gretap",
-    "ip6gre",
-    "ip6gretap",
-    "wireguard",
-    "xfrm",
-    "vti",
-    "tun",
-];
+/// Kinds of devices that lead to pods. What comes by any other is not judged: the tunnel of a CNI plugin or a second uplink brings outer
+/// packets with the address of a node, too, and the route to that address does not lead there.
+const OF_PODS: &str = "\"veth\", \"bridge\"";
 
 /// `ip6gre` ignores the source that a nexthop gives it (`__gre6_xmit`, net/ipv6/ip6_gre.c, Linux 6.12) and takes what
 /// address selection prefers, which pods need not know as a node's. In the output hook, so that it is our own only.

@@ -46,7 +46,7 @@ add rule inet kube_service_tunnel icmp_error6 @th,112,8 { 6, 17, 132 } meta mark
 add rule inet kube_service_tunnel icmp_error6 meta mark set jhash @th,256,128 . @th,128,128 mod 16 seed 0x6b737401 offset 128 return comment "about any other protocol #2017bd19"
 add rule inet kube_service_tunnel outer ip saddr != @nodes return comment "tunnels of others #47e6138d"
 add rule inet kube_service_tunnel outer ip6 saddr != @nodes6 return comment "tunnels of others #13378d3f"
-add rule inet kube_service_tunnel outer meta iifkind != { "vxlan", "geneve", "ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "wireguard", "xfrm", "vti", "tun" } fib saddr . iif oif missing counter drop comment "outer packets come from where their source is #9a91d64f"
+add rule inet kube_service_tunnel outer meta iifkind { "veth", "bridge" } fib saddr . iif oif missing counter drop comment "outer packets of pods come from where their source is #85af3d1a"
 add rule inet kube_service_tunnel outer ip saddr @nodes notrack comment "outer packets of nodes need no entry #40d797d9"
 add rule inet kube_service_tunnel outer ip6 saddr @nodes6 notrack comment "outer packets of nodes need no entry #c4dab633"
 add rule inet kube_service_tunnel output ip daddr @vips goto vip comment "VIP traffic of this node #7b1f08dd"
