@@ -227,6 +227,20 @@ async fn outer_packets_that_pods_forge_do_not_reach_other_pods() -> Result<()> {
         ],
     )?;
 
+    // The agent's own counter begins anew whenever the agent writes its chain.
+    let doors = format!("{{ back, {} }}", forger.host_device());
+    let forged = format!("iifname {doors} udp dport {VXLAN_PORT} counter");
+    in_each(
+        node.netns(),
+        &[
+            "nft add table inet count",
+            "nft add chain inet count before { type filter hook prerouting priority -301; }",
+            "nft add chain inet count after { type filter hook prerouting priority -299; }",
+            &format!("nft add rule inet count before {forged}"),
+            &format!("nft add rule inet count after {forged}"),
+        ],
+    )?;
+
     let (ingress, victim) = (world.lab.node("ing1")?, world.lab.pod("victim")?);
     let socket = victim.netns().udp_socket(SocketAddrV4::new(VIP, BOUND).into())?;
     let senders = [
@@ -240,8 +254,13 @@ async fn outer_packets_that_pods_forge_do_not_reach_other_pods() -> Result<()> {
         witness.find(|packet| packet.contains(data.as_bytes())).await.context(data)?;
     }
     only_controls_arrive(&world, Mode::Vxlan, &socket, BOUND).await?;
-    let rules = World::run_in(node.netns(), "nft list chain inet kube_service_tunnel outer")?;
-    ensure!(rules.contains("oif missing counter packets 2 "), "not all were dropped where they should be:\n{rules}");
+    for (chain, packets) in [("before", 2), ("after", 0)] {
+        let counted = World::run_in(node.netns(), &format!("nft list chain inet count {chain}"))?;
+        ensure!(
+            counted.contains(&format!("packets {packets} ")),
+            "{chain} the agent's chain, not {packets} packets:\n{counted}"
+        );
+    }
     Ok(())
 }
 
