@@ -5,9 +5,9 @@
 //! state stays, and Events wait. Agents write Events and one report each; the controller writes Events, bucket maps and its Lease.
 //!
 //! The RBAC that it needs: `list` and `watch` on `services`, `nodes`, `endpointslices.discovery.k8s.io` and
-//! `servicecidrs.networking.k8s.io`, for agents also on `pods`; `create`, `get` and `patch` on `events.events.k8s.io`; and in its own namespace on `configmaps` for agents `list`,
-//! `watch`, `create` and `update`, for the controller `get` and `delete` as well, and `create`, `get` and `update` on
-//! `leases.coordination.k8s.io`. Agents ask by a `SelfSubjectReview` who they are, as everybody may.
+//! `servicecidrs.networking.k8s.io`, for agents also on `pods`; `get` on `nodes`; `create`, `get` and `patch` on
+//! `events.events.k8s.io`; and in its own namespace on `configmaps` for agents `list`, `watch`, `create` and `update`, for the
+//! controller `get` and `delete` as well, and `create`, `get` and `update` on `leases.coordination.k8s.io`. Agents ask by a `SelfSubjectReview` who they are, as everybody may.
 
 mod backoff;
 mod client;

@@ -31,7 +31,8 @@ struct Joined {
     refused: Vec<String>,
 }
 
-/// Prints the table. A row with connections that broke although their pod lived makes it a failure.
+/// Prints the table. It is a failure if connections broke although their pod lived, if a fault was never over for new clients, or if
+/// a line is not a row.
 ///
 /// # Errors
 /// A file that cannot be read.
