@@ -20,6 +20,8 @@ use crate::plan::surroundings::HookedChain;
 use crate::reconcile::Places;
 use crate::reconcile::target::NODE;
 
+/// Before the first look: an agent that starts has better things to do.
+const FIRST: Duration = Duration::from_secs(30);
 /// Between two looks, at least.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// A look takes this part of the time, unless that would be longer than [`LONGEST`].
@@ -45,7 +47,12 @@ pub(super) async fn watch_losses(
     shutdown: CancellationToken,
 ) {
     let mut losses = Losses::default();
+    let mut pause = FIRST;
     loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
         let now = watched.borrow_and_update().clone();
         let began = Instant::now();
         if let Some(Watched { judged, node }) = now {
@@ -61,11 +68,7 @@ pub(super) async fn watch_losses(
                 send(&told, found);
             }
         }
-        let pause = (began.elapsed() * SHARE).clamp(INTERVAL, LONGEST);
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
+        pause = (began.elapsed() * SHARE).clamp(INTERVAL, LONGEST);
     }
 }
 
