@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -29,8 +29,11 @@ const SHARE: u32 = 100;
 /// Between two looks, at most.
 const LONGEST: Duration = Duration::from_secs(120);
 
+/// Asks for what is to be looked at.
+pub(super) type Ask = oneshot::Sender<Option<Watched>>;
+
 /// What is looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Watched {
     /// What can be judged.
     pub judged: Judged,
@@ -40,7 +43,7 @@ pub(super) struct Watched {
 
 /// Looks, and hands out what users have to know, until `shutdown`.
 pub(super) async fn watch_losses(
-    mut watched: watch::Receiver<Option<Watched>>,
+    asks: mpsc::Sender<Ask>,
     places: Places,
     settings: Arc<Settings>,
     told: watch::Sender<BTreeSet<Problem>>,
@@ -53,9 +56,13 @@ pub(super) async fn watch_losses(
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        let now = watched.borrow_and_update().clone();
+        let (ask, watched) = oneshot::channel();
+        if asks.send(ask).await.is_err() {
+            return;
+        }
+        let Ok(watched) = watched.await else { return };
         let began = Instant::now();
-        if let Some(Watched { judged, node }) = now {
+        if let Some(Watched { judged, node }) = watched {
             let (places, settings) = (places.clone(), settings.clone());
             let look = move || {
                 let found = look(&mut losses, &judged, &places.all().into_iter().collect());

@@ -13,7 +13,7 @@ use super::dispatch::{Dispatcher, send, send_part};
 use super::drains::{Draining, draining, open_connections, watch_drains};
 use super::follows::{Follows, moment};
 use super::leaving::Leaving;
-use super::losses::{Watched, watch_losses};
+use super::losses::{Ask, Watched, watch_losses};
 use super::report::ended;
 use super::second_chance::SecondChances;
 use super::start::{preflight, state_settings};
@@ -87,7 +87,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         places: places.clone(),
         config: config.clone(),
         draining: watched::Sender::new(Vec::new()),
-        judged: watched::Sender::new(None),
         losses: BTreeSet::new(),
         report: watched::Sender::new(NodeReport::default()),
         refresh: tokio::time::Instant::now() + config.resync,
@@ -96,8 +95,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     tokio::spawn(watch_drains(agent.draining.subscribe(), places, agent.report.clone(), shutdown.clone()));
     let (lost, mut losses) = watched::channel(BTreeSet::new());
-    let (judged, plan) = (agent.judged.subscribe(), agent.plan.clone());
-    tokio::spawn(watch_losses(judged, agent.places.clone(), plan, lost, shutdown.clone()));
+    let (asks, mut asked) = mpsc::channel::<Ask>(1);
+    tokio::spawn(watch_losses(asks, agent.places.clone(), agent.plan.clone(), lost, shutdown.clone()));
     let (namespace, node) = (config.namespace.clone(), config.node_name.clone());
     tokio::spawn(keep_report(client.clone(), namespace, node, agent.report.subscribe(), shutdown.clone()));
     tokio::spawn(tell_unbound(client.clone(), config.node_name.clone(), shutdown.clone()));
@@ -138,6 +137,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             }
             () = at(agent.forwards) => agent.look_at_forwards(),
             () = at(Some(agent.refresh)) => agent.refresh(),
+            Some(ask) = asked.recv() => {
+                // Who asks may have gone away.
+                drop(ask.send(agent.watched()));
+            }
             Ok(()) = losses.changed() => {
                 agent.losses = losses.borrow_and_update().clone();
                 agent.tell_problems();
@@ -187,9 +190,7 @@ struct Agent {
     places: Places,
     config: Config,
     draining: watched::Sender<Vec<Draining>>,
-    /// Where packets must get through; `None` before the first dispatch.
-    judged: watched::Sender<Option<Watched>>,
-    /// What is told of packets that do not.
+    /// What is told of packets that come and get no further.
     losses: BTreeSet<Problem>,
     /// What the other nodes and the controller are told.
     report: watched::Sender<NodeReport>,
@@ -275,13 +276,16 @@ impl Agent {
         problems
     }
 
+    /// Where packets must get through; `None` before the first dispatch.
+    fn watched(&self) -> Option<Watched> {
+        let cluster = &self.last.as_ref()?.cluster;
+        let troubled = self.status.problems().iter().filter_map(|p| p.subject.service().cloned()).collect();
+        let node = Subject::Node(cluster.node_ref(&self.config.node_name));
+        Some(Watched { judged: judged(cluster, &troubled, &self.plan), node })
+    }
+
     fn tell_problems(&mut self) {
         let problems = self.problems();
-        if let Some(last) = &self.last {
-            let troubled = self.status.problems().iter().filter_map(|p| p.subject.service().cloned()).collect();
-            let node = Subject::Node(last.cluster.node_ref(&self.config.node_name));
-            send(&self.judged, Some(Watched { judged: judged(&last.cluster, &troubled, &self.plan), node }));
-        }
         self.metrics.problems(&problems);
         self.reporter.report(problems);
     }
