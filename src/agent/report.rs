@@ -1,15 +1,36 @@
 //! What this node says about its pods, besides the drains that are over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::EndpointId;
+use super::status::Status;
+use crate::model::handover::{Assignment, Generation, NodeReport, ServiceUid};
+use crate::model::{Cluster, EndpointId};
 use crate::state::Resolved;
 
 /// Pods that a map names on this node, and that have ended: the API does not know them any more, or all their containers have
 /// ended for good.
 pub(super) fn ended(resolved: &Resolved, node: &str) -> BTreeSet<EndpointId> {
-    let maps = resolved.cluster.vips.values().filter_map(|vip| vip.map.as_ref());
+    let maps = maps_of(&resolved.cluster, node).into_values();
     let members = maps.flat_map(|map| &map.members).filter(|(_, member)| member.node.as_str() == node);
     let has_ended = |id: &EndpointId| resolved.local_pods.get(id.as_str()).is_none_or(|pod| pod.terminated);
     members.map(|(id, _)| id).filter(|id| has_ended(id)).cloned().collect()
+}
+
+/// Writes down what the pods of this node know: what their maps announce, once the pods are as they are asked to be, and what was
+/// said before until then.
+pub(super) fn note_what_pods_know(report: &mut NodeReport, cluster: &Cluster, status: &Status, node: &str) {
+    let before = report.knows.take().unwrap_or_default();
+    let knows = |(service, map): (ServiceUid, &Assignment)| {
+        let known = status.is_current(&service).then_some(map.announced);
+        let known: Generation = known.or_else(|| before.get(&service).copied())?;
+        Some((service, known))
+    };
+    report.knows = Some(maps_of(cluster, node).into_iter().filter_map(knows).collect());
+}
+
+/// The maps that name pods of this node.
+fn maps_of<'a>(cluster: &'a Cluster, node: &str) -> BTreeMap<ServiceUid, &'a Assignment> {
+    let is_here = |map: &Assignment| map.members.values().any(|member| member.node.as_str() == node);
+    let maps = cluster.vips.values().filter_map(|vip| Some((&vip.service.uid, vip.map.as_deref()?)));
+    maps.filter(|(_, map)| is_here(map)).map(|(uid, map)| (uid.as_str().into(), map)).collect()
 }

@@ -14,7 +14,7 @@ use super::drains::{Draining, draining, open_connections, watch_drains};
 use super::follows::{Follows, moment};
 use super::leaving::Leaving;
 use super::losses::{Ask, Watched, watch_losses};
-use super::report::ended;
+use super::report::{ended, note_what_pods_know};
 use super::second_chance::SecondChances;
 use super::start::{preflight, state_settings};
 use super::status::Status;
@@ -223,6 +223,7 @@ impl Agent {
             report.pods = self.status.set_up();
             report.ended = ended(&resolved, &self.settings.node_name);
             report.holds = self.index.superseded();
+            note_what_pods_know(report, &resolved.cluster, &self.status, &self.settings.node_name);
             // The first one tells that nothing is to be told.
             first || *report != before
         });
@@ -323,7 +324,14 @@ impl Agent {
         self.metrics.reported(&report);
         self.status.reported(&self.settings.node_name, report);
         self.status.announce();
-        send_part(&self.report, |report| &mut report.pods, self.status.set_up());
+        self.report.send_if_modified(|report| {
+            let before = report.clone();
+            report.pods = self.status.set_up();
+            if let Some(last) = &self.last {
+                note_what_pods_know(report, &last.cluster, &self.status, &self.settings.node_name);
+            }
+            *report != before
+        });
         if ended {
             self.dispatcher.ended(&target);
             // The pod may have got a VIP again in the meantime.

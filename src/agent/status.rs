@@ -7,11 +7,22 @@ use tracing::info;
 use super::dispatch::{PodGoal, pod_target};
 use crate::model::handover::{ServiceUid, SetUp};
 use crate::model::{EndpointId, Mode, NodeRef, Problem, Reason, Subject};
+use crate::plan::pod::PodInput;
 use crate::reconcile::target::{NODE, Report, State};
 use crate::reconcile::{Goal, Note};
 
 /// A failure is told to the user after this many tries: a pod that is just starting needs one or two (about 3 s).
 const TRIES: u32 = 4;
+
+/// How a pod is set up.
+#[derive(Debug)]
+struct Stands {
+    set_up: SetUp,
+    /// The modes that it lacks.
+    lacking: BTreeSet<Mode>,
+    /// What it was asked for.
+    input: PodInput,
+}
 
 /// The state of all targets.
 #[derive(Debug, Default)]
@@ -24,8 +35,8 @@ pub struct Status {
     pods: BTreeMap<String, PodGoal>,
     /// Problems by target name; replaced by the target's reports.
     targets: BTreeMap<String, Vec<Problem>>,
-    /// How each pod is set up, by target name, and the modes that it lacks; updated by the pod's reports.
-    set_up: BTreeMap<String, (SetUp, BTreeSet<Mode>)>,
+    /// How each pod is set up, by target name; updated by the pod's reports.
+    set_up: BTreeMap<String, Stands>,
     /// Steps of the first successful round of each target.
     first: BTreeMap<String, usize>,
     /// Something was dispatched.
@@ -59,7 +70,7 @@ impl Status {
                 problems.extend(notes.iter().flat_map(|note| self.failure(node, &report.target, note)));
                 if let Goal::Pod(input) = goal {
                     let set_up = SetUp { addresses: input.addresses, program, ..SetUp::default() };
-                    self.set_up.insert(report.target.clone(), (set_up, lacking));
+                    self.set_up.insert(report.target.clone(), Stands { set_up, lacking, input });
                 }
                 self.first.entry(report.target.clone()).or_insert(writes);
                 self.failing.remove(&report.target);
@@ -152,17 +163,26 @@ impl Status {
     /// How the pods are set up that have been, by UID.
     pub fn set_up(&self) -> BTreeMap<EndpointId, SetUp> {
         let uid = |target: &str| target.strip_prefix(pod_target("").as_str()).map(EndpointId::from);
-        let all = self.set_up.iter().filter_map(|(target, (set_up, lacking))| {
-            let lacks = self.pods.get(target).map(|goal| lacks(goal, lacking)).unwrap_or_default();
-            Some((uid(target)?, SetUp { lacks, ..set_up.clone() }))
+        let all = self.set_up.iter().filter_map(|(target, stands)| {
+            let lacks = self.pods.get(target).map(|goal| lacks(goal, &stands.lacking)).unwrap_or_default();
+            Some((uid(target)?, SetUp { lacks, ..stands.set_up.clone() }))
         });
         all.collect()
     }
 
+    /// Whether the pods of a Service that stand are as they are asked to be now: they let in whom the followed map names.
+    pub fn is_current(&self, service: &ServiceUid) -> bool {
+        let serves = |goal: &PodGoal| goal.services.keys().any(|of| of.uid == service.as_str());
+        self.pods.iter().filter(|(_, goal)| serves(goal)).all(|(target, goal)| {
+            let stands = self.set_up.get(target).filter(|stands| !stands.set_up.fallen);
+            stands.is_none_or(|stands| stands.input == goal.input)
+        })
+    }
+
     /// What stood cannot be made again.
     fn fell(&mut self, target: &str) {
-        if let Some((set_up, _)) = self.set_up.get_mut(target) {
-            set_up.fallen = true;
+        if let Some(stands) = self.set_up.get_mut(target) {
+            stands.set_up.fallen = true;
         }
     }
 

@@ -84,12 +84,14 @@ pub(super) fn moved(before: &Assignment, after: &Assignment) -> usize {
     before.holdings.iter().zip(&after.holdings).filter(|(old, new)| old.owner != new.owner).count()
 }
 
-/// Whether an owner that may not own its bucket loses it, new connections are refused or taken again, or the Service has other
-/// VIPs than before.
+/// Whether an owner that may not own its bucket loses it, new connections are refused or taken again, the Service has other VIPs
+/// than before, or the last of the announced moves is made: the announcement has waited already.
 pub(super) fn is_urgent(before: &Assignment, after: &Assignment) -> bool {
     let mut holdings = before.holdings.iter().zip(&after.holdings);
     let had_vips = before.vips.as_ref().is_some_and(|vips| !vips.is_empty());
+    let is_announced = |map: &Assignment| map.holdings.iter().any(|holding| holding.next.is_some());
     before.refuses_new != after.refuses_new
+        || is_announced(before) && !is_announced(after)
         || had_vips && before.vips != after.vips
         || holdings.any(|(old, new)| old.owner != new.owner && !new.planned)
 }

@@ -1,9 +1,9 @@
 //! What users are told about maps, in Events: only what lasts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::model::handover::{Assignment, Waiting};
+use crate::model::handover::{Assignment, NodeName, Waiting};
 use crate::model::{Endpoint, EndpointId, Problem, Reason, ServiceRef, Vip};
 use crate::state::problem;
 
@@ -24,6 +24,8 @@ pub(super) struct Told {
     since: BTreeMap<Condition, Instant>,
     /// Who passes packets on to a pod that they do not reach.
     senders: BTreeMap<EndpointId, EndpointId>,
+    /// The nodes of which a pod waits for a word.
+    silent: BTreeMap<EndpointId, BTreeSet<NodeName>>,
     /// What has happened, and until when it is told.
     happened: Vec<(Problem, Instant)>,
 }
@@ -36,17 +38,21 @@ impl Told {
             _ if of != uid => true,
             Reason::NotSetUp => waiting.not_set_up.contains_key(id),
             Reason::ForwardingBlocked => waiting.unreached.contains_key(id),
+            Reason::WaitingForNodes => waiting.unheard.contains_key(id),
             _ => waiting.balance.contains(id) || changes && vip.endpoints.iter().any(|e| e.pod_uid == id.as_str()),
         };
         self.since.retain(|condition, _| holds(condition));
         let not_set_up = waiting.not_set_up.keys().map(|id| (Reason::NotSetUp, id));
         let balance = waiting.balance.iter().map(|id| (Reason::WaitingForBalance, id));
         let unreached = waiting.unreached.keys().map(|id| (Reason::ForwardingBlocked, id));
-        for (reason, id) in not_set_up.chain(balance).chain(unreached) {
+        let unheard = waiting.unheard.keys().map(|id| (Reason::WaitingForNodes, id));
+        for (reason, id) in not_set_up.chain(balance).chain(unreached).chain(unheard) {
             self.since.entry((uid.clone(), reason, id.clone())).or_insert(now);
         }
         self.senders.retain(|to, _| self.since.keys().any(|(.., id)| id == to));
         self.senders.extend(waiting.unreached.clone());
+        self.silent.retain(|id, _| self.since.keys().any(|(.., of)| of == id));
+        self.silent.extend(waiting.unheard.clone());
     }
 
     /// Since when the last endpoint of a Service has been ready without being set up.
@@ -78,10 +84,12 @@ impl Told {
         let happened = self.happened.iter().filter(|(problem, _)| problem.subject.service() == Some(&vip.service));
         let not_set_up = not_set_up(vip, &lasting(Reason::NotSetUp));
         let balance = waiting_for_balance(vip, &lasting(Reason::WaitingForBalance));
+        let nodes = waiting_for_nodes(vip, &lasting(Reason::WaitingForNodes), &self.silent);
         let blocked = forwarding_blocked(vip, &lasting(Reason::ForwardingBlocked), &self.senders);
         not_set_up
             .into_iter()
             .chain(balance)
+            .chain(nodes)
             .chain(blocked)
             .chain(happened.map(|(problem, _)| problem.clone()))
             .collect()
@@ -112,6 +120,23 @@ fn waiting_for_balance(vip: &Vip, pods: &[&EndpointId]) -> Option<Problem> {
     );
     let remedy = "they get it as connections end; the Service's annotation about draining sets a limit";
     Some(problem(service, Reason::WaitingForBalance, what, remedy))
+}
+
+fn waiting_for_nodes(
+    vip: &Vip,
+    pods: &[&EndpointId],
+    silent: &BTreeMap<EndpointId, BTreeSet<NodeName>>,
+) -> Option<Problem> {
+    let (service, named) = (&vip.service, named(vip, pods, |e| e.pod.clone())?);
+    let nodes: BTreeSet<&str> = pods.iter().filter_map(|id| silent.get(*id)).flatten().map(NodeName::as_str).collect();
+    let nodes: Vec<&str> = nodes.into_iter().take(NAMED).collect();
+    let what = format!(
+        "pods of Service {service} have less than their share, for nodes with others that have more have not said that they know of \
+         them: {named}, waiting for {}",
+        nodes.join(", ")
+    );
+    let remedy = "see whether tunnel-router runs on these nodes, and its log there";
+    Some(problem(service, Reason::WaitingForNodes, what, remedy))
 }
 
 fn forwarding_blocked(vip: &Vip, to: &[&EndpointId], senders: &BTreeMap<EndpointId, EndpointId>) -> Option<Problem> {

@@ -142,6 +142,7 @@ fn short(vip: &Vip) -> Vec<ShortStatus> {
     let status = |(id, short): (EndpointId, Short)| ShortStatus {
         endpoint: id.to_string(),
         share: short.share,
+        announced: short.announced,
         former: short.former.iter().map(ToString::to_string).collect(),
     };
     short.map(status).collect()

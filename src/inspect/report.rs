@@ -148,6 +148,9 @@ pub struct ShortStatus {
     pub endpoint: String,
     /// The least number of buckets that it is entitled to.
     pub share: u32,
+    /// Buckets that it gets as soon as the nodes of all that take part know of it.
+    #[serde(default)]
+    pub announced: u32,
     /// Those whose open connections keep the buckets where they are. Empty: the controller has still to decide.
     pub former: Vec<String>,
 }

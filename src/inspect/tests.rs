@@ -281,8 +281,9 @@ problems:
 "
         )
     );
-    let short = ShortStatus { endpoint: "uid-2".into(), share: 8, former: vec!["uid-3".into()] };
-    status.vips[0].short.push(short);
+    let short = ShortStatus { endpoint: "uid-2".into(), share: 8, announced: 0, former: vec!["uid-3".into()] };
+    let announced = ShortStatus { announced: 5, ..short.clone() };
+    status.vips[0].short.extend([short, announced]);
     let pair = PairStatus { from: ip("10.0.0.1"), to: ip("10.0.0.2"), passed: Some(3), received: None };
     status.second_chances = Some(SecondChanceStatus { program: 7, packets: BTreeMap::new(), pairs: vec![pair] });
     let text = text::status(&status);
@@ -290,6 +291,7 @@ problems:
         text.contains("192.0.2.10 default/echo-2 has 0 of 8 buckets until connections of default/echo-3 end\n"),
         "{text}"
     );
+    assert!(text.contains("192.0.2.10 default/echo-2 has 0 of 8 buckets until nodes know of 5 more\n"), "{text}");
     assert!(text.contains("  from 10.0.0.1 to 10.0.0.2: passed on 3\n"), "{text}");
     let anything = text::status(&NodeStatus { any_address: true, ..status.clone() });
     assert!(anything.contains("any free address may become a VIP (--vip-cidrs limits that)\n"), "{anything}");

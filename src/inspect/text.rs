@@ -119,9 +119,10 @@ fn short(vip: &VipStatus, short: &ShortStatus) -> String {
     let called = |id: &String| vip.endpoint(id).and_then(|e| e.pod.clone()).unwrap_or_else(|| id.clone());
     let has = vip.endpoint(&short.endpoint).map_or(0, |endpoint| endpoint.buckets.len());
     let former: Vec<String> = short.former.iter().map(called).collect();
-    let until = match former.is_empty() {
-        true => "the controller decides".to_owned(),
-        false => format!("connections of {} end", former.join(", ")),
+    let until = match (short.announced, former.is_empty()) {
+        (0, true) => "the controller decides".to_owned(),
+        (0, false) => format!("connections of {} end", former.join(", ")),
+        (announced, _) => format!("nodes know of {announced} more"),
     };
     format!("{} {} has {has} of {} buckets until {until}", vip.address, called(&short.endpoint), short.share)
 }

@@ -19,6 +19,8 @@ use crate::state::node_report::{REPORT_KEY, REPORT_LABEL, encode, report_name};
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between two writes.
 const PACE: Duration = Duration::from_secs(1);
+/// Between two writes of which the second says that an announced move may be made: new pods wait for that.
+const KNOWS: Duration = Duration::from_millis(100);
 /// Between two writes of which the second says nothing new but that drains are over, or what was passed on: nobody waits for
 /// that.
 const DRAINS: Duration = Duration::from_secs(5);
@@ -78,13 +80,12 @@ async fn keep(api: &Api<ConfigMap>, node: &str, mut wanted: watch::Receiver<Node
 
 /// How long after one report another one is written; `None`: not at all, it says the same.
 fn pace(written: &NodeReport, wanted: &NodeReport) -> Option<Duration> {
-    let NodeReport { pods, over, ended, holds, forwarding } = wanted;
-    let may_wait = *over == written.over && *forwarding == written.forwarding;
-    match (*pods == written.pods && *ended == written.ended && *holds == written.holds, may_wait) {
-        (true, true) => None,
-        (true, false) => Some(DRAINS),
-        (false, _) => Some(PACE),
-    }
+    let NodeReport { pods, over, ended, holds, knows, forwarding } = wanted;
+    let same = *over == written.over && *forwarding == written.forwarding;
+    let drains = Some(DRAINS).filter(|_| !same);
+    let pods = Some(PACE).filter(|_| *pods != written.pods || *ended != written.ended || *holds != written.holds);
+    let knows = Some(KNOWS).filter(|_| *knows != written.knows);
+    knows.or(pods).or(drains)
 }
 
 /// The node is the only writer of its report: whatever is there is replaced.
@@ -101,12 +102,14 @@ async fn write(api: &Api<ConfigMap>, node: &str, report: &NodeReport) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::Bucket;
     use crate::model::handover::{Generation, Over};
 
     #[test]
-    fn only_drains_that_are_over_may_wait_for_five_seconds() {
+    fn what_nobody_waits_for_may_wait() {
         let none = NodeReport::default();
         let bucket = Bucket::new(1).unwrap();
         let over = Over { service: "s".into(), pod: "p".into(), generation: Generation(1), bucket };
@@ -115,6 +118,8 @@ mod tests {
         let holds = NodeReport { holds: [("s".into(), Generation(2))].into(), ..none.clone() };
         assert_eq!(pace(&none, &none), None);
         assert_eq!([pace(&none, &over), pace(&over, &none)], [Some(DRAINS); 2]);
+        let knows = NodeReport { knows: Some(BTreeMap::from([("s".into(), Generation(2))])), ..ended.clone() };
+        assert_eq!([pace(&none, &knows), pace(&knows, &none)], [Some(KNOWS); 2]);
         assert_eq!([pace(&over, &ended), pace(&none, &ended), pace(&none, &holds)], [Some(PACE); 3]);
     }
 }

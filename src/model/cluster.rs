@@ -218,6 +218,8 @@ pub enum Reason {
     NotSetUp,
     /// Endpoints have less than their share because former owners of buckets still have connections.
     WaitingForBalance,
+    /// Endpoints have less than their share because nodes have not said that their pods know of them.
+    WaitingForNodes,
     /// A former owner was given up because a bucket had three: its connections of that bucket are lost.
     ConnectionsGivenUp,
     /// What pods pass on to former owners does not arrive: something on the way drops packets between pods.
@@ -256,6 +258,7 @@ impl Reason {
             Reason::NoController => "NoController",
             Reason::NotSetUp => "NotSetUp",
             Reason::WaitingForBalance => "WaitingForBalance",
+            Reason::WaitingForNodes => "WaitingForNodes",
             Reason::ConnectionsGivenUp => "ConnectionsGivenUp",
             Reason::ForwardingBlocked => "ForwardingBlocked",
             Reason::NotEnforced => "NotEnforced",

@@ -20,14 +20,19 @@
 //!         "owner": [5, 6, 0, …],                a name, 0 without an owner
 //!         "generation": […], "since": […], "planned": [0, 1, …] },
 //!       "former": {                             one column each; the last owner of a bucket comes first
-//!         "bucket": [7, 7], "name": [6, 7], "generation": […], "since": […], "held": […], "why": ["b", "n"] } }
+//!         "bucket": [7, 7], "name": [6, 7], "generation": […], "since": […], "held": […], "why": ["b", "n"] },
+//!       "next": { "bucket": [9], "name": [5], "generation": [0] },   moves that are announced
+//!       "announced": 0,                         the last decision that announced a move or named somebody
+//!       "behind": { "node": [1], "knows": [3] },     nodes that have not said that their pods know it, and what they said
+//!       "new": { "name": [7], "generation": [0] } }  endpoints that some nodes do not know yet
 //! ```
 //!
 //! Generations in columns are counted back from that of the map, `since` back from the latest one (`at`). A map of 1,000
 //! endpoints stays below 64 KiB because only those have a name that own a bucket, owned it, or may soon own it.
 //!
 //! The form grows by keys, which older readers ignore. A writer that knows more raises `revision`, and older writers leave its
-//! map alone; one that changes the meaning of a key raises `version`, and older readers do, too.
+//! map alone; one that changes the meaning of a key raises `version`, and older readers do, too. An older writer that leaves out
+//! what is announced costs nothing but that it is announced anew: those keys raise nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -35,7 +40,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::handover::{
-    Assignment, FlowHash, Former, Generation, HashKey, Holding, MOST_FORMER, Member, Name, NodeName, Why,
+    Assignment, FlowHash, Former, Generation, HashKey, Holding, MOST_FORMER, Member, Name, Next, NodeName, Why,
 };
 use crate::model::{Addresses, BucketCount, EndpointId, ServiceRef};
 
@@ -129,6 +134,13 @@ struct Wire {
     endpoints: Endpoints,
     holdings: Holdings,
     former: Formers,
+    #[serde(default)]
+    next: Nexts,
+    announced: Option<u64>,
+    #[serde(default)]
+    behind: Behind,
+    #[serde(default)]
+    new: News,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -156,6 +168,18 @@ struct Endpoints {
 }
 
 #[derive(Default, Serialize, Deserialize)]
+struct Behind {
+    node: Vec<usize>,
+    knows: Vec<Option<u64>>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct News {
+    name: Vec<u32>,
+    generation: Vec<u64>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
 struct Holdings {
     owner: Vec<u32>,
     generation: Vec<u64>,
@@ -171,6 +195,13 @@ struct Formers {
     since: Vec<u64>,
     held: Vec<u64>,
     why: Vec<String>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Nexts {
+    bucket: Vec<usize>,
+    name: Vec<u32>,
+    generation: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -210,9 +241,18 @@ pub fn encode(service: &ServiceRef, map: &Assignment) -> String {
         endpoints: endpoints(map, &nodes),
         holdings: holdings(map, at),
         former: formers(map, at),
+        next: nexts(map),
+        announced: Some(back(map, map.announced)),
+        new: news(map),
+        behind: behind(map, &nodes),
         nodes: nodes.into_iter().map(ToString::to_string).collect(),
     };
     serde_json::to_string(&wire).unwrap_or_default()
+}
+
+/// How many decisions earlier.
+fn back(map: &Assignment, generation: Generation) -> u64 {
+    map.generation.0.saturating_sub(generation.0)
 }
 
 fn number(map: &Assignment, id: Option<&EndpointId>) -> u32 {
@@ -239,7 +279,7 @@ fn holdings(map: &Assignment, at: u64) -> Holdings {
     let mut table = Holdings::default();
     for holding in &map.holdings {
         table.owner.push(number(map, holding.owner.as_ref()));
-        table.generation.push(map.generation.0.saturating_sub(holding.generation.0));
+        table.generation.push(back(map, holding.generation));
         table.since.push(at - holding.since);
         table.planned.push(holding.planned.into());
     }
@@ -253,11 +293,41 @@ fn formers(map: &Assignment, at: u64) -> Formers {
             let why = WHYS.iter().find(|(_, why)| *why == former.why).map_or("", |(text, _)| text);
             table.bucket.push(bucket.index());
             table.name.push(number(map, Some(&former.endpoint)));
-            table.generation.push(map.generation.0.saturating_sub(former.generation.0));
+            table.generation.push(back(map, former.generation));
             table.since.push(at - former.since);
             table.held.push(former.held);
             table.why.push(why.to_owned());
         }
+    }
+    table
+}
+
+fn behind(map: &Assignment, nodes: &[&NodeName]) -> Behind {
+    let mut table = Behind::default();
+    for (index, knows) in nodes.iter().map(|node| map.knows.get(*node).copied()).enumerate() {
+        if knows.is_none_or(|knows| knows < map.announced) {
+            table.node.push(index);
+            table.knows.push(knows.map(|knows| back(map, knows)));
+        }
+    }
+    table
+}
+
+fn news(map: &Assignment) -> News {
+    let mut table = News::default();
+    for (member, named) in map.members.values().filter_map(|member| Some((member, member.named?))) {
+        table.name.push(member.name.get().into());
+        table.generation.push(back(map, named));
+    }
+    table
+}
+
+fn nexts(map: &Assignment) -> Nexts {
+    let mut table = Nexts::default();
+    for (bucket, next) in map.iter().filter_map(|(bucket, holding)| Some((bucket, holding.next.as_ref()?))) {
+        table.bucket.push(bucket.index());
+        table.name.push(number(map, Some(&next.endpoint)));
+        table.generation.push(back(map, next.generation));
     }
     table
 }
@@ -290,6 +360,8 @@ fn read(wire: Wire) -> Result<Assignment, String> {
     let ids = read_ids(&wire.endpoints)?;
     let mut holdings = read_holdings(&wire, buckets, &ids)?;
     read_formers(&wire, &mut holdings, &ids)?;
+    read_nexts(&wire, &mut holdings, &ids)?;
+    let announced = Generation(wire.announced.map_or(0, |back| wire.generation.saturating_sub(back)));
     Ok(Assignment {
         generation: Generation(wire.generation),
         hash: FlowHash {
@@ -302,6 +374,8 @@ fn read(wire: Wire) -> Result<Assignment, String> {
         },
         holdings,
         members: read_members(&wire, &ids)?,
+        announced,
+        knows: read_knows(&wire, announced),
         vips: wire.vips.as_ref().map(|vips| vips.iter().copied().collect()),
         last_name: Name::new(wire.last_name).map_err(|error| format!("lastName: {error}"))?,
         refuses_new: wire.refuses_new,
@@ -341,10 +415,17 @@ fn read_members(wire: &Wire, ids: &BTreeMap<Name, EndpointId>) -> Result<BTreeMa
             addresses: Addresses::first_of(&addresses),
             set_up: table.eligible[row] != 0,
             program: table.program[row] != 0,
+            named: named_at(wire, table.name[row]),
         };
         members.insert(named(ids, table.name[row])?, member);
     }
     Ok(members)
+}
+
+/// The decision that named an endpoint, if that is new to some nodes.
+fn named_at(wire: &Wire, name: u32) -> Option<Generation> {
+    let row = wire.new.name.iter().position(|new| *new == name)?;
+    Some(Generation(wire.generation.saturating_sub(*wire.new.generation.get(row)?)))
 }
 
 fn named(ids: &BTreeMap<Name, EndpointId>, number: u32) -> Result<EndpointId, String> {
@@ -368,6 +449,7 @@ fn read_holdings(wire: &Wire, buckets: BucketCount, ids: &BTreeMap<Name, Endpoin
             since: wire.at.saturating_sub(table.since[row]),
             planned: table.planned[row] != 0,
             former: Vec::new(),
+            next: None,
         })
     };
     (0..rows).map(row).collect()
@@ -398,6 +480,34 @@ fn read_formers(wire: &Wire, holdings: &mut [Holding], ids: &BTreeMap<Name, Endp
         });
     }
     Ok(())
+}
+
+fn read_nexts(wire: &Wire, holdings: &mut [Holding], ids: &BTreeMap<Name, EndpointId>) -> Result<(), String> {
+    let (table, rows) = (&wire.next, wire.next.bucket.len());
+    if [table.name.len(), table.generation.len()] != [rows; 2] {
+        return Err("the columns of next have different lengths".to_owned());
+    }
+    for row in 0..rows {
+        let bucket = table.bucket[row];
+        let holding = holdings.get_mut(bucket).ok_or_else(|| format!("there is no bucket {bucket}"))?;
+        let endpoint = named(ids, table.name[row])?;
+        let generation = Generation(wire.generation.saturating_sub(table.generation[row]));
+        holding.next = Some(Next { endpoint, generation });
+    }
+    Ok(())
+}
+
+fn read_knows(wire: &Wire, announced: Generation) -> BTreeMap<NodeName, Generation> {
+    let behind: BTreeMap<usize, Option<u64>> =
+        wire.behind.node.iter().copied().zip(wire.behind.knows.clone()).collect();
+    let knows = |(index, node): (usize, &String)| {
+        let knows = match behind.get(&index) {
+            Some(back) => Generation(wire.generation.saturating_sub((*back)?)),
+            None => announced,
+        };
+        Some((NodeName::from(node.as_str()), knows))
+    };
+    wire.nodes.iter().enumerate().filter_map(knows).collect()
 }
 
 #[cfg(test)]

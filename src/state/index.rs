@@ -168,7 +168,10 @@ impl Index {
             readable.map(|(uid, map)| (uid.to_owned(), Arc::clone(map))).collect();
         let gone: Vec<String> = self.assignments.keys().filter(|uid| !wanted(uid)).cloned().collect();
         if self.decides {
-            self.retire(&gone);
+            let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
+            let unwanted = records.filter(|record| !wanted(&record.service_uid));
+            let unwanted = unwanted.map(|record| (record.service_uid.clone(), record.version.clone())).collect();
+            self.retire(unwanted);
         }
         if !new.is_empty() || !gone.is_empty() {
             let known = Arc::make_mut(&mut self.assignments);
@@ -178,12 +181,11 @@ impl Index {
     }
 
     /// Takes up no more what is stored for Services that ask for no VIP, as long as it is there in this version.
-    fn retire(&mut self, gone: &[String]) {
+    fn retire(&mut self, unwanted: Vec<(String, String)>) {
         let records = || self.maps.current().into_iter().flat_map(|maps| maps.values());
         let stored = |uid: &str| records().find(|record| record.service_uid == uid).map(|record| &record.version);
         let still = std::mem::take(&mut self.retired).into_iter().filter(|(uid, version)| stored(uid) == Some(version));
-        let new = gone.iter().filter_map(|uid| Some((uid.clone(), stored(uid)?.clone())));
-        self.retired = still.chain(new).collect();
+        self.retired = still.chain(unwanted).collect();
     }
 
     /// The stored maps that can be read, with the UIDs of their Services.

@@ -16,6 +16,8 @@
 //!         "buckets": [0, 7] } ],
 //!       "ended": ["<UID>"],                     pods that a map lists for this node, and that are gone
 //!       "holds": { "<UID>": 1790000000123 },    Services of which this node holds a later decision than the stored one
+//!       "knows": { "<UID>": 1790000000123 },    Services of its pods, and the decision up to which the pods know who is named and which
+//!                                               moves are announced; an earlier version leaves it out
 //!       "passed": [["10.244.1.5", "10.244.2.7"]],     a pod of this node has passed 20 packets or more on to the second one
 //!       "received": [["10.244.3.2", "10.244.1.5"]] }  a pod of this node has received some from the first one
 //! ```
@@ -92,6 +94,8 @@ struct Wire {
     ended: Vec<String>,
     #[serde(default)]
     holds: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    knows: Option<BTreeMap<String, u64>>,
     #[serde(default)]
     passed: Vec<(IpAddr, IpAddr)>,
     #[serde(default)]
@@ -139,6 +143,7 @@ pub fn encode(node: &NodeName, report: &NodeReport) -> String {
         let lacks = pod.lacks.iter().map(ToString::to_string).collect();
         (id.to_string(), WirePod { addresses, program: pod.program, fallen: pod.fallen, lacks })
     };
+    let generation = |(service, generation): (&ServiceUid, &Generation)| (service.to_string(), generation.0);
     let pairs = |pairs: &BTreeSet<Pair>| pairs.iter().map(|pair| (pair.from, pair.to)).collect();
     let wire = Wire {
         version: VERSION,
@@ -146,7 +151,8 @@ pub fn encode(node: &NodeName, report: &NodeReport) -> String {
         pods: report.pods.iter().map(pod).collect(),
         over: groups.into_iter().map(over).collect(),
         ended: report.ended.iter().map(ToString::to_string).collect(),
-        holds: report.holds.iter().map(|(service, generation)| (service.to_string(), generation.0)).collect(),
+        holds: report.holds.iter().map(generation).collect(),
+        knows: report.knows.as_ref().map(|knows| knows.iter().map(generation).collect()),
         passed: pairs(&report.forwarding.passed),
         received: pairs(&report.forwarding.received),
     };
@@ -181,13 +187,14 @@ pub fn decode(text: Option<&str>, node: &str) -> Result<NodeReport, ReportFault>
         let buckets = over.buckets.into_iter().filter_map(Bucket::new);
         buckets.map(move |bucket| Over { service: service.clone(), pod: pod.clone(), generation, bucket })
     };
-    let holds = |(service, generation): (String, u64)| (ServiceUid::from(service.as_str()), Generation(generation));
+    let decision = |(service, generation): (String, u64)| (ServiceUid::from(service.as_str()), Generation(generation));
     let pairs = |pairs: Vec<(IpAddr, IpAddr)>| pairs.into_iter().map(|(from, to)| Pair { from, to }).collect();
     Ok(NodeReport {
         pods: wire.pods.into_iter().map(pod).collect(),
         over: wire.over.into_iter().flat_map(over).collect(),
         ended: wire.ended.iter().map(|id| EndpointId::from(id.as_str())).collect(),
-        holds: wire.holds.into_iter().map(holds).collect(),
+        holds: wire.holds.into_iter().map(decision).collect(),
+        knows: wire.knows.map(|knows| knows.into_iter().map(decision).collect()),
         forwarding: Forwarding { passed: pairs(wire.passed), received: pairs(wire.received) },
     })
 }

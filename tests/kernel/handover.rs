@@ -92,8 +92,14 @@ impl Lab {
     fn intent(&self, id: TunnelId, refuses_syn: bool) -> Arc<Intent> {
         let owner = EndpointId::from("uid-pod");
         let hop = NextHop { owner: owner.clone(), addresses: self.address(2), id, refuses_syn };
-        let member =
-            Member { name: Name::FIRST, node: "node".into(), addresses: self.address(2), set_up: true, program: true };
+        let member = Member {
+            name: Name::FIRST,
+            node: "node".into(),
+            addresses: self.address(2),
+            set_up: true,
+            program: true,
+            named: None,
+        };
         let hash = FlowHash { buckets: BucketCount::DEFAULT, seed: 7, key: HashKey::Ports };
         Arc::new(Intent {
             generation: Generation(1),

@@ -1,7 +1,7 @@
 //! What users are told.
 
 use super::world::{Pod, World, address};
-use crate::model::Reason::{ConnectionsGivenUp, ForwardingBlocked, NotSetUp, WaitingForBalance};
+use crate::model::Reason::{ConnectionsGivenUp, ForwardingBlocked, NotSetUp, WaitingForBalance, WaitingForNodes};
 use crate::model::second_chance::Pair;
 
 #[test]
@@ -15,8 +15,23 @@ fn a_ready_pod_that_its_node_does_not_report_is_told_after_30_s() {
     let told = world.told(NotSetUp);
     assert!(told[0].contains("shop/echo") && told[0].contains("echo-c on node nc"), "{told:?}");
     world.report('c', |_| {});
-    world.run(1);
+    world.run(2);
     assert_eq!((world.told(NotSetUp).len(), world.count('c') > 0), (0, true));
+}
+
+#[test]
+fn nodes_that_do_not_say_that_they_know_of_a_pod_are_told_after_30_s() {
+    let mut world = World::of("ab");
+    world.deaf = "b";
+    world.add('c');
+    world.run(30);
+    assert_eq!(world.told(WaitingForNodes).len(), 0);
+    world.run(2);
+    let told = world.told(WaitingForNodes);
+    assert!(told.len() == 1 && told[0].contains("echo-c, waiting for nb: see whether"), "{told:?}");
+    world.deaf = "";
+    world.run(3);
+    assert_eq!((world.told(WaitingForNodes).len(), world.count('c')), (0, 5));
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(super) struct World {
     reports: BTreeMap<char, NodeReport>,
     nodes: BTreeSet<char>,
     vips: &'static str,
+    /// The nodes of these pods do not say what they know.
+    pub(super) deaf: &'static str,
     pub(super) problems: Vec<Problem>,
     pub(super) due: Option<Instant>,
 }
@@ -101,6 +103,7 @@ impl World {
             reports: BTreeMap::new(),
             nodes: BTreeSet::new(),
             vips: "192.0.2.10",
+            deaf: "",
             problems: Vec::new(),
             due: None,
         };
@@ -329,9 +332,25 @@ impl World {
         names
     }
 
+    /// The nodes' pods know what the stored map says.
+    fn nodes_hear(&mut self) {
+        let Some(stored) = self.stored.get(&map_name(UID)) else { return };
+        let Ok(stored) = decode(stored.data.as_ref().and_then(|data| data.get(MAP_KEY)).map(String::as_str), UID)
+        else {
+            return;
+        };
+        let knows = Some([(UID.into(), stored.map.announced)].into());
+        let pods: Vec<char> =
+            self.reports.iter().filter(|(_, said)| said.knows != knows).map(|(pod, _)| *pod).collect();
+        for pod in pods.into_iter().filter(|pod| !self.deaf.contains(*pod)) {
+            self.report(pod, |report| report.knows.clone_from(&knows));
+        }
+    }
+
     /// Looks once a second for a while.
     pub(super) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds {
+            self.nodes_hear();
             self.decide();
             self.wait_ms(1000);
         }

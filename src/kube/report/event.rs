@@ -106,6 +106,7 @@ fn action(reason: Reason) -> &'static str {
         | Reason::UnsupportedService => "Resolve",
         Reason::NotSetUp
         | Reason::WaitingForBalance
+        | Reason::WaitingForNodes
         | Reason::ConnectionsGivenUp
         | Reason::ForwardingBlocked
         | Reason::VipAssigned => "Assign",

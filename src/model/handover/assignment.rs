@@ -24,6 +24,10 @@ pub struct Assignment {
     pub holdings: Vec<Holding>,
     /// Owners, former owners, and those that may soon own a bucket. Each has a name of its own.
     pub members: BTreeMap<EndpointId, Member>,
+    /// The last decision that named somebody or announced a move: serving nodes say when their pods know of it.
+    pub announced: Generation,
+    /// What the pods of each member's node know of what was announced, as their nodes had said when the map was written.
+    pub knows: BTreeMap<NodeName, Generation>,
     /// The addresses that the Service holds, and since when, in seconds since 1970 (UTC). `None`: the map was written before
     /// that was stored.
     pub vips: Option<BTreeMap<IpAddr, u64>>,
@@ -48,6 +52,17 @@ pub struct Holding {
     pub planned: bool,
     /// At most [`MOST_FORMER`] former owners, the last one first.
     pub former: Vec<Former>,
+    /// The endpoint that gets the bucket as soon as the nodes of all that take part say that they know of it.
+    pub next: Option<Next>,
+}
+
+/// A planned move that is announced: who takes part knows of it before the first packet takes the new way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    /// The endpoint, a member.
+    pub endpoint: EndpointId,
+    /// The decision that announced it.
+    pub generation: Generation,
 }
 
 /// An endpoint that owned a bucket, and may still have its connections.
@@ -105,6 +120,8 @@ pub struct Member {
     pub set_up: bool,
     /// Its node has loaded the program for it: it can forward to former owners.
     pub program: bool,
+    /// The first decision that names it at these addresses; `None`: all nodes know of it.
+    pub named: Option<Generation>,
 }
 
 impl Assignment {
@@ -116,6 +133,8 @@ impl Assignment {
             hash,
             holdings: vec![Holding::default(); hash.buckets.iter().len()],
             members: BTreeMap::new(),
+            announced: Generation::default(),
+            knows: BTreeMap::new(),
             vips: Some(BTreeMap::new()),
             last_name: first_name(service, unix_ms),
             refuses_new: false,
@@ -131,8 +150,10 @@ impl Assignment {
         map.last_name = first_name(service, unix_ms);
         for member in map.members.values_mut() {
             map.last_name = map.last_name.next();
-            member.name = map.last_name;
+            (member.name, member.named) = (map.last_name, Some(map.generation));
         }
+        map.announced = map.generation;
+        map.holdings.iter_mut().for_each(|holding| holding.next = None);
         map
     }
 
@@ -150,6 +171,24 @@ impl Assignment {
     /// Since when the Service has held an address; `None` if it does not.
     pub fn holds(&self, vip: IpAddr) -> Option<u64> {
         self.vips.as_ref()?.get(&vip).copied()
+    }
+
+    /// What all nodes know is news no longer.
+    pub(super) fn forget_old_news(&mut self) {
+        let known = self.members.values().map(|member| self.known_to(&member.node)).min().unwrap_or_default();
+        for member in self.members.values_mut() {
+            member.named = member.named.filter(|named| *named > known);
+        }
+    }
+
+    /// Whether the node of a member is known to have heard of another one: the pod takes what that one passes on.
+    fn lets_in(&self, member: &Member, other: &Member) -> bool {
+        other.named.is_none_or(|named| self.known_to(&member.node) >= named)
+    }
+
+    /// The last decision of which the pods of a node are known to know.
+    pub(super) fn known_to(&self, node: &NodeName) -> Generation {
+        self.knows.get(node).copied().unwrap_or_default()
     }
 
     /// The buckets with their holdings.
@@ -182,13 +221,20 @@ impl Assignment {
     }
 
     /// The endpoint that gets a bucket whose owner goes: a former owner if one may own the bucket, else the favourite, of those
-    /// with the program if there are any. The controller and all nodes that know the same map and the same usable endpoints
-    /// choose the same, so that nodes may do it while nobody decides.
+    /// with the program if there are any, and of those whom the owner's node lets in. The controller and all nodes that know the
+    /// same map and the same usable endpoints choose the same, so that nodes may do it while nobody decides.
     pub fn stand_in<'a>(&self, bucket: Bucket, usable: &'a BTreeSet<EndpointId>) -> Option<&'a EndpointId> {
-        let former = self.holding(bucket).into_iter().flat_map(|holding| &holding.former);
+        let holding = self.holding(bucket);
+        let former = holding.into_iter().flat_map(|holding| &holding.former);
         let former = former.filter_map(|former| usable.get(&former.endpoint)).next();
-        let has_program = |id: &&EndpointId| self.members.get(*id).is_some_and(|member| member.program);
-        former.or_else(|| favourite(bucket, usable.iter().filter(has_program))).or_else(|| favourite(bucket, usable))
+        let owner = holding.and_then(|holding| self.members.get(holding.owner.as_ref()?));
+        let program = |id: &&EndpointId| self.members.get(*id).is_some_and(|member| member.program);
+        let known =
+            |id: &&EndpointId| owner.zip(self.members.get(*id)).is_some_and(|(owner, id)| self.lets_in(owner, id));
+        former
+            .or_else(|| favourite(bucket, usable.iter().filter(program).filter(known)))
+            .or_else(|| favourite(bucket, usable.iter().filter(program)))
+            .or_else(|| favourite(bucket, usable))
     }
 }
 

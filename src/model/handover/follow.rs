@@ -8,8 +8,6 @@ use super::endpoint::usable;
 use super::{Absences, Assignment, Endpoint, Generation, Holding, MOST_FORMER, Moment, Name, TunnelId};
 use crate::model::{Addresses, Bucket, EndpointId};
 
-/// What ingress nodes wait before they follow a planned move, so that serving nodes mostly know of it.
-pub const HOLD: Duration = Duration::from_secs(1);
 /// For how long a stand-in is named after the owner has come back.
 pub const NAMED: Duration = Duration::from_secs(120);
 /// For how long after a change serving nodes tell packets that ingress nodes have sent to an earlier owner where to go.
@@ -18,14 +16,10 @@ pub const POINTED: Duration = Duration::from_secs(60);
 /// What a node does about one Service, as the map and the endpoints that it has heard of say.
 ///
 /// ```text
-///                        map: C, planned, and P may own
-///            ┌────────┐ ───────────────────────────────► ┌───────────┐
-///            │ P owns │                                  │ C awaited │  P gets the packets
-///            └────────┘ ◄─ map: P ────────────────────── └───────────┘
-///              │  ▲  │                                      │ 1 s over, or P may not own any more
-///              │  │  │ map: C, not planned                  ▼
-///              │  │  └──────────────────────────────────► C owns, P is named if the map lists it
-///   map silent │  │
+///            ┌────────┐  map: C   ┌─────────────────────────────────────────┐
+///            │ P owns │ ────────► │ C owns, P is named if the map lists it  │
+///            └────────┘           └─────────────────────────────────────────┘
+///   map silent │  ▲
 ///   about P:   │  │ P is back: S is named for 2 minutes
 ///   5 s, 2 s   ▼  │
 ///            ┌────────────────┐ map: S, or anybody
@@ -36,8 +30,9 @@ pub const POINTED: Duration = Duration::from_secs(60);
 ///   nobody may own: P keeps everything but new connections
 /// ```
 ///
-/// Serving nodes never wait: what they know of a bucket is what the map says, or who is about to stand in. A map that vanishes, cannot be
-/// read or is older changes nothing. That an owner is out of reach changes nothing either: another choice would be a
+/// Nobody waits for anybody: a planned move is in the map only when the nodes of all that take part have said that they know. What
+/// serving nodes know of a bucket is what the map says, to whom a move is announced, and who is about to stand in. A map that vanishes,
+/// cannot be read or is older changes nothing. That an owner is out of reach changes nothing either: another choice would be a
 /// disagreement for ever.
 #[derive(Debug, Clone)]
 pub struct Follow {
@@ -67,7 +62,8 @@ pub struct Served {
     pub names: BTreeMap<Name, Addresses>,
     /// The last name given out.
     pub last: Option<Name>,
-    /// Of buckets whose owner has changed lately: the present owner, its former owners, and who is about to stand in; at most three.
+    /// Of buckets whose owner has changed lately, or is about to: the present owner, its former owners, to whom a move is announced,
+    /// and who is about to stand in; at most three.
     pub present: BTreeMap<Bucket, Vec<Name>>,
 }
 
@@ -85,10 +81,6 @@ pub enum Offered {
 struct InUse {
     /// Where an ingress node sends its packets.
     hop: Option<NextHop>,
-    /// The decision that the next hop is of.
-    generation: Generation,
-    /// A planned owner that is waited for, and since when there has been one.
-    awaited: Option<(EndpointId, Instant)>,
     /// The owner as serving nodes see it.
     owner: Option<EndpointId>,
     /// Who is about to stand in for it.
@@ -163,10 +155,7 @@ impl Follow {
                 in_use.next = next;
             }
             in_use.changed = in_use.changed.filter(|changed| *changed + POINTED > now.instant);
-            if !in_use.waits(holding, owner.as_ref(), &usable, now.instant) {
-                in_use.hop = owner.and_then(|owner| self.hop(owner, holding, in_use, &usable, now));
-                in_use.generation = self.map.generation;
-            }
+            in_use.hop = owner.and_then(|owner| self.hop(owner, holding, in_use, &usable, now));
         }
         self.buckets = buckets;
     }
@@ -181,7 +170,6 @@ impl Follow {
             let (stand_in, ends) = (in_use.stand_ins.first(), in_use.stand_ins.iter().filter_map(|one| one.until));
             let kept = Duration::from_secs(self.map.drain_non_tcp);
             [
-                in_use.awaited.as_ref().map(|(_, since)| *since + HOLD),
                 in_use.changed.map(|changed| changed + POINTED),
                 ends.min(),
                 stand_in.map(|stand_in| stand_in.since.instant + kept),
@@ -198,29 +186,16 @@ impl Follow {
         hops.filter_map(|(bucket, in_use)| Some((bucket, in_use.hop.clone()?))).collect()
     }
 
-    /// The decision that the next hop of a bucket is of: an ingress node that waits uses an earlier one than it has heard of.
-    pub fn used(&self, bucket: Bucket) -> Generation {
-        self.buckets.get(bucket.index()).map_or(self.map.generation, |in_use| in_use.generation)
-    }
-
-    /// The owners that an ingress node is about to follow, by bucket: after a planned move, or where an owner goes.
-    pub fn awaited(&self) -> BTreeMap<Bucket, EndpointId> {
-        let buckets = self.map.hash.buckets.iter().zip(&self.buckets);
-        let next = |in_use: &'_ InUse| {
-            let planned = in_use.awaited.as_ref().map(|(owner, _)| owner);
-            let next = planned.or(in_use.next.as_ref()).or(in_use.owner.as_ref())?.clone();
-            in_use.hop.as_ref().is_some_and(|hop| hop.owner != next).then_some(next)
-        };
-        buckets.filter_map(|(bucket, in_use)| Some((bucket, next(in_use)?))).collect()
-    }
-
     /// What the pods of a serving node have to know.
     pub fn served(&self) -> Served {
         let names = self.map.members.values().map(|member| (member.name, member.addresses)).collect();
-        let present = self.map.iter().zip(&self.buckets).filter(|(_, in_use)| in_use.changed.is_some());
+        let moves = |holding: &Holding, in_use: &InUse| in_use.changed.is_some() || holding.next.is_some();
+        let present = self.map.iter().zip(&self.buckets).filter(|((_, holding), in_use)| moves(holding, in_use));
         let present = present.filter_map(|((bucket, holding), in_use)| {
             let owner = in_use.owner.as_ref()?;
-            let all = std::iter::once(owner).chain(self.second_chances(owner, holding, in_use)).chain(&in_use.next);
+            let announced = holding.next.as_ref().map(|next| &next.endpoint).filter(|next| *next != owner);
+            let all = std::iter::once(owner).chain(self.second_chances(owner, holding, in_use));
+            let all = all.chain(announced).chain(&in_use.next);
             Some((bucket, all.filter_map(|id| self.map.name(id)).take(MOST_FORMER + 1).collect()))
         });
         Served { names, last: Some(self.map.last_name), present: present.collect() }
@@ -328,37 +303,6 @@ impl InUse {
             self.stand_ins.insert(0, StandIn { endpoint: endpoint.clone(), since: now, until: None });
             self.stand_ins.truncate(2);
         }
-    }
-
-    /// Whether an ingress node goes on with the next hop that it has.
-    fn waits(
-        &mut self,
-        holding: &Holding,
-        owner: Option<&EndpointId>,
-        usable: &BTreeSet<EndpointId>,
-        now: Instant,
-    ) -> bool {
-        let Some(owner) = owner else {
-            self.awaited = None;
-            return false;
-        };
-        let present = self.hop.as_ref().map(|hop| &hop.owner);
-        let is_new = holding.generation > self.generation && holding.owner.as_ref() == Some(owner);
-        // One that is not listed any more must not get connections that nobody would find.
-        let drains = |id: &EndpointId| holding.former.iter().any(|former| former.endpoint == *id);
-        let is_planned = is_new && holding.planned && present.is_some_and(|id| usable.contains(id) && drains(id));
-        if !is_planned {
-            self.awaited = None;
-            return false;
-        }
-        // Another planned owner does not begin a second of its own: no ingress node is behind for longer than one.
-        let since = self.awaited.as_ref().map_or(now, |(_, since)| *since);
-        self.awaited = Some((owner.clone(), since));
-        let over = self.awaited.as_ref().is_some_and(|(_, since)| *since + HOLD <= now);
-        if over {
-            self.awaited = None;
-        }
-        !over
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::BucketCount;
-use crate::model::handover::{EndpointState, FlowHash, Former, HashKey, Member, Why};
+use crate::model::handover::{EndpointState, FlowHash, Former, HashKey, Member, Next, Why};
 
 /// One Service, seen by one node.
 struct Node {
@@ -29,10 +29,10 @@ fn map(generation: u64, owner: char, planned: bool, former: &str) -> Assignment 
     let generation = Generation(generation);
     let lost = |pod| Former { endpoint: id(pod), generation, since: 1000, held: 60, why: Why::Balance };
     let former = former.chars().map(lost).collect();
-    map.holdings = vec![Holding { owner: Some(id(owner)), generation, since: 1000, planned, former }; 16];
+    map.holdings = vec![Holding { owner: Some(id(owner)), generation, since: 1000, planned, former, next: None }; 16];
     let member = |pod| {
         let addresses = Addresses::from(std::net::Ipv4Addr::new(10, 0, 0, u8::try_from(pod).unwrap()));
-        (id(pod), Member { name: name(pod), node: "n".into(), addresses, set_up: true, program: true })
+        (id(pod), Member { name: name(pod), node: "n".into(), addresses, set_up: true, program: true, named: None })
     };
     map.members = "pcsd".chars().map(member).collect();
     (map.generation, map.drain_non_tcp, map.last_name) = (generation, 30, name('s'));
@@ -88,24 +88,21 @@ impl Node {
 }
 
 #[test]
-fn a_planned_move_waits_a_second_at_ingress_nodes_only() {
+fn a_planned_move_is_followed_at_once() {
     let mut node = Node::new(map(1, 'p', false, ""), &[('p', READY), ('c', READY)]);
-    assert_eq!(node.offer(100, &map(2, 'c', true, "p")), "p()");
+    assert_eq!(node.offer(100, &map(2, 'c', true, "p")), "c(p)+");
     assert_eq!(node.follow.served().present.values().next().unwrap()[..], [name('c'), name('p')]);
-    assert_eq!(node.deadline(100), Some(1100));
-    assert_eq!(node.shown(1099), "p()");
-    assert_eq!(node.shown(1100), "c(p)+");
 }
 
 #[test]
-fn nothing_waits_for_an_owner_that_may_not_own() {
+fn pods_know_of_a_move_that_is_announced_and_ingress_nodes_do_nothing() {
     let mut node = Node::new(map(1, 'p', false, ""), &[('p', READY), ('c', READY)]);
-    node.offer(0, &map(2, 'c', true, "p"));
-    assert_eq!(node.see(500, &[('p', NOT_READY), ('c', READY)]), "c(p)");
-    let mut node = Node::new(map(1, 'p', false, ""), &[('p', READY), ('c', READY)]);
-    assert_eq!(node.offer(0, &map(2, 'c', false, "p")), "c(p)+", "not planned");
-    let mut node = Node::new(map(1, 'p', false, ""), &[('p', READY), ('c', READY), ('d', READY)]);
-    assert_eq!(node.offer(0, &map(7, 'c', true, "d")), "c(d)+", "a late node: the drain of its owner is over");
+    let mut announced = map(2, 'p', false, "");
+    announced.holdings[0].next = Some(Next { endpoint: id('c'), generation: Generation(2) });
+    assert_eq!(node.offer(0, &announced), "p()");
+    assert_eq!(node.follow.served().present, [(Bucket::new(0).unwrap(), vec![name('p'), name('c')])].into());
+    assert_eq!(node.shown(3_600_000), "p()");
+    assert_eq!(node.follow.served().present.len(), 1, "for as long as it is announced");
 }
 
 #[test]
@@ -114,20 +111,6 @@ fn a_move_that_is_taken_back_leaves_everything_as_it_was() {
     node.offer(0, &map(2, 'c', true, "p"));
     assert_eq!(node.offer(500, &map(3, 'p', true, "c")), "p(c)+");
     assert_eq!(node.shown(5000), "p(c)+");
-}
-
-#[test]
-fn a_second_counts_from_the_first_decision_that_moves_the_bucket() {
-    let mut node = Node::new(map(1, 'p', false, ""), &[('p', READY), ('c', READY), ('d', READY)]);
-    node.offer(0, &map(2, 'c', true, "p"));
-    let mut later = map(2, 'c', true, "p");
-    later.generation = Generation(3);
-    assert_eq!(node.offer(900, &later), "p()");
-    assert_eq!(node.shown(1000), "c(p)+");
-    assert_eq!(node.offer(2000, &map(4, 'd', true, "cp")), "c(p)+");
-    assert_eq!(node.offer(2900, &map(5, 's', true, "cp")), "c(p)+");
-    assert_eq!(node.shown(2999), "c(p)+");
-    assert_eq!(node.shown(3000), "s(cp)+");
 }
 
 #[test]

@@ -43,10 +43,10 @@ mod share;
 
 pub use super::second_chance::{Name, TunnelId};
 pub use absence::{Absences, ENDING, NOT_READY, UNSEEN};
-pub use assignment::{Assignment, Former, Holding, MOST_FORMER, Member, Why};
+pub use assignment::{Assignment, Former, Holding, MOST_FORMER, Member, Next, Why};
 pub use decide::{Finds, Known, Packet, Taken, Verdict, decide};
 pub use endpoint::{Endpoint, EndpointState, Moment};
-pub use follow::{Follow, HOLD, NAMED, NextHop, Offered, POINTED, Served};
+pub use follow::{Follow, NAMED, NextHop, Offered, POINTED, Served};
 pub use ids::{FlowHash, Generation, HashKey, NodeName, ServiceUid};
 pub use intent::Intent;
 pub use report::{FALLEN, NodeReport, Over, Said, SetUp, Witness};

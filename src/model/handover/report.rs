@@ -22,6 +22,9 @@ pub struct NodeReport {
     pub ended: BTreeSet<EndpointId>,
     /// Maps of which this node holds a later decision than the stored one.
     pub holds: BTreeMap<ServiceUid, Generation>,
+    /// What the pods of this node know of each Service of theirs ([`super::Assignment::announced`]); `None`: an earlier version
+    /// of the program, which does not say.
+    pub knows: Option<BTreeMap<ServiceUid, Generation>>,
     /// Between which pods packets have been passed on.
     pub forwarding: Forwarding,
 }
@@ -89,6 +92,7 @@ impl Witness {
     /// Takes the report of a node; `None`: it was deleted, or cannot be read.
     pub fn hear(&mut self, node: &NodeName, report: Option<NodeReport>, now: Instant) {
         let before = self.reports.remove(node).unwrap_or_default();
+        let said = report.is_some();
         let report = report.unwrap_or_default();
         let fallen = |report: &NodeReport, id: &EndpointId| report.pods.get(id).is_some_and(|pod| pod.fallen);
         for id in before.pods.keys().filter(|id| !fallen(&report, id)) {
@@ -97,7 +101,9 @@ impl Witness {
         for id in report.pods.keys().filter(|id| fallen(&report, id)) {
             self.fallen.entry(id.clone()).or_insert(now);
         }
-        self.reports.insert(node.clone(), report);
+        if said {
+            self.reports.insert(node.clone(), report);
+        }
     }
 
     /// What the endpoint's own node says about it, as an endpoint of this Service.
@@ -128,6 +134,13 @@ impl Witness {
     /// The latest decision about a Service that a node holds although an earlier one is stored.
     pub fn held(&self, service: &ServiceUid) -> Option<Generation> {
         self.reports.values().filter_map(|report| report.holds.get(service)).max().copied()
+    }
+
+    /// What the pods of a node know of a Service; `None`: its node does not say so. Of an earlier version of the program, which
+    /// never does, nothing better is known than the present decision.
+    pub fn knows(&self, node: &NodeName, service: &ServiceUid, present: Generation) -> Option<Generation> {
+        let report = self.reports.get(node)?;
+        report.knows.as_ref().map_or(Some(present), |knows| knows.get(service).copied())
     }
 
     /// Whether the node of `from` says that a pod of it has passed packets on, and the node of `to` does not say that any has

@@ -13,6 +13,8 @@ pub struct Short {
     pub has: u32,
     /// The least that it is entitled to.
     pub share: u32,
+    /// Buckets that are announced to it: it gets them when the nodes of all that take part know of it.
+    pub announced: u32,
     /// Former owners of the buckets that it could take: balance waits for their connections. Empty: the controller has still to
     /// decide.
     pub former: BTreeSet<EndpointId>,
@@ -32,7 +34,14 @@ impl Assignment {
             others.flat_map(|holding| &holding.former).map(|former| former.endpoint.clone()).collect();
         // Its own connections are in nobody's way: it may take such a bucket back.
         let others_of = |id: &EndpointId| former.iter().filter(|other| *other != id).cloned().collect();
+        let announced = |id: &EndpointId| {
+            let next =
+                self.holdings.iter().filter_map(|holding| holding.next.as_ref()).filter(|next| next.endpoint == *id);
+            u32::try_from(next.count()).unwrap_or(u32::MAX)
+        };
         let short = eligible.iter().filter(|id| count(id) < share);
-        short.map(|id| (id.clone(), Short { has: count(id), share, former: others_of(id) })).collect()
+        short
+            .map(|id| (id.clone(), Short { has: count(id), share, announced: announced(id), former: others_of(id) }))
+            .collect()
     }
 }

@@ -25,6 +25,7 @@ fn member(n: u32) -> Member {
         },
         set_up: !n.is_multiple_of(3),
         program: n.is_multiple_of(2),
+        named: n.is_multiple_of(40).then(|| Generation(1_790_000_000_123 - u64::from(n))),
     }
 }
 
@@ -34,6 +35,9 @@ fn map(buckets: u32) -> Assignment {
     let generation = Generation(1_790_000_000_123);
     let mut map = Assignment::begin(hash, &"u-1".into(), generation.0, None);
     map.members = (0..3 * buckets).map(|n| (id(n), member(n))).collect();
+    map.announced = Generation(generation.0 - 3);
+    let knows = |n: u32| (member(n).node, Generation(generation.0 - 3 - u64::from(n.is_multiple_of(8))));
+    map.knows = (0..3 * buckets).filter(|n| !n.is_multiple_of(40)).map(knows).collect();
     map.last_name = Name::new(2000).unwrap();
     map.drain_non_tcp = 30;
     map.vips = Some([("192.0.2.10", 9), ("2001:db8::10", 7)].map(|(vip, since)| (vip.parse().unwrap(), since)).into());
@@ -48,6 +52,7 @@ fn map(buckets: u32) -> Assignment {
         holding.owner = (n != 3).then(|| id(n));
         (holding.generation, holding.since) = (Generation(generation.0 - 7), 1_790_000_000);
         holding.planned = n % 2 == 0;
+        holding.next = (n % 16 == 1).then(|| Next { endpoint: id(n - 1), generation });
         holding.former = vec![former(buckets + 2 * n, Why::Balance), former(buckets + 2 * n + 1, Why::Left)];
     }
     map
@@ -62,7 +67,8 @@ fn what_is_written_is_read_back() {
     for buckets in [16, 32, 64, 128] {
         assert_eq!(read_back(&map(buckets)), map(buckets));
     }
-    let empty = Assignment { members: BTreeMap::new(), holdings: vec![Holding::default(); 16], ..map(16) };
+    let (members, knows) = (BTreeMap::new(), BTreeMap::new());
+    let empty = Assignment { members, knows, holdings: vec![Holding::default(); 16], ..map(16) };
     assert_eq!(read_back(&empty).holdings.len(), 16);
 }
 
@@ -79,7 +85,9 @@ fn the_form_is_as_documented() {
     small.members.retain(|id, _| *id == self::id(0));
     for holding in &mut small.holdings {
         (holding.owner, holding.former) = (Some(id(0)), Vec::new());
+        holding.next = holding.next.take().map(|next| Next { endpoint: id(0), ..next });
     }
+    small.knows.retain(|node, _| *node == member(0).node);
     let text = encode(&service(), &small);
     let expected = concat!(
         r#"{"version":2,"revision":2,"generation":1790000000123,"at":1790000000,"#,
@@ -90,7 +98,9 @@ fn the_form_is_as_documented() {
         r#""addresses":["10.200.100.200 fd00:10:244:1234::ab12:c000"],"eligible":[0],"program":[1]},"#,
         r#""holdings":{"owner":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"generation":[7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7],"#,
         r#""since":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"planned":[1,0,1,0,1,0,1,0,1,0,1,0,1,0,1,0]},"#,
-        r#""former":{"bucket":[],"name":[],"generation":[],"since":[],"held":[],"why":[]}}"#
+        r#""former":{"bucket":[],"name":[],"generation":[],"since":[],"held":[],"why":[]},"#,
+        r#""next":{"bucket":[1],"name":[1],"generation":[0]},"announced":3,"behind":{"node":[0],"knows":[null]},"#,
+        r#""new":{"name":[1],"generation":[0]}}"#
     );
     assert_eq!(text, expected);
 }
@@ -134,6 +144,8 @@ fn whatever_is_not_exactly_right_is_refused_by_name() {
         ("\"bucket\":[0,", "\"bucket\":[16,", "no bucket 16"),
         ("\"bucket\":[0,0,1,", "\"bucket\":[0,0,0,", "more than 2 former owners"),
         ("\"lastName\":2000", "\"lastName\":2048", "lastName"),
+        ("\"next\":{\"bucket\":[1", "\"next\":{\"bucket\":[16", "no bucket 16"),
+        ("\"next\":{\"bucket\":[1", "\"next\":{\"bucket\":[1,2", "columns of next"),
         ("00000001-0000", "00000000-0000", "two names"),
     ] {
         assert!(fault(from, to).contains(why), "{}", fault(from, to));
@@ -151,6 +163,8 @@ proptest! {
     ) {
         let mut any = map(16);
         any.members.retain(|id, _| (0..12).any(|n| *id == self::id(n)));
+        let members = &any.members;
+        any.knows.retain(|node, _| members.values().any(|member| member.node == *node));
         (any.refuses_new, any.hash.seed, any.drain_non_tcp) = (flags.0, flags.2, flags.3);
         any.hash.key = if flags.1 { HashKey::Ports } else { HashKey::Addresses };
         for ((holding, owner), (first, second, since, why)) in any.holdings.iter_mut().zip(owners).zip(former) {
@@ -158,6 +172,7 @@ proptest! {
                 endpoint: id(n), generation: Generation(since), since, held: since * 2, why: WHYS[why].1,
             };
             holding.owner = (owner > 0).then(|| id(owner));
+            holding.next = (owner == 3).then(|| Next { endpoint: id(4), generation: Generation(since) });
             holding.former = [first, second].iter().filter(|n| **n != owner).map(|n| lost(*n)).collect();
             holding.former.dedup_by(|a, b| a.endpoint == b.endpoint);
         }

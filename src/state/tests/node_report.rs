@@ -30,6 +30,7 @@ fn report_of(pods: u8, generation: u64) -> NodeReport {
         pods: (0..pods).map(|n| (id(n), set_up(n))).collect(),
         over: (0..pods).map(over).collect(),
         ended: [id(200)].into(),
+        knows: Some([("s-1".into(), Generation(3))].into()),
         holds: [(ServiceUid::from("s"), Generation(generation))].into(),
         forwarding: Forwarding {
             passed: (1..pods).map(|n| pair(n, n + 1)).collect(),
@@ -45,7 +46,7 @@ fn the_form_is_as_documented() {
         r#"{"version":2,"node":"n1","pods":{"p0":{"addresses":["10.0.0.0"],"program":true,"fallen":true},"#,
         r#""p1":{"addresses":["10.0.0.1"],"program":false,"fallen":false}},"#,
         r#""over":[{"service":"s","pod":"p0","generation":7,"buckets":[0]},{"service":"s","pod":"p1","generation":7,"buckets":[1]}],"#,
-        r#""ended":["p200"],"holds":{"s":7},"#,
+        r#""ended":["p200"],"holds":{"s":7},"knows":{"s-1":3},"#,
         r#""passed":[["10.0.0.1","10.0.0.2"]],"received":[["10.0.0.2","10.0.0.1"]]}"#
     );
     assert_eq!(text, expected);

@@ -70,7 +70,7 @@ fn intent(hash: FlowHash, endpoints: &[Endpoint], draining: bool) -> Result<Inte
     for (endpoint, number) in endpoints.iter().zip(1..) {
         let (id, node) = (endpoint.pod_uid.as_str().into(), endpoint.node.as_str().into());
         let (name, addresses) = (Name::new(number)?, endpoint.addresses);
-        members.insert(id, Member { name, node, addresses, set_up: true, program: true });
+        members.insert(id, Member { name, node, addresses, set_up: true, program: true, named: None });
     }
     let (owners, formers) = (members.iter().cycle(), members.values().cycle().skip(1));
     let next_hop = |((owner, member), former): ((&EndpointId, &Member), &Member)| NextHop {

@@ -68,6 +68,8 @@ impl Stage {
                 self.observe(late.saturating_sub(began.elapsed())).await?;
                 self.world.agent(node)?.signal(Signal::SIGCONT)?;
             }
+            // Otherwise the last one is stopped again before it has heard of anything: twice as late.
+            self.converged().await?;
         }
         self.all_ended().await
     }

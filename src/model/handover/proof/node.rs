@@ -90,7 +90,10 @@ impl World {
         let ended = members.filter(|(id, _)| !self.pods[pod_of(id)].alive).map(|(id, _)| id.clone()).collect();
         let set_up = |id: &EndpointId| SetUp { addresses: pod_address(pod_of(id)), program: true, ..SetUp::default() };
         let pods = here.iter().map(|id| (id.clone(), set_up(id))).collect();
-        let report = NodeReport { pods, over, ended, ..NodeReport::default() };
+        let map = agent.follow.map();
+        let is_serving = map.members.values().any(|member| member.node == node_name(node));
+        let knows = is_serving.then(|| (self.service.clone(), map.announced)).into_iter().collect();
+        let report = NodeReport { pods, over, ended, knows: Some(knows), ..NodeReport::default() };
         if !self.mail[node].deaf && self.reports.get(&node_name(node)) != Some(&report) {
             self.reports.insert(node_name(node), report.clone());
             self.tell_controller(News::Report(node_name(node), report));

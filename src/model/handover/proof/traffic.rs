@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::world::{INGRESS, NODES, World, node_name, pod_id, pod_of};
-use crate::model::handover::{Finds, Known, MOST_FORMER, Packet, Taken, Verdict, decide};
+use super::world::{INGRESS, NODES, World, node_name, pod_address, pod_id, pod_of};
+use crate::model::handover::{Finds, Known, MOST_FORMER, Packet, Taken, Verdict, Why, decide};
 use crate::model::{Bucket, Family};
 
 /// An open connection: the pod knows it, and it may enter by any ingress node.
@@ -29,6 +29,10 @@ pub(super) enum Branch {
     PodGone,
     /// It waits: the node of a pod that it meets has not learnt the former owner's name.
     NameNotLearnt,
+    /// It waits: a late ingress node names a former owner that has left.
+    PassedOnByOneThatLeft,
+    /// It waits: an owner went, and the node of a former owner has not learnt who follows.
+    NotLetIn,
     /// Reset: its pod was given up as the third former owner.
     GivenUp,
     /// Reset: its pod stood in where nobody decided, the controller does not know of that, and the nodes that do not remember it
@@ -42,7 +46,7 @@ pub(super) enum Branch {
     LateByTwoMoves,
     /// Reset: a late ingress node has named two former owners already, and three pods are not enough.
     LateWithoutRoom,
-    /// Reset: an ingress node and the node of a pod that it meets are both late; who waits for a planned move is late, too.
+    /// Reset: an ingress node and the node of a pod that it meets are both late.
     BothLate,
     /// It waits: an ingress node that is late sends it to a pod that is gone, or knows of no owner.
     LateToDead,
@@ -80,6 +84,8 @@ enum End {
     Answered,
     Reset,
     Unknown,
+    /// Dropped by the pod's guard: its node does not know who has passed the packet on.
+    Refused,
     Dead,
     NoOwner,
 }
@@ -122,9 +128,8 @@ impl World {
             if !self.pods[owner].alive || !self.pods[owner].set_up {
                 continue;
             }
-            let is_waited = self.agents[ingress].follow.awaited().contains_key(bucket);
-            let stand_in = (!is_waited && self.stands_in(ingress, *bucket)).then_some(self.now);
-            let late = self.late(ingress, *bucket).unwrap_or_default();
+            let stand_in = self.stands_in(ingress, *bucket).then_some(self.now);
+            let late = self.mail[ingress].late(self.now).unwrap_or_default();
             let connection = Connection { late, stand_in };
             self.connections.entry((*bucket, owner)).or_insert(connection);
             let path = self.path(ingress, *bucket, owner);
@@ -152,11 +157,9 @@ impl World {
 
     /// What became of a packet, if that may be.
     fn branch(&self, ingress: usize, bucket: Bucket, pod: usize, by: &Connection, path: &Path) -> Option<Branch> {
-        let holds = self.agents[ingress].follow.awaited().contains_key(&bucket);
-        let late = self.late(ingress, bucket);
+        let late = self.mail[ingress].late(self.now);
         let met = path.pods.first().map(|pod| self.pods[*pod].node);
-        let stands_in =
-            !holds && self.stands_in(ingress, bucket) || met.is_some_and(|node| self.gives_away(node, bucket));
+        let stands_in = self.stands_in(ingress, bucket) || met.is_some_and(|node| self.gives_away(node, bucket));
         let is_late = |node: usize| self.mail[node].late(self.now).is_some();
         let nodes: Vec<usize> = path.pods.iter().map(|pod| self.pods[*pod].node).collect();
         match path.end {
@@ -166,6 +169,11 @@ impl World {
                 _ => Branch::AnsweredThird,
             }),
             End::Unknown => nodes.last().is_some_and(|node| is_late(*node)).then_some(Branch::NameNotLearnt),
+            End::Refused if by.stand_in.is_some() && !self.is_listed(bucket, pod) => Some(Branch::StandInForgotten),
+            End::Refused if late.is_some() && self.has_left(&path.pods) => Some(Branch::PassedOnByOneThatLeft),
+            End::Refused => {
+                nodes.last().is_some_and(|node| is_late(*node) && !self.is_planned(bucket)).then_some(Branch::NotLetIn)
+            }
             End::Dead if path.pods.len() > 1 => Some(Branch::DeadBefore),
             End::Dead | End::NoOwner if late.is_some() => Some(Branch::LateToDead),
             End::Dead => Some(Branch::DeathUnnoticed),
@@ -198,16 +206,9 @@ impl World {
         follow.served().present.get(&bucket).is_some_and(|present| present.first().copied() != stored)
     }
 
-    /// How late an ingress node is, in milliseconds: it has not heard of something, or waits before it follows.
-    fn late(&self, ingress: usize, bucket: Bucket) -> Option<u64> {
-        let holds = self.agents[ingress].follow.awaited().contains_key(&bucket);
-        let moved = self.moves.iter().rfind(|(of, _, _)| *of == bucket).map_or(0, |(_, _, at)| self.now - at);
-        self.mail[ingress].late(self.now).max(holds.then_some(moved))
-    }
-
     /// How often a bucket has changed hands since the map that an ingress node follows.
     fn moves_missed(&self, ingress: usize, bucket: Bucket) -> usize {
-        let known = self.agents[ingress].follow.used(bucket);
+        let known = self.agents[ingress].follow.map().generation;
         self.moves.iter().filter(|(of, generation, _)| *of == bucket && *generation > known).count()
     }
 
@@ -216,6 +217,17 @@ impl World {
         let holding = &self.map.holdings[bucket.index()];
         let mut all = holding.owner.iter().chain(holding.former.iter().map(|former| &former.endpoint));
         all.any(|id| pod_of(id) == pod)
+    }
+
+    /// Whether the last map does not name the last but one of these pods.
+    fn has_left(&self, pods: &[usize]) -> bool {
+        pods.iter().rev().nth(1).is_some_and(|pod| !self.map.members.contains_key(&pod_id(*pod)))
+    }
+
+    /// Whether the bucket has changed hands for balance only, as far as the last map knows.
+    fn is_planned(&self, bucket: Bucket) -> bool {
+        let holding = &self.map.holdings[bucket.index()];
+        holding.planned && holding.former.iter().all(|former| former.why == Why::Balance)
     }
 
     fn is_full(&self, ingress: usize, bucket: Bucket) -> bool {
@@ -245,8 +257,13 @@ impl World {
                 Verdict::Drop(_) => return Path { pods, end: End::Unknown },
                 Verdict::Forward { to, id: next } => {
                     let [.., last] = names[&to].v4.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED).octets();
-                    pods.push(usize::from(last));
+                    let to = usize::from(last);
+                    pods.push(to);
                     id = next;
+                    let peers = &self.agents[self.pods[to].node].served.names;
+                    if self.pods[to].alive && !peers.values().any(|addresses| *addresses == pod_address(at)) {
+                        return Path { pods, end: End::Refused };
+                    }
                 }
             }
         }

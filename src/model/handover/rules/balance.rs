@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Step;
 use crate::model::assign::weight;
-use crate::model::handover::MOST_FORMER;
+use crate::model::handover::{EndpointState, MOST_FORMER, Next, NodeName};
 use crate::model::{Bucket, EndpointId};
 
 impl Step<'_> {
@@ -19,24 +19,66 @@ impl Step<'_> {
         }
         if self.replaced {
             self.again = self.taker(&counts, &[]).is_some();
-            return;
+            return self.keep_announced();
         }
-        let mut blocked = Vec::new();
+        let (mut blocked, mut moves) = (Vec::new(), BTreeMap::new());
         while let Some(taker) = self.taker(&counts, &blocked) {
-            match self.best_bucket(&taker, &counts) {
+            match self.best_bucket(&taker, &counts, &moves) {
                 Some((bucket, giver)) => {
-                    self.give(bucket, &taker);
+                    moves.insert(bucket, taker.clone());
                     counts.entry(taker).and_modify(|n| *n += 1);
                     counts.entry(giver).and_modify(|n| *n -= 1);
                 }
                 None => blocked.push(taker),
             }
         }
+        self.announce(&moves);
         let idle = counts.values().filter(|n| **n == 0).count();
         let room = self.map.holdings.len().saturating_sub(counts.len() - idle);
         self.waiting.no_bucket = idle.saturating_sub(room);
         self.waiting.balance = blocked.into_iter().collect();
         self.again = !self.waiting.balance.is_empty() && !self.moved.is_empty();
+    }
+
+    /// Moves that are announced, and may be made later.
+    fn keep_announced(&mut self) {
+        for holding in &mut self.map.holdings {
+            let may = |id: &EndpointId| self.eligible.contains(id) && holding.owner.as_ref() != Some(id);
+            let goes = holding.owner.as_ref().is_none_or(|owner| !self.eligible.contains(owner));
+            if goes || !holding.next.as_ref().is_some_and(|next| may(&next.endpoint)) {
+                holding.next = None;
+            }
+        }
+    }
+
+    /// Makes the moves of which the nodes of all that take part know, and announces the others.
+    fn announce(&mut self, moves: &BTreeMap<Bucket, EndpointId>) {
+        for (bucket, holding) in self.map.hash.buckets.iter().zip(&mut self.map.holdings) {
+            let announced = holding.next.take().filter(|next| moves.get(&bucket) == Some(&next.endpoint));
+            let new = || Some(Next { endpoint: moves.get(&bucket)?.clone(), generation: self.map.generation });
+            holding.next = announced.or_else(new);
+        }
+        for (bucket, taker) in moves {
+            let unheard = self.unheard(*bucket);
+            if unheard.is_empty() {
+                self.give(*bucket, taker);
+            } else {
+                self.waiting.unheard.entry(taker.clone()).or_default().extend(unheard);
+            }
+        }
+    }
+
+    /// The nodes that have to know of an announced move and have not said so: those of the owner and of the taker, and of former
+    /// owners, to whom the taker will pass packets on. A former owner that is not ready may be dead: nobody waits for its node.
+    fn unheard(&self, bucket: Bucket) -> Vec<NodeName> {
+        let holding = &self.map.holdings[bucket.index()];
+        let Some(next) = &holding.next else { return Vec::new() };
+        let is_dead = |id: &&EndpointId| self.endpoints.get(*id).is_some_and(|e| e.state == EndpointState::NotReady);
+        let former = holding.former.iter().map(|former| &former.endpoint).filter(|id| !is_dead(id));
+        let all = holding.owner.iter().chain([&next.endpoint]).chain(former);
+        let listed = |id: &EndpointId| self.endpoints.get(id).map(|endpoint| &endpoint.node);
+        let nodes = all.filter_map(|id| listed(id).or_else(|| Some(&self.map.members.get(id)?.node)));
+        nodes.filter(|node| self.map.known_to(node) < next.generation).cloned().collect()
     }
 
     /// The next endpoint that has less than its share. Those with the program come first: what is left for the others nobody
@@ -55,9 +97,15 @@ impl Step<'_> {
         (owned / all, owned.div_ceil(all))
     }
 
-    /// The bucket that a taker gets, and from whom: of those that have more than their share, with the fewest former owners,
-    /// and the one held for the shortest time. An endpoint that would own none gets one of anybody that has two.
-    fn best_bucket(&self, taker: &EndpointId, counts: &BTreeMap<EndpointId, usize>) -> Option<(Bucket, EndpointId)> {
+    /// The bucket that a taker gets, and from whom: of those that have more than their share, one that is announced already,
+    /// with the fewest former owners, and the one held for the shortest time. An endpoint that would own none gets one of anybody
+    /// that has two.
+    fn best_bucket(
+        &self,
+        taker: &EndpointId,
+        counts: &BTreeMap<EndpointId, usize>,
+        moves: &BTreeMap<Bucket, EndpointId>,
+    ) -> Option<(Bucket, EndpointId)> {
         let (least, most) = self.share(counts);
         let has = counts.get(taker).copied().unwrap_or_default();
         let gives = |n: usize| n > most || (n > least && has < least);
@@ -67,9 +115,12 @@ impl Step<'_> {
             let count = *counts.get(owner)?;
             // The taker itself may be a former owner: then it leaves a place.
             let former = holding.former.iter().filter(|former| former.endpoint != *taker).count();
-            let may = (gives(count) || has == 0 && count > 1) && former < MOST_FORMER && !self.moved.contains(&bucket);
+            let may = (gives(count) || has == 0 && count > 1) && former < MOST_FORMER;
+            let may = may && !self.moved.contains(&bucket) && !moves.contains_key(&bucket);
+            let is_announced = holding.next.as_ref().is_some_and(|next| next.endpoint == *taker);
             let order = (
                 !gives(count),
+                !is_announced,
                 former,
                 !self.has_program(owner),
                 Reverse(count),

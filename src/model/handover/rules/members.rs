@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Said, Step, merged};
 use crate::model::EndpointId;
 use crate::model::handover::endpoint::{contradict, usable};
-use crate::model::handover::{EndpointState, Member, Name};
+use crate::model::handover::{EndpointState, Member, Name, NodeName};
 
 impl Step<'_> {
     /// Writes down what the nodes have said, and who may own buckets.
@@ -41,12 +41,41 @@ impl Step<'_> {
         self.eligible = usable(self.inputs.endpoints, |e| self.set_up.contains_key(&e.id));
     }
 
+    /// Writes down what the nodes know. Owners are replaced before that: nodes choose stand-ins by what was stored. Nothing that
+    /// is absent takes anything away.
+    pub(super) fn take_knowledge(&mut self) {
+        let nodes: BTreeSet<NodeName> = self.map.members.values().map(|member| member.node.clone()).collect();
+        for node in nodes {
+            let announced = self.before.announced;
+            let said = self.inputs.witness.knows(&node, self.inputs.service, announced);
+            let said = said.map(|knows| knows.min(announced));
+            let knows = said.max(self.map.knows.remove(&node));
+            self.map.knows.extend(knows.map(|knows| (node, knows)));
+        }
+    }
+
+    /// Notes whom nodes have to hear of.
+    pub(super) fn take_note_of_news(&mut self) {
+        let (map, before) = (&mut self.map, self.before);
+        let generation = map.generation;
+        for (id, member) in &mut map.members {
+            if before.members.get(id).is_none_or(|before| before.addresses != member.addresses) {
+                (member.named, map.announced) = (Some(generation), generation);
+            }
+        }
+        let mut next = map.holdings.iter().filter_map(|holding| holding.next.as_ref());
+        if next.any(|next| next.generation == generation) {
+            map.announced = generation;
+        }
+    }
+
     /// Names for owners, former owners, and for as many of the others as may soon own a bucket: together not more than two for
     /// each bucket, so that the map has a limit whatever the number of endpoints.
     pub(super) fn give_names(&mut self) {
         let holdings = self.map.holdings.iter();
         let listed = holdings.flat_map(|h| h.owner.iter().chain(h.former.iter().map(|former| &former.endpoint)));
-        let mut named: BTreeSet<EndpointId> = listed.cloned().collect();
+        let next = self.map.holdings.iter().filter_map(|holding| holding.next.as_ref()).map(|next| &next.endpoint);
+        let mut named: BTreeSet<EndpointId> = listed.chain(next).cloned().collect();
         let most = 2 * self.map.holdings.len();
         let (old, new): (Vec<_>, Vec<_>) = self.set_up.keys().partition(|id| self.map.members.contains_key(*id));
         for id in old.into_iter().chain(new) {
@@ -55,13 +84,15 @@ impl Step<'_> {
             }
         }
         self.map.members.retain(|id, _| named.contains(id));
+        let members = &self.map.members;
+        self.map.knows.retain(|node, _| members.values().any(|member| member.node == *node));
         let mut taken: BTreeSet<Name> = self.map.members.values().map(|member| member.name).collect();
         for id in named {
             if self.map.members.contains_key(&id) {
                 continue;
             }
             let Some(endpoint) = self.endpoints.get(&id) else { continue };
-            // At most three names for each of 128 buckets: there is always a free one.
+            // At most four names for each of 128 buckets: there is always a free one.
             let mut name = self.map.last_name.next();
             while !taken.insert(name) {
                 name = name.next();
@@ -69,7 +100,7 @@ impl Step<'_> {
             self.map.last_name = name;
             let program = self.set_up.get(&id).copied().unwrap_or_default();
             let (node, addresses) = (endpoint.node.clone(), endpoint.addresses);
-            self.map.members.insert(id, Member { name, node, addresses, set_up: true, program });
+            self.map.members.insert(id, Member { name, node, addresses, set_up: true, program, named: None });
         }
         let owners = self.map.holdings.iter().filter_map(|holding| holding.owner.clone());
         self.waiting.without_program = owners.filter(|id| !self.has_program(id)).collect();

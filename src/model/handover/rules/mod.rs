@@ -5,7 +5,7 @@
 //! 1. what the nodes have said is written down: who is set up, at which address, with or without the program;
 //! 2. former owners leave whose pod has ended, whose drain is over, or whose time is up;
 //! 3. buckets whose owner may not own them get another one, at once;
-//! 4. buckets move for balance, as far as that costs nobody a connection;
+//! 4. moves for balance are announced, as far as they cost nobody a connection, and made when the nodes say that they know;
 //! 5. names are given out and retired.
 //!
 //! Nothing that is absent takes anything away: an endpoint without a report stays what it was.
@@ -60,6 +60,8 @@ pub struct Waiting {
     pub without_program: BTreeSet<EndpointId>,
     /// Endpoints that have less than their share until former owners leave.
     pub balance: BTreeSet<EndpointId>,
+    /// Endpoints to which buckets are announced, and the nodes that have not said that they know of it.
+    pub unheard: BTreeMap<EndpointId, BTreeSet<NodeName>>,
     /// Eligible endpoints for which there are not enough buckets.
     pub no_bucket: usize,
     /// Former owners to which packets are passed on that do not arrive, with one of the pods that pass them on.
@@ -87,8 +89,10 @@ impl Assignment {
         step.take_reports();
         step.former_owners_leave();
         step.replace_owners();
+        step.take_knowledge();
         step.balance();
         step.give_names();
+        step.take_note_of_news();
         step.finish()
     }
 }
@@ -213,10 +217,17 @@ impl<'a> Step<'a> {
         former.iter().filter_map(|to| Some(((*to).clone(), find(to)?))).collect()
     }
 
+    /// What nodes know is stored with what else changes.
+    fn is_unchanged(&self) -> bool {
+        let (generation, knows) = (self.before.generation, self.before.knows.clone());
+        Assignment { generation, knows, ..self.map.clone() } == *self.before
+    }
+
     fn finish(mut self) -> (Assignment, Waiting) {
-        let unchanged = Assignment { generation: self.before.generation, ..self.map.clone() } == *self.before;
-        if unchanged {
-            self.map.generation = self.before.generation;
+        if self.is_unchanged() {
+            self.map = self.before.clone();
+        } else {
+            self.map.forget_old_news();
         }
         let limits = self.inputs.limits;
         let ends = self.map.holdings.iter().flat_map(|holding| &holding.former).flat_map(|former| {

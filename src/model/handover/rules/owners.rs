@@ -54,7 +54,8 @@ impl Step<'_> {
                 (Some(former), Some(bucket)) => self.give(bucket, &former),
                 _ => {
                     let holding = &mut self.map.holdings[index];
-                    (holding.owner, holding.generation, holding.planned) = (None, self.map.generation, false);
+                    (holding.owner, holding.next) = (None, None);
+                    (holding.generation, holding.planned) = (self.map.generation, false);
                 }
             }
         }
@@ -122,7 +123,7 @@ impl Step<'_> {
             let held = holding.held(unix);
             holding.former.insert(0, Former { endpoint, generation, since: unix, held, why });
         }
-        holding.owner = Some(taker.clone());
+        (holding.owner, holding.next) = (Some(taker.clone()), None);
         (holding.generation, holding.planned) = (generation, why == Some(Why::Balance));
         holding.since = unix.saturating_sub(held_before);
         self.moved.insert(bucket);

@@ -6,6 +6,7 @@ use super::*;
 use crate::model::BucketCount;
 use crate::model::handover::{EndpointState, FlowHash, Generation, MOST_FORMER, Name, NodeReport, SetUp};
 
+mod announced;
 mod history;
 
 /// A Service, its controller, and the nodes of its pods: pod `x` is on node `nx`.
@@ -13,6 +14,10 @@ struct Service {
     map: Assignment,
     endpoints: Vec<Endpoint>,
     witness: Witness,
+    /// By pod, what its node says.
+    reports: BTreeMap<char, NodeReport>,
+    /// The nodes of these pods hear of no map.
+    deaf: &'static str,
     lost: BTreeSet<EndpointId>,
     limit: Option<Duration>,
     now: Moment,
@@ -39,6 +44,8 @@ impl Service {
             map: Assignment::begin(hash, &"s".into(), 1, None),
             endpoints: Vec::new(),
             witness,
+            reports: BTreeMap::new(),
+            deaf: "",
             lost: BTreeSet::new(),
             limit: None,
             now: Moment { instant: std::time::Instant::now(), unix: 1000 },
@@ -57,7 +64,18 @@ impl Service {
         let set_up = SetUp { addresses: address(pod, 1), program: true, ..SetUp::default() };
         let mut report = NodeReport { pods: [(id(pod), set_up)].into(), ..NodeReport::default() };
         change(&mut report);
-        self.witness.hear(&node(pod), Some(report), self.now.instant);
+        let before = self.reports.get(&pod).and_then(|before| before.knows.clone()).unwrap_or_default();
+        self.reports.insert(pod, NodeReport { knows: Some(before), ..report });
+        self.hear(pod);
+    }
+
+    fn hear(&mut self, pod: char) {
+        self.witness.hear(&node(pod), self.reports.get(&pod).cloned(), self.now.instant);
+    }
+
+    /// The report of a pod's node is deleted.
+    fn forget(&mut self, pod: char) {
+        self.witness.hear(&node(pod), None, self.now.instant);
     }
 
     fn add(&mut self, pod: char) {
@@ -78,7 +96,31 @@ impl Service {
         self.now.unix += seconds;
     }
 
+    /// One decision, and another one if moves were announced: by then all nodes know.
     fn decide(&mut self) -> Waiting {
+        self.nodes_hear();
+        let first = self.decide_once();
+        if self.map.holdings.iter().all(|holding| holding.next.is_none()) {
+            return first;
+        }
+        self.nodes_hear();
+        let second = self.decide_once();
+        Waiting { given_up: [first.given_up, second.given_up].concat(), ..second }
+    }
+
+    fn nodes_hear(&mut self) {
+        let pods: Vec<char> = self.reports.keys().copied().filter(|pod| !self.deaf.contains(*pod)).collect();
+        for pod in pods {
+            let knows = Some([("s".into(), self.map.announced)].into());
+            // A node writes what is new, and all of it.
+            if self.reports[&pod].knows != knows {
+                self.reports.entry(pod).and_modify(|report| report.knows = knows);
+                self.hear(pod);
+            }
+        }
+    }
+
+    fn decide_once(&mut self) -> Waiting {
         let inputs = Inputs {
             service: &"s".into(),
             endpoints: &self.endpoints,
@@ -164,7 +206,7 @@ fn reports_that_are_deleted_take_nothing_away() {
     let mut service = Service::new("ab");
     let before = service.map.clone();
     for pod in ['a', 'b'] {
-        service.witness.hear(&node(pod), None, service.now.instant);
+        service.forget(pod);
     }
     service.wait(3600);
     service.decide();
@@ -436,7 +478,8 @@ fn more_endpoints_than_names_are_served_as_far_as_buckets_go() {
     service.endpoints = (0..3000).map(|n| Endpoint { id: pod(n), node: "n".into(), addresses, state }).collect();
     let set_up = SetUp { addresses, program: true, ..SetUp::default() };
     let pods = (0..3000).map(|n| (pod(n), set_up.clone())).collect();
-    service.witness.hear(&"n".into(), Some(NodeReport { pods, ..NodeReport::default() }), service.now.instant);
+    service.reports.insert('n', NodeReport { pods, ..NodeReport::default() });
+    service.witness.hear(&"n".into(), service.reports.get(&'n').cloned(), service.now.instant);
     let waiting = service.decide();
     assert_eq!(service.map.counts().len(), 16);
     assert_eq!(service.map.members.len(), 32);

@@ -13,6 +13,7 @@ enum Event {
     Ended(u8),
     Quiet(u8),
     Forget(u8),
+    Deaf(bool),
     Wait(u8),
 }
 
@@ -24,6 +25,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..6_u8).prop_map(Event::Ended),
         2 => (0..6_u8).prop_map(Event::Quiet),
         1 => (0..6_u8).prop_map(Event::Forget),
+        1 => any::<bool>().prop_map(Event::Deaf),
         2 => (0..40_u8).prop_map(Event::Wait),
     ]
 }
@@ -43,7 +45,8 @@ fn happen(service: &mut Service, event: &Event, next: &mut u8) {
         Event::Unlist(n) => service.unlist(pod(n)),
         Event::Ended(n) => service.report(pod(n), |report| report.ended = [id(pod(n))].into()),
         Event::Quiet(n) => service.quiet(pod(n)),
-        Event::Forget(n) => service.witness.hear(&node(pod(n)), None, service.now.instant),
+        Event::Forget(n) => service.forget(pod(n)),
+        Event::Deaf(some) => service.deaf = if some { "bcdh" } else { "" },
         Event::Wait(seconds) => service.wait(seconds.into()),
     }
 }
@@ -60,7 +63,8 @@ proptest! {
             if next >= 20 { break; }
             happen(&mut service, event, &mut next);
             let before = service.map.clone();
-            let waiting = service.decide();
+            service.nodes_hear();
+            let waiting = service.decide_once();
             let after = service.map.clone();
             prop_assert!(after.generation == before.generation || after.generation == before.generation.next());
             prop_assert_eq!(after.generation == before.generation, after == before);
@@ -68,6 +72,7 @@ proptest! {
                 prop_assert!(new.former.len() <= MOST_FORMER);
                 prop_assert!(new.former.iter().all(|f| Some(&f.endpoint) != new.owner.as_ref()));
                 if new.planned && new.owner != old.owner {
+                    prop_assert_eq!(old.next.as_ref().map(|next| &next.endpoint), new.owner.as_ref(), "not announced");
                     // Balance: nobody was given up for it, and the loser drains.
                     prop_assert!(old.former.len() < 3);
                     prop_assert!(new.former.iter().any(|f| Some(&f.endpoint) == old.owner.as_ref()));
@@ -76,8 +81,9 @@ proptest! {
             let planned = |bucket: &Bucket| after.holdings[bucket.index()].planned && before.holdings[bucket.index()].owner != after.holdings[bucket.index()].owner;
             prop_assert!(!waiting.given_up.iter().any(|(bucket, _)| planned(bucket)));
             // Decided again at once, nothing changes but what was put off.
-            let again = service.decide();
-            if waiting.due().is_none_or(|due| due > service.now.unix + 1) {
+            let again = service.decide_once();
+            let announced = after.holdings.iter().any(|holding| holding.next.is_some());
+            if !announced && waiting.due().is_none_or(|due| due > service.now.unix + 1) {
                 prop_assert_eq!(&service.map, &after, "{:?}", again);
             }
         }
