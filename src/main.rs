@@ -8,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tunnel_router::agent::{cleanup, drain_node, dry_run, run};
 use tunnel_router::cli::{
-    Cli, Command, Host, agent_config, cleanup_config, controller_config, drain_node_config, status_config, trace_config,
+    Cli, Command, Host, agent_config, cleanup_config, controller_config, drain_node_config, load_modules_config,
+    status_config, trace_config,
 };
 use tunnel_router::controller;
 use tunnel_router::inspect;
 use tunnel_router::kernel::bpf::OBJECT;
+use tunnel_router::kernel::{load_modules, use_proc_root};
 use tunnel_router::model::config::{CleanupConfig, Config, ControllerConfig, LogConfig, LogFormat};
 
 fn main() -> ExitCode {
@@ -31,6 +33,10 @@ fn main() -> ExitCode {
         Command::DrainNode(args) => drain_node_config(&args).map_err(Into::into).and_then(|config| {
             init_logging(&config.log);
             drain_node::drain_node(&config)
+        }),
+        Command::LoadModules(args) => load_modules_config(&args).map_err(Into::into).map(|log| {
+            init_logging(&log);
+            tell_modules();
         }),
         Command::BpfObject => bpf_object(),
         Command::Version => {
@@ -56,6 +62,7 @@ fn host() -> Host {
 
 fn agent(config: Config) -> anyhow::Result<()> {
     init_logging(&config.log);
+    use_proc_root(&config.kernel.proc_root);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
@@ -92,9 +99,20 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<
 
 fn clean_up(config: &CleanupConfig) -> anyhow::Result<()> {
     init_logging(&config.log);
+    use_proc_root(&config.kernel.proc_root);
     let errors = cleanup::cleanup(config).errors;
     anyhow::ensure!(errors.is_empty(), "clean-up is incomplete: {}", errors.join("; "));
     Ok(())
+}
+
+/// A module that is built in, or lacking, is no failure here: the agent tries at its start what it needs.
+fn tell_modules() {
+    let (loaded, lacking): (Vec<_>, Vec<_>) = load_modules().into_iter().partition(|(_, result)| result.is_ok());
+    for (module, result) in &lacking {
+        let why = result.as_ref().err().map(String::as_str).unwrap_or_default();
+        tracing::info!(module, why, "module not loaded");
+    }
+    tracing::info!(loaded = loaded.len(), others = lacking.len(), "modules loaded");
 }
 
 fn bpf_object() -> anyhow::Result<()> {

@@ -59,6 +59,14 @@ pub struct DrainNodeArgs {
     pub log: LogArgs,
 }
 
+/// Flags of `load-modules`.
+#[derive(Debug, Clone, Args)]
+pub struct LoadModulesArgs {
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Flags of `status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
@@ -276,6 +284,8 @@ pub struct KernelArgs {
     pub link_prefix: String,
 
     /// Where the node's procfs is mounted
+    ///
+    /// Pods are found there, and sysctls written: in a container that is not privileged, /proc/sys is read-only.
     #[arg(long, value_name = "PATH", env = "TUNNEL_ROUTER_PROC_ROOT", default_value = "/proc")]
     pub proc_root: String,
 

@@ -1,4 +1,4 @@
-//! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|bpf-object|version`.
+//! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|load-modules|bpf-object|version`.
 //!
 //! `args` declares the flags and explains them, `validate` turns them into a [`Config`](crate::model::Config). Values stay text until then, so
 //! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
@@ -11,11 +11,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use args::{
     AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, DrainNodeArgs, EncapsulationArgs, HashArgs, KernelArgs,
-    KubernetesArgs, LogArgs, ObservabilityArgs, StatusArgs, TraceArgs,
+    KubernetesArgs, LoadModulesArgs, LogArgs, ObservabilityArgs, StatusArgs, TraceArgs,
 };
 pub use validate::{
     ConfigErrors, Host, Invalid, agent_config, cleanup_config, controller_config, drain_node_config, env_of,
-    status_config, trace_config,
+    load_modules_config, status_config, trace_config,
 };
 
 /// Delivers packets for a Service's external address, as plain IP packets, into the pods of the Service.
@@ -32,8 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Run on this node: tunnel packets into pods, and set local pods up to receive them
     ///
-    /// Needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the node's network namespace, and the node's /proc. Kernel state stays when
-    /// the agent exits, so that an upgrade interrupts nothing; `cleanup` removes it.
+    /// Needs CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_SYS_PTRACE in the node's network namespace, and the node's /proc. Kernel state stays
+    /// when the agent exits, so that an upgrade interrupts nothing; `cleanup` removes it.
     Agent(Box<AgentArgs>),
     /// Decide for all nodes which pod gets which share of the flows, and store it in the cluster
     ///
@@ -59,6 +59,11 @@ pub enum Command {
     /// Routers send their packets to other nodes; what still comes is forwarded, and no connection is lost. It holds until
     /// `drain-node --undo`, also over restarts of the agent, but not of the node. With --announce-table only.
     DrainNode(DrainNodeArgs),
+    /// Load the kernel modules that any mode needs
+    ///
+    /// Needs CAP_SYS_MODULE and the node's /lib/modules. An init container runs it, so that the agent needs neither. What cannot be
+    /// loaded is told and no failure: it may be built in, and the agent says itself what it lacks.
+    LoadModules(LoadModulesArgs),
     /// Write the BPF program for second chances to standard output, as an object for `tc`
     ///
     /// The commands that --dry-run prints take it as a file: tunnel-router bpf-object > second_chance.o. It is one of the

@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{
     AgentArgs, ApiArgs, CleanupArgs, ControllerArgs, DrainNodeArgs, EncapsulationArgs, KernelArgs, KubernetesArgs,
-    LogArgs, StatusArgs, TraceArgs,
+    LoadModulesArgs, LogArgs, StatusArgs, TraceArgs,
 };
 use super::parse::{duration, number};
 use crate::model::config::{
@@ -141,6 +141,16 @@ pub fn drain_node_config(args: &DrainNodeArgs) -> Result<DrainNodeConfig, Config
     let mut check = Check::default();
     let log = log_config(&mut check, &args.log);
     check.finish(|| Some(DrainNodeConfig { undo: args.undo, log: log? }))
+}
+
+/// The configuration of `load-modules`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_modules_config(args: &LoadModulesArgs) -> Result<LogConfig, ConfigErrors> {
+    let mut check = Check::default();
+    let log = log_config(&mut check, &args.log);
+    check.finish(|| log)
 }
 
 /// The configuration of `status`.

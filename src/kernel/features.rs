@@ -2,7 +2,8 @@
 //! in one list, not by the first packet that goes nowhere.
 //!
 //! Every probe is real (no reading of version numbers or `/proc/config.gz`) and happens in a new namespace that vanishes
-//! afterwards. Modules that are lacking are loaded if the agent may do that; that is the only trace it leaves.
+//! afterwards. Modules that are lacking are loaded if the agent may do that; that is the only trace it leaves. In a cluster it may not:
+//! [`load_modules`] does it before, in a container of its own.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
@@ -191,6 +192,25 @@ fn limits_probe() -> String {
         "add ct timeout {of} {name} {{ {policy} }}\n\
          add rule {of} nat meta l4proto 17 ct timeout set \"{name}\" dnat ip to 192.0.2.2\n"
     )
+}
+
+/// What no probe needs: devices and filters that come later, and answers about sockets.
+const LATER: [&str; 6] = ["ip6_gre", "sch_ingress", "cls_bpf", "tcp_diag", "udp_diag", "nfnetlink_cttimeout"];
+
+/// Loads the modules that any mode can use, each for itself, and says of each why that failed.
+pub fn load_modules() -> Vec<(&'static str, Result<(), String>)> {
+    let probes = [Probe::NEXTHOPS, Probe::NFT].into_iter().chain(Mode::ALL.map(Probe::of_mode));
+    let modules = probes.flat_map(|probe| probe.modules).copied().chain(LATER);
+    modules.map(|module| (module, load_one(module))).collect()
+}
+
+fn load_one(module: &str) -> Result<(), String> {
+    let output = Command::new("modprobe").arg(module).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("modprobe cannot be run: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
 /// Best effort: in a container without the host's `/lib/modules` it cannot work, and the second attempt says what lacks.

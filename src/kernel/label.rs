@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{MplsLabel, RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
@@ -14,6 +13,7 @@ use crate::plan::{LabelRoute, PROTOCOL};
 use super::error::KernelError;
 use super::netlink::Netlink;
 use super::route::{RTA_DST, RTA_MULTIPATH, RTA_NEWDST, RTA_OIF, RTA_VIA, RTMSG, protocol};
+use super::sysctl;
 use super::wire::{Request, attribute, be32, ip, rtm, u8_at, u32_at};
 
 /// Bits of a label in the wire format of RFC 3032.
@@ -75,7 +75,7 @@ pub(super) type Labels = (BTreeMap<u32, Option<LabelRoute>>, BTreeSet<u32>);
 
 /// Whether the namespace can have MPLS routes at all.
 pub(super) fn available() -> bool {
-    Path::new("/proc/sys/net/mpls").exists()
+    sysctl::file("net/mpls").exists()
 }
 
 /// All MPLS routes of the namespace.

@@ -1,7 +1,7 @@
 //! The kernel of one network namespace: reading back what is there ([`observe()`]) and carrying a plan out ([`apply()`]).
 //!
 //! Everything here is synchronous and concerns the network namespace of the *calling thread*; `netns::Netns::run` provides
-//! a thread that has entered the right one. Netlink sockets, `/proc/sys/net` and the `nft` child process all follow it.
+//! a thread that has entered the right one. Netlink sockets, sysctls and the `nft` child process all follow it.
 //! Only [`Monitor`] is asynchronous: it owns sockets that were opened inside the namespace.
 //!
 //! Nothing here decides anything. A [`Plan`](crate::plan::Plan) says what to do and in which order; this layer does
@@ -37,7 +37,7 @@ mod wire;
 
 pub use apply::{ApplyError, apply, apply_with};
 pub use error::KernelError;
-pub use features::{Missing, missing, missing_for};
+pub use features::{Missing, load_modules, missing, missing_for};
 pub use monitor::{Change, Monitor};
 pub use nft::{Tables, generation as nft_generation, list as our_table};
 pub use observe::{observe, observe_anew, read_sysctls};
@@ -45,3 +45,4 @@ pub use resolvers::resolvers;
 pub use route_to::{MarkedRoute, RouteFact, marked_route, route_to, routes_to};
 pub use sock_diag::{Connection, connections, peers_at};
 pub use surroundings::{drops, hooked, unforwarded};
+pub use sysctl::use_proc_root;

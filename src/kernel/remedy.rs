@@ -23,8 +23,9 @@ const MPLS_PUSH: &str = "this kernel cannot push labels: `modprobe mpls_iptunnel
 const NEXTHOPS: &str =
     "this kernel has no nexthop objects, or no lightweight tunnels: Linux 5.3 or later with CONFIG_LWTUNNEL";
 const DOWN: &str = "the device is down or has no carrier";
-const PRIVILEGE: &str = "the agent needs CAP_NET_ADMIN, and CAP_SYS_ADMIN to enter pods";
-const READ_ONLY: &str = "/proc/sys is read-only here: run the container privileged";
+const PRIVILEGE: &str = "the agent needs CAP_NET_ADMIN, and CAP_SYS_ADMIN and CAP_SYS_PTRACE to enter pods";
+const READ_ONLY: &str =
+    "/proc/sys is read-only here: mount the node's /proc at another path and name it with --proc-root";
 const NFT: &str = "install nftables 1.0.6 or later in the agent's image";
 const NFT_KERNEL: &str = "a part of nf_tables is missing: `modprobe -a nf_tables nft_ct nft_hash nft_socket nft_fib_inet nft_nat` on the node";
 
@@ -120,7 +121,7 @@ mod tests {
             (Step::ReplaceLabel(16, LabelRoute::Pop { dev: dev() }), refused(Errno::EAFNOSUPPORT), "mpls_router"),
             (Step::SetSysctl(Sysctl::PlatformLabels, 1), sysctl(Errno::ENOENT), "mpls_router"),
             (Step::SetSysctl(Sysctl::MplsInput(dev()), 1), sysctl(Errno::ENOENT), "mpls_router"),
-            (Step::SetSysctl(Sysctl::PlatformLabels, 1), sysctl(Errno::EROFS), "privileged"),
+            (Step::SetSysctl(Sysctl::PlatformLabels, 1), sysctl(Errno::EROFS), "--proc-root"),
             (Step::DelNexthop(1), refused(Errno::EPERM), "CAP_NET_ADMIN"),
             (Step::Nft(String::new()), KernelError::NftSpawn(Errno::ENOENT.into()), "install nftables"),
         ];

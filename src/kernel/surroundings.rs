@@ -11,6 +11,7 @@ use crate::plan::surroundings::{DropChain, HookedChain};
 
 use super::error::KernelError;
 use super::nft;
+use super::sysctl;
 
 /// Base chains of others with policy `drop` in the namespace of the calling thread (those of iptables-nft included; a legacy
 /// iptables cannot be seen by `nft`).
@@ -41,10 +42,10 @@ pub fn unforwarded() -> BTreeSet<Family> {
 /// A kernel without the family has no such file, and nothing to forward either.
 fn forwards(family: Family) -> bool {
     let path = match family {
-        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
-        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+        Family::V4 => "net/ipv4/ip_forward",
+        Family::V6 => "net/ipv6/conf/all/forwarding",
     };
-    fs::read_to_string(path).map_or(true, |text| text.trim() != "0")
+    fs::read_to_string(sysctl::file(path)).map_or(true, |text| text.trim() != "0")
 }
 
 /// Those of others.

@@ -23,7 +23,7 @@ use super::{Netns, NetnsError, NetnsId, PodQuery};
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The processes could not be listed at all.
-    #[error("list the processes below {path}: {source} (the agent needs hostPID, or the host's /proc mounted)")]
+    #[error("list the processes below {path}: {source} (mount the node's /proc, and name it with --proc-root)")]
     Scan {
         /// Where the processes were looked for.
         path: PathBuf,

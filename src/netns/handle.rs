@@ -35,7 +35,7 @@ impl fmt::Display for NetnsId {
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
     /// The file does not exist, or may not be opened.
-    #[error("open the network namespace {path}: {source}")]
+    #[error("open the network namespace {path}: {source}{}", right(.source))]
     Open {
         /// The file that was opened.
         path: PathBuf,
@@ -66,6 +66,14 @@ pub enum NetnsError {
         /// The panic's message.
         message: String,
     },
+}
+
+/// Of a process with other rights than ours, ptrace(2) guards the file ("ptrace access mode checking").
+fn right(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (processes of others can be looked into with CAP_SYS_PTRACE)",
+        _ => "",
+    }
 }
 
 impl NetnsError {

@@ -224,5 +224,6 @@ fn processes_of(lab: &Lab) -> Result<TempDir> {
             symlink(entry.path(), directory.path().join(&name))?;
         }
     }
+    symlink("/proc/sys", directory.path().join("sys"))?;
     Ok(directory)
 }
