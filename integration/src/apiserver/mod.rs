@@ -182,6 +182,14 @@ impl ApiServer {
         std::fs::write(path, kubeconfig::render(&self.url(), &self.authority, token))
     }
 
+    /// Writes what a kubelet puts into a pod for its ServiceAccount: token, authority and namespace.
+    pub fn write_service_account(&self, directory: &Path, token: &str, namespace: &str) -> io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        std::fs::write(directory.join("token"), token)?;
+        std::fs::write(directory.join("ca.crt"), self.authority.data().0)?;
+        std::fs::write(directory.join("namespace"), namespace)
+    }
+
     /// A client that shows every answer as it is: by default kube repeats requests that were answered with 429, 503 or 504.
     pub fn client(&self) -> anyhow::Result<kube::Client> {
         let mut config = kube::Config::new(self.url().parse()?);

@@ -3,15 +3,16 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use prost::Message;
 
 use super::grpc::Channel;
 use super::image::{ECHO, PROGRAM};
 use super::messages::{
-    ById, Capability, ContainerConfig, ContainerMetadata, CreateContainerRequest, Created, Empty, ImageSpec,
-    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
-    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusResponse, RunPodSandboxRequest,
+    ById, Capability, ContainerConfig, ContainerMetadata, ContainerStatus, ContainerStatusResponse,
+    CreateContainerRequest, Created, EXITED, Empty, ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxContainerConfig,
+    LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NODE, NamespaceOption,
+    POD, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusResponse, RunPodSandboxRequest,
 };
 
 /// A pod as a kubelet describes it to its runtime.
@@ -25,21 +26,31 @@ pub struct Sandbox {
     pub class: PathBuf,
     /// How often its sandbox was made before.
     pub attempt: u32,
+    /// It lives in the node's network namespace.
+    pub host_network: bool,
+    /// Where the logs of its containers go.
+    pub logs: PathBuf,
 }
 
 impl Sandbox {
     fn config(&self) -> PodSandboxConfig {
         let (name, uid, namespace) = (self.name.clone(), self.uid.clone(), "default".to_owned());
-        let namespace_options = Some(NamespaceOption::own_processes());
+        let namespace_options = Some(self.namespaces());
         let linux = LinuxPodSandboxConfig {
             cgroup_parent: self.class.join(format!("pod{uid}")).display().to_string(),
             security_context: Some(LinuxSandboxSecurityContext { namespace_options }),
         };
         PodSandboxConfig {
-            hostname: name.clone(),
+            // A pod in the node's network has the node's name.
+            hostname: if self.host_network { String::new() } else { name.clone() },
             metadata: Some(PodSandboxMetadata { name, uid, namespace, attempt: self.attempt }),
+            log_directory: self.logs.display().to_string(),
             linux: Some(linux),
         }
+    }
+
+    pub(super) fn namespaces(&self) -> NamespaceOption {
+        NamespaceOption { network: if self.host_network { NODE } else { POD }, ..NamespaceOption::own_processes() }
     }
 }
 
@@ -70,14 +81,36 @@ impl Cri {
 
     /// Starts the echo server in a sandbox and returns the container's id.
     pub async fn run_echo(&self, id: &str, sandbox: &Sandbox, program: &Path, attempt: u32) -> Result<String> {
+        self.run_container(id, sandbox, echo(&sandbox.name, program, attempt)?).await
+    }
+
+    /// Starts a container in a sandbox and returns its id.
+    pub async fn run_container(&self, id: &str, sandbox: &Sandbox, container: ContainerConfig) -> Result<String> {
         let request = CreateContainerRequest {
             pod_sandbox_id: id.to_owned(),
-            config: Some(echo(&sandbox.name, program, attempt)?),
+            config: Some(container),
             sandbox_config: Some(sandbox.config()),
         };
         let container: Created = self.call("CreateContainer", request).await?;
         self.tell("StartContainer", &container.id).await?;
         Ok(container.id)
+    }
+
+    /// How a container has ended; `None` while it runs.
+    pub async fn exit_code(&self, container: &str) -> Result<Option<i32>> {
+        let answer: ContainerStatusResponse = self.call("ContainerStatus", by_id(container)).await?;
+        let ContainerStatus { state, exit_code } = answer.status.context("a container has a status")?;
+        Ok((state == EXITED).then_some(exit_code))
+    }
+
+    /// Runs a command in a container and returns what it prints. It must succeed.
+    pub async fn exec(&self, container: &str, words: &[&str]) -> Result<String> {
+        let cmd = words.iter().map(ToString::to_string).collect();
+        let request = ExecSyncRequest { container_id: container.to_owned(), cmd };
+        let ended: ExecSyncResponse = self.call("ExecSync", request).await?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.exit_code == 0, "{words:?} ended with {}:\n{said}", ended.exit_code);
+        Ok(String::from_utf8(ended.stdout)?)
     }
 
     /// Kills it at once.
@@ -119,8 +152,9 @@ fn echo(name: &str, program: &Path, attempt: u32) -> Result<ContainerConfig> {
     let mounts = [(PROGRAM, program), ("/lib", Path::new("/lib")), ("/lib64", Path::new("/lib64"))];
     let security_context = LinuxContainerSecurityContext {
         // The echo server asks for large buffers.
-        capabilities: Some(Capability { add_capabilities: vec!["NET_ADMIN".to_owned()] }),
+        capabilities: Some(Capability { add_capabilities: vec!["NET_ADMIN".to_owned()], ..Capability::default() }),
         namespace_options: Some(NamespaceOption::own_processes()),
+        ..LinuxContainerSecurityContext::default()
     };
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata { name: "echo".to_owned(), attempt }),
@@ -129,5 +163,6 @@ fn echo(name: &str, program: &Path, attempt: u32) -> Result<ContainerConfig> {
         args: ["pod", "--name", name, "--detached"].map(str::to_owned).to_vec(),
         mounts: mounts.into_iter().map(mount).collect::<Result<_>>()?,
         linux: Some(LinuxContainerConfig { security_context: Some(security_context) }),
+        ..ContainerConfig::default()
     })
 }

@@ -12,6 +12,7 @@ mod cri;
 mod grpc;
 mod image;
 mod jail;
+mod kubelet;
 mod messages;
 
 use std::fs;
@@ -21,6 +22,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -30,6 +32,7 @@ use cri::Cri;
 use jail::{Inmate, Jail};
 
 pub use cri::Sandbox;
+pub use kubelet::Facts;
 
 /// Where Debian's `containernetworking-plugins` are.
 const PLUGINS: &str = "/usr/lib/cni";
@@ -80,6 +83,21 @@ pub struct RunningPod {
     pub restarts: u32,
 }
 
+/// A pod whose containers run as a manifest describes them.
+#[derive(Debug)]
+pub struct ManifestPod {
+    id: String,
+    container: String,
+    log: PathBuf,
+}
+
+impl ManifestPod {
+    /// What its last container has written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
 impl Containerd {
     /// Starts it on a node, whose pod network its pods share with those of the lab.
     pub async fn start(lab: &Lab, node: &Node) -> Result<Containerd> {
@@ -113,6 +131,63 @@ impl Containerd {
         self.run(self.sandbox(name, uid)).await
     }
 
+    /// Imports an image that the node is to have. Those of Kubernetes are in a namespace of their own.
+    pub fn import(&self, image: &Path) -> Result<()> {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(socket(self.home.path())).args(["--namespace", "k8s.io", "images", "import"]);
+        self.logged(run(command.args(["--snapshotter", "native"]).arg(image)).map(drop))
+    }
+
+    /// Runs a pod as a kubelet would: each init container to its end, then the one that stays.
+    pub async fn run_manifest(&self, (name, uid): (&str, &str), spec: &PodSpec, facts: &Facts) -> Result<ManifestPod> {
+        let sandbox = Sandbox {
+            host_network: spec.host_network == Some(true),
+            logs: self.home.path().join(name),
+            ..self.sandbox(name, uid)
+        };
+        fs::create_dir_all(&sandbox.logs)?;
+        ensure!(spec.containers.len() == 1, "pod {name} has several containers");
+        let mut configs = kubelet::containers(spec, facts, &sandbox)?;
+        let last = configs.pop().context("a pod has a container")?;
+        let id = self.logged(self.cri.run_sandbox(&sandbox).await)?;
+        for config in configs {
+            let metadata = config.metadata.clone().unwrap_or_default();
+            let container = self.logged(self.cri.run_container(&id, &sandbox, config).await)?;
+            let code = self.exit_code(&container).await?;
+            let log = sandbox.logs.join(kubelet::log_name(&metadata.name));
+            ensure!(code == 0, "{} ended with {code}:\n{}", metadata.name, tail(&log, 20));
+        }
+        let log = sandbox.logs.join(kubelet::log_name(&spec.containers[0].name));
+        let container = self.logged(self.cri.run_container(&id, &sandbox, last).await)?;
+        Ok(ManifestPod { id, container, log })
+    }
+
+    /// Waits until a pod's container has ended, and says how.
+    pub async fn ended(&self, pod: &ManifestPod) -> Result<i32> {
+        self.exit_code(&pod.container).await
+    }
+
+    /// `kubectl exec`: what a command in the pod's container prints.
+    pub async fn exec(&self, pod: &ManifestPod, words: &[&str]) -> Result<String> {
+        self.cri.exec(&pod.container, words).await
+    }
+
+    /// Kills a pod and removes it.
+    pub async fn remove_manifest(&self, pod: ManifestPod) -> Result<()> {
+        self.remove(&pod.id).await
+    }
+
+    async fn exit_code(&self, container: &str) -> Result<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(code) = self.logged(self.cri.exit_code(container).await)? {
+                return Ok(code);
+            }
+            ensure!(Instant::now() < deadline, "container {container} does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Runs a sandbox without containers and returns its id: a pod that is being started.
     pub async fn run_sandbox(&self, name: &str, uid: &str) -> Result<(String, IpAddr)> {
         let id = self.logged(self.cri.run_sandbox(&self.sandbox(name, uid)).await)?;
@@ -142,7 +217,8 @@ impl Containerd {
 
     fn sandbox(&self, name: &str, uid: &str) -> Sandbox {
         let class = Path::new("/").join(&self.cgroup).join("kubepods/besteffort");
-        Sandbox { name: name.to_owned(), uid: uid.to_owned(), class, attempt: 0 }
+        let (host_network, logs) = (false, self.home.path().join("logs"));
+        Sandbox { name: name.to_owned(), uid: uid.to_owned(), class, attempt: 0, host_network, logs }
     }
 
     async fn run(&self, sandbox: Sandbox) -> Result<RunningPod> {
@@ -150,13 +226,6 @@ impl Containerd {
         let address = self.cri.address(&id).await?;
         let container = self.logged(self.cri.run_echo(&id, &sandbox, &self.program, 0).await)?;
         Ok(RunningPod { sandbox, id, container, address, restarts: 0 })
-    }
-
-    /// The images of Kubernetes are in a namespace of their own.
-    fn import(&self, image: &Path) -> Result<()> {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(socket(self.home.path())).args(["--namespace", "k8s.io", "images", "import"]);
-        self.logged(run(command.args(["--snapshotter", "native"]).arg(image)).map(drop))
     }
 
     fn logged<T>(&self, result: Result<T>) -> Result<T> {

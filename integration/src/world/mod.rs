@@ -27,6 +27,7 @@ use tunnel_router::model::handover::Assignment;
 use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
 
 use crate::apiserver::{ApiServer, Options, Ranges};
+use crate::containerd::Facts;
 use crate::lab::{Lab, LabSpec, PodSpec};
 
 pub use agent::{Agent, CleanUp, Image, router_program};
@@ -222,6 +223,14 @@ impl World {
 
     fn kubeconfig_of(&self, token: &str) -> PathBuf {
         self.directory.path().join(token)
+    }
+
+    /// What the kubelet of a node gives to the agent's pod.
+    pub fn kubelet_facts(&self, node: &str) -> Result<Facts> {
+        let service_account = self.directory.path().join(format!("pod-{node}"));
+        self.api.write_service_account(&service_account, &accounts::of_agent(node), NAMESPACE)?;
+        let (node, namespace) = (node.to_owned(), NAMESPACE.to_owned());
+        Ok(Facts { node, namespace, api: self.api.address(), service_account })
     }
 
     /// The agent of a node.

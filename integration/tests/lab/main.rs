@@ -27,6 +27,7 @@ mod icmp;
 mod inspect;
 mod life;
 mod local;
+mod manifest;
 mod matrix;
 mod metrics;
 mod modes;
