@@ -133,22 +133,20 @@ impl Status {
         self.pods.iter().map(|(target, goal)| (target.clone(), goal.name.clone())).collect()
     }
 
-    /// Why this node is not ready to carry VIP packets, a line each; `missing` are the kinds of objects that the API server
-    /// has not listed yet.
+    /// Why this agent does not follow the API yet, a line each; `missing` are the kinds of objects that the API server has not
+    /// listed yet.
     ///
-    /// The node itself must be as asked for now. Of the pods, those that are found at the start must have been once, or fail
-    /// so persistently that their Services' owners have been told: neither a broken pod nor one that comes later makes a
-    /// node unready for all the others. An API server that went away after its first answer does not count either: what is
-    /// in the kernel works on.
+    /// The node and the pods that are found at the start must have been as asked for once, or fail so persistently that people have
+    /// been told. Readiness is what a rollout waits for: a node that cannot be set up, or a broken pod, must not keep the others from
+    /// their new agents. What comes later does not count, and neither does an API server that goes away: the kernel works on.
     pub fn unready(&mut self, missing: &[&str]) -> Vec<String> {
         if !self.dispatched {
             return vec![format!("the API server has not listed yet: {}", missing.join(", "))];
         }
-        let node = self.failing.get(NODE).map(|error| format!("{NODE}: {error}"));
         let waiting = self.waiting();
         let counts = |target: &&String| !self.failing.contains_key(*target) && !self.was_ready;
         let waiting = waiting.iter().filter(counts).map(|target| format!("{}: is being set up", self.name(target)));
-        let reasons: Vec<String> = node.into_iter().chain(waiting).collect();
+        let reasons: Vec<String> = waiting.collect();
         self.was_ready |= reasons.is_empty();
         reasons
     }
@@ -451,14 +449,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_cannot_be_set_up_does_not_make_the_node_unready_and_a_node_that_cannot_does() {
-        let mut status = status();
-        status.reported("n1", in_sync(NODE));
-        status.reported("n1", pending("pod uid-1", TRIES));
-        assert!(status.unready(&[]).is_empty());
-        status.reported("n1", pending(NODE, TRIES));
-        assert_eq!(status.unready(&[]), ["node: no such thing"]);
-        status.reported("n1", in_sync(NODE));
-        assert!(status.unready(&[]).is_empty());
+    fn neither_a_pod_nor_a_node_that_cannot_be_set_up_keeps_the_agent_unready() {
+        for (healthy, broken) in [("pod uid-1", NODE), (NODE, "pod uid-1")] {
+            let mut status = status();
+            status.reported("n1", in_sync(healthy));
+            status.reported("n1", pending(broken, TRIES - 1));
+            assert_eq!(status.unready(&[]), [format!("{}: is being set up", status.name(broken))]);
+            status.reported("n1", pending(broken, TRIES));
+            assert!(status.unready(&[]).is_empty());
+            assert_eq!(status.pending(), [format!("{}: no such thing", status.name(broken))]);
+        }
     }
 }
