@@ -64,7 +64,7 @@ pub struct Resource {
     pub delete_collection: bool,
     /// Under which name objects are stored: both kinds of Event are the same objects.
     pub storage: &'static str,
-    /// Hash in discovery, as the real server prints it.
+    /// Hash in discovery, as the real server prints it; empty where none was recorded.
     pub storage_hash: &'static str,
     /// Reads and prints the object as the typed struct would.
     pub round_trip: fn(Value) -> Result<Value, serde_json::Error>,
@@ -238,6 +238,17 @@ pub static RESOURCES: &[Resource] = &[
         ..BASE
     },
     Resource {
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        kind: "ServiceAccount",
+        short: &["sa"],
+        returns_deleted: true,
+        storage: "serviceaccounts",
+        storage_hash: "pbx9ZvyFpBE=",
+        round_trip: shape::typed::<k8s_openapi::api::core::v1::ServiceAccount>,
+        ..BASE
+    },
+    Resource {
         plural: "services",
         singular: "service",
         kind: "Service",
@@ -250,6 +261,55 @@ pub static RESOURCES: &[Resource] = &[
         storage: "services",
         storage_hash: "0/CO1lhkEBI=",
         round_trip: shape::typed::<k8s_openapi::api::core::v1::Service>,
+        ..BASE
+    },
+    Resource {
+        group: "admissionregistration.k8s.io",
+        plural: "validatingadmissionpolicies",
+        singular: "validatingadmissionpolicy",
+        kind: "ValidatingAdmissionPolicy",
+        namespaced: false,
+        status: true,
+        generation: Generation::Spec,
+        storage: "validatingadmissionpolicies",
+        round_trip: shape::typed::<k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy>,
+        ..BASE
+    },
+    Resource {
+        group: "admissionregistration.k8s.io",
+        plural: "validatingadmissionpolicybindings",
+        singular: "validatingadmissionpolicybinding",
+        kind: "ValidatingAdmissionPolicyBinding",
+        namespaced: false,
+        generation: Generation::Spec,
+        storage: "validatingadmissionpolicybindings",
+        round_trip: shape::typed::<k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding>,
+        ..BASE
+    },
+    Resource {
+        group: "apps",
+        plural: "daemonsets",
+        singular: "daemonset",
+        kind: "DaemonSet",
+        short: &["ds"],
+        in_all: true,
+        status: true,
+        generation: Generation::Spec,
+        storage: "daemonsets",
+        round_trip: shape::typed::<k8s_openapi::api::apps::v1::DaemonSet>,
+        ..BASE
+    },
+    Resource {
+        group: "apps",
+        plural: "deployments",
+        singular: "deployment",
+        kind: "Deployment",
+        short: &["deploy"],
+        in_all: true,
+        status: true,
+        generation: Generation::Spec,
+        storage: "deployments",
+        round_trip: shape::typed::<k8s_openapi::api::apps::v1::Deployment>,
         ..BASE
     },
     Resource {
@@ -310,6 +370,56 @@ pub static RESOURCES: &[Resource] = &[
         storage: "servicecidrs",
         storage_hash: "8ufAXOnr3Yg=",
         round_trip: shape::typed::<k8s_openapi::api::networking::v1::ServiceCIDR>,
+        ..BASE
+    },
+    Resource {
+        group: "policy",
+        plural: "poddisruptionbudgets",
+        singular: "poddisruptionbudget",
+        kind: "PodDisruptionBudget",
+        short: &["pdb"],
+        status: true,
+        generation: Generation::Spec,
+        storage: "poddisruptionbudgets",
+        round_trip: shape::typed::<k8s_openapi::api::policy::v1::PodDisruptionBudget>,
+        ..BASE
+    },
+    Resource {
+        group: "rbac.authorization.k8s.io",
+        plural: "clusterrolebindings",
+        singular: "clusterrolebinding",
+        kind: "ClusterRoleBinding",
+        namespaced: false,
+        storage: "clusterrolebindings",
+        round_trip: shape::typed::<k8s_openapi::api::rbac::v1::ClusterRoleBinding>,
+        ..BASE
+    },
+    Resource {
+        group: "rbac.authorization.k8s.io",
+        plural: "clusterroles",
+        singular: "clusterrole",
+        kind: "ClusterRole",
+        namespaced: false,
+        storage: "clusterroles",
+        round_trip: shape::typed::<k8s_openapi::api::rbac::v1::ClusterRole>,
+        ..BASE
+    },
+    Resource {
+        group: "rbac.authorization.k8s.io",
+        plural: "rolebindings",
+        singular: "rolebinding",
+        kind: "RoleBinding",
+        storage: "rolebindings",
+        round_trip: shape::typed::<k8s_openapi::api::rbac::v1::RoleBinding>,
+        ..BASE
+    },
+    Resource {
+        group: "rbac.authorization.k8s.io",
+        plural: "roles",
+        singular: "role",
+        kind: "Role",
+        storage: "roles",
+        round_trip: shape::typed::<k8s_openapi::api::rbac::v1::Role>,
         ..BASE
     },
 ];
