@@ -5,6 +5,7 @@ mod bench;
 mod families;
 mod kube_client;
 mod kubectl;
+mod manifests;
 mod rights;
 mod semantics;
 mod transcripts;

@@ -10,7 +10,7 @@ use tunnel_router::state::node_report::{REPORT_LABEL, report_name};
 use crate::bench::Bench;
 
 const MANIFEST: &str = include_str!("../../../manifests/tunnel-router.yaml");
-const BIRD: &str = include_str!("../../../manifests/tunnel-router-bird.yaml");
+const BIRD: &str = include_str!("../../../manifests/bird/tunnel-router-bird.yaml");
 const NAMESPACE: &str = "kube-service-tunnel";
 
 fn agent() -> User {

@@ -1,4 +1,4 @@
-//! The configurations: for the nodes the very one that `manifests/tunnel-router-bird.yaml` ships, so that what is tested is
+//! The configurations: for the nodes the very one that `manifests/bird/tunnel-router-bird.yaml` ships, so that what is tested is
 //! what is installed; for the router its counterpart.
 
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Between two BFD packets, as the manifest has it.
 pub const BFD_INTERVAL: Duration = Duration::from_millis(100);
 
-const MANIFEST: &str = include_str!("../../../../manifests/tunnel-router-bird.yaml");
+const MANIFEST: &str = include_str!("../../../../manifests/bird/tunnel-router-bird.yaml");
 /// The line of the manifest that the nodes' configuration follows, and how far it is indented.
 const START: &str = "  bird.conf: |";
 const INDENT: &str = "    ";
