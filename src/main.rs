@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use nix::unistd::gethostname;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use tunnel_router::agent::{cleanup, drain_node, dry_run, run};
+use tunnel_router::agent::{cleanup, drain_node, dry_run, refuse, run};
 use tunnel_router::cli::{
     Cli, Command, Host, agent_config, cleanup_config, controller_config, drain_node_config, load_modules_config,
     status_config, trace_config,
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             init_logging(&log);
             tell_modules();
         }),
+        Command::Wait => wait(),
         Command::BpfObject => bpf_object(),
         Command::Version => {
             println!("tunnel-router {}", env!("CARGO_PKG_VERSION"));
@@ -76,12 +77,22 @@ fn agent(config: Config) -> anyhow::Result<()> {
 
 fn control(config: ControllerConfig) -> anyhow::Result<()> {
     init_logging(&config.log);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    current_thread()?.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(cancel_on_signal(shutdown.clone())?);
         controller::run(config, shutdown).await
     })
+}
+
+fn wait() -> anyhow::Result<()> {
+    current_thread()?.block_on(async {
+        cancel_on_signal(CancellationToken::new())?.await;
+        Ok(())
+    })
+}
+
+fn current_thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// A future that waits for SIGTERM or SIGINT; the handlers are in place when this returns.
@@ -100,6 +111,9 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<
 fn clean_up(config: &CleanupConfig) -> anyhow::Result<()> {
     init_logging(&config.log);
     use_proc_root(&config.kernel.proc_root);
+    if let Some(agents) = &config.unless {
+        current_thread()?.block_on(refuse::refuse(agents))?;
+    }
     let errors = cleanup::cleanup(config).errors;
     anyhow::ensure!(errors.is_empty(), "clean-up is incomplete: {}", errors.join("; "));
     Ok(())

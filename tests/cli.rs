@@ -202,6 +202,13 @@ fn cleanup_knows_what_is_the_agents_and_nothing_of_the_cluster() {
     assert_eq!(config.kernel.table_base, 300);
     assert!(config.dry_run);
     assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.unless, None);
+    let unless = cleanup(&["--unless-daemonset=kube-service-tunnel/tunnel-router"]).unwrap().unless.unwrap();
+    assert_eq!((unless.namespace.as_str(), unless.name.as_str()), ("kube-service-tunnel", "tunnel-router"));
+    for wrong in ["tunnel-router", "/tunnel-router", "a/b/c", "A/b"] {
+        let errors = cleanup(&[&format!("--unless-daemonset={wrong}")]).unwrap_err();
+        assert!(errors.to_string().contains("NAMESPACE/NAME"), "{wrong}: {errors}");
+    }
     assert_eq!(cleanup(&["--buckets=3", "--log-format=x"]).unwrap_err().0.len(), 2);
     assert!(Cli::try_parse_from(["tunnel-router", "cleanup", "--mode=gre"]).is_err());
 }

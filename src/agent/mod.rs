@@ -12,6 +12,7 @@ pub mod dry_run;
 pub mod follows;
 mod leaving;
 mod losses;
+pub mod refuse;
 mod report;
 pub mod run;
 mod second_chance;

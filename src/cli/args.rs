@@ -40,6 +40,12 @@ pub struct CleanupArgs {
     /// Pods of another node's agent are seen where several "nodes" share one machine and its /proc.
     #[arg(long, value_name = "NAME", env = "TUNNEL_ROUTER_NODE_NAME", help_heading = "Kubernetes")]
     pub node_name: Option<String>,
+    /// Refuse while this DaemonSet exists, or while an agent runs on this node
+    ///
+    /// Agents would make everything anew. Asks the API as the pod's service account, or by KUBECONFIG, and refuses, too, where that
+    /// does not answer. Without it, the API is not asked for anything.
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "TUNNEL_ROUTER_UNLESS_DAEMONSET", help_heading = "Kubernetes")]
+    pub unless_daemonset: Option<String>,
     /// What is the agent's in the kernel.
     #[command(flatten)]
     pub kernel: KernelArgs,

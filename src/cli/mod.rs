@@ -1,4 +1,4 @@
-//! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|load-modules|bpf-object|version`.
+//! The command line: `tunnel-router agent|controller|status|trace|cleanup|drain-node|load-modules|wait|bpf-object|version`.
 //!
 //! `args` declares the flags and explains them, `validate` turns them into a [`Config`](crate::model::Config). Values stay text until then, so
 //! that everything that is wrong is reported in one go, and a pod with three typos does not crash three times.
@@ -64,6 +64,10 @@ pub enum Command {
     /// Needs CAP_SYS_MODULE and the node's /lib/modules. An init container runs it, so that the agent needs neither. What cannot be
     /// loaded is told and no failure: it may be built in, and the agent says itself what it lacks.
     LoadModules(LoadModulesArgs),
+    /// Do nothing until SIGTERM, and end
+    ///
+    /// For the container of a pod whose init containers have done the work, as after a clean-up.
+    Wait,
     /// Write the BPF program for second chances to standard output, as an object for `tc`
     ///
     /// The commands that --dry-run prints take it as a file: tunnel-router bpf-object > second_chance.o. It is one of the

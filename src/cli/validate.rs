@@ -16,8 +16,8 @@ use super::args::{
 };
 use super::parse::{duration, number};
 use crate::model::config::{
-    CleanupConfig, Config, ControllerConfig, DrainNodeConfig, KernelObjects, LogConfig, LogFormat, MplsLabels, Output,
-    StatusConfig, TraceConfig, VipRange, check_announce_table, check_priority, check_tables,
+    CleanupConfig, Config, ControllerConfig, DaemonSetName, DrainNodeConfig, KernelObjects, LogConfig, LogFormat,
+    MplsLabels, Output, StatusConfig, TraceConfig, VipRange, check_announce_table, check_priority, check_tables,
 };
 use crate::model::names::{AnnotationKey, LinkPrefix, is_dns_subdomain};
 use crate::model::protocol::parse_end;
@@ -121,16 +121,24 @@ pub fn agent_config(args: &AgentArgs, host: &Host) -> Result<Config, ConfigError
 /// Everything that is wrong with it.
 pub fn cleanup_config(args: &CleanupArgs) -> Result<CleanupConfig, ConfigErrors> {
     let mut check = Check::default();
+    let unless = args.unless_daemonset.as_ref().map(|text| check.value("unless-daemonset", text, daemon_set));
     let kernel = kernel_objects(&mut check, &args.kernel);
     let log = log_config(&mut check, &args.log);
     check.finish(|| {
         Some(CleanupConfig {
             node_name: args.node_name.clone(),
+            unless: unless.flatten(),
             kernel: kernel?,
             dry_run: args.kernel.dry_run,
             log: log?,
         })
     })
+}
+
+fn daemon_set(text: &str) -> Result<DaemonSetName, &'static str> {
+    let parts = text.split_once('/').filter(|(namespace, name)| is_dns_subdomain(namespace) && is_dns_subdomain(name));
+    let (namespace, name) = parts.ok_or("must be NAMESPACE/NAME, such as kube-service-tunnel/tunnel-router")?;
+    Ok(DaemonSetName { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 /// The configuration of `drain-node`.

@@ -65,6 +65,13 @@ pub fn ask() -> Result<NodeStatus, AskError> {
     serde_json::from_slice(&json).map_err(AskError::Unintelligible)
 }
 
+/// The agent in the network namespace of the calling thread, as far as it can be told; `None` if none runs. From a container its process
+/// may be out of sight: any of root's counts.
+pub fn running_agent() -> Option<impl fmt::Display> {
+    let stream = connected(NAME, Duration::from_secs(1)).ok()?;
+    Peer::of(&stream).ok().filter(Peer::is_root)
+}
+
 /// The process that has the agent's name, as far as it can be told.
 pub(super) fn holder() -> impl fmt::Display {
     let peer = connected(NAME, Duration::from_secs(1)).ok().and_then(|stream| Peer::of(&stream).ok());

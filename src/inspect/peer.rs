@@ -44,10 +44,15 @@ impl Peer {
         Ok(Peer { uid: found.uid(), pid: found.pid(), process })
     }
 
+    /// Whether it is one of root's.
+    pub(super) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
     /// Why this is not an agent, as the end of a sentence about the process; `None` if it can be one.
     pub(super) fn doubt(&self) -> Option<&'static str> {
         match &self.process {
-            _ if self.uid != 0 => Some("and an agent runs as root"),
+            _ if !self.is_root() => Some("and an agent runs as root"),
             None => Some("which cannot be seen from here: ask on the node itself, or in the agent's pod"),
             Some(process) if process.capabilities & NEEDED != NEEDED => {
                 Some("which lacks the capabilities of an agent (CAP_NET_ADMIN, CAP_SYS_ADMIN)")

@@ -7,8 +7,10 @@
 //! The RBAC that it needs: `list` and `watch` on `services`, `nodes`, `endpointslices.discovery.k8s.io` and
 //! `servicecidrs.networking.k8s.io`, for agents also on `pods`; `get` on `nodes`; `create`, `get` and `patch` on
 //! `events.events.k8s.io`; and in its own namespace on `configmaps` for agents `list`, `watch`, `create` and `update`, for the
-//! controller `get` and `delete` as well, and `create`, `get` and `update` on `leases.coordination.k8s.io`. Agents ask by a `SelfSubjectReview` who they are, as everybody may.
+//! controller `get` and `delete` as well, and `create`, `get` and `update` on `leases.coordination.k8s.io`. For `cleanup --unless-daemonset`:
+//! `get` on that `daemonsets.apps`. Agents ask by a `SelfSubjectReview` who they are, as everybody may.
 
+mod agents;
 mod backoff;
 mod client;
 mod identity;
@@ -23,6 +25,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use agents::daemon_set_exists;
 pub use client::{ClientError, client};
 pub use identity::tell_unbound;
 pub use lease::Election;

@@ -97,11 +97,22 @@ pub struct ControllerConfig {
     pub log: LogConfig,
 }
 
-/// What `cleanup` runs with: what to recognise, and nothing about the cluster.
+/// A DaemonSet of agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonSetName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What `cleanup` runs with: what to recognise, and of the cluster only what would make everything anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CleanupConfig {
     /// Only what the agent of this node made is removed; `None`: whoever made it.
     pub node_name: Option<String>,
+    /// Nothing is removed while this exists.
+    pub unless: Option<DaemonSetName>,
     /// What belongs to the agent in the kernel.
     pub kernel: KernelObjects,
     /// Print the commands instead of changing the kernel.

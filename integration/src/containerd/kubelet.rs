@@ -150,6 +150,7 @@ fn security(context: &SecurityContext) -> Result<LinuxContainerSecurityContext> 
         capabilities: None,
         privileged: None,
         read_only_root_filesystem: None,
+        run_as_non_root: None,
         run_as_user: None,
         se_linux_options: None,
         seccomp_profile: None,
@@ -157,6 +158,9 @@ fn security(context: &SecurityContext) -> Result<LinuxContainerSecurityContext> 
     };
     let unknown = || serde_json::to_string(&rest).unwrap_or_default();
     ensure!(rest == SecurityContext::default(), "the kubelet of the lab does not know {}", unknown());
+    // No image of the lab names a user: it would be root.
+    let is_root = context.run_as_user.unwrap_or_default() == 0;
+    ensure!(!(is_root && context.run_as_non_root == Some(true)), "the container must not run as root, and would");
     let capabilities = context.capabilities.clone().unwrap_or_default();
     let selinux = context.se_linux_options.clone().unwrap_or_default();
     let text = |value: Option<String>| value.unwrap_or_default();

@@ -30,6 +30,7 @@ use crate::lab::process::tail;
 use crate::lab::{Lab, Node};
 use cri::Cri;
 use jail::{Inmate, Jail};
+use messages::ContainerConfig;
 
 pub use cri::Sandbox;
 pub use kubelet::Facts;
@@ -150,16 +151,25 @@ impl Containerd {
         let mut configs = kubelet::containers(spec, facts, &sandbox)?;
         let last = configs.pop().context("a pod has a container")?;
         let id = self.logged(self.cri.run_sandbox(&sandbox).await)?;
-        for config in configs {
-            let metadata = config.metadata.clone().unwrap_or_default();
-            let container = self.logged(self.cri.run_container(&id, &sandbox, config).await)?;
-            let code = self.exit_code(&container).await?;
-            let log = sandbox.logs.join(kubelet::log_name(&metadata.name));
-            ensure!(code == 0, "{} ended with {code}:\n{}", metadata.name, tail(&log, 20));
+        if let Err(error) = self.initialise((&id, &sandbox), configs).await {
+            self.remove(&id).await?;
+            return Err(error);
         }
         let log = sandbox.logs.join(kubelet::log_name(&spec.containers[0].name));
         let container = self.logged(self.cri.run_container(&id, &sandbox, last).await)?;
         Ok(ManifestPod { id, container, log })
+    }
+
+    /// Runs init containers, each to its end.
+    async fn initialise(&self, (id, sandbox): (&str, &Sandbox), containers: Vec<ContainerConfig>) -> Result<()> {
+        for config in containers {
+            let name = config.metadata.clone().unwrap_or_default().name;
+            let container = self.logged(self.cri.run_container(id, sandbox, config).await)?;
+            let code = self.exit_code(&container).await?;
+            let log = sandbox.logs.join(kubelet::log_name(&name));
+            ensure!(code == 0, "{name} ended with {code}:\n{}", tail(&log, 20));
+        }
+        Ok(())
     }
 
     /// Waits until a pod's container has ended, and says how.

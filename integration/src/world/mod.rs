@@ -225,10 +225,12 @@ impl World {
         self.directory.path().join(token)
     }
 
-    /// What the kubelet of a node gives to the agent's pod.
-    pub fn kubelet_facts(&self, node: &str) -> Result<Facts> {
-        let service_account = self.directory.path().join(format!("pod-{node}"));
-        self.api.write_service_account(&service_account, &accounts::of_agent(node), NAMESPACE)?;
+    /// What the kubelet of a node gives to a pod of this ServiceAccount.
+    pub fn kubelet_facts(&self, node: &str, account: &str) -> Result<Facts> {
+        let service_account = self.directory.path().join(format!("pod-{node}-{account}"));
+        // The tokens of agents name their nodes.
+        let token = if account == accounts::AGENT { accounts::of_agent(node) } else { account.to_owned() };
+        self.api.write_service_account(&service_account, &token, NAMESPACE)?;
         let (node, namespace) = (node.to_owned(), NAMESPACE.to_owned());
         Ok(Facts { node, namespace, api: self.api.address(), service_account })
     }

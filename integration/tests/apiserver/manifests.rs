@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::bench::Bench;
 
 const FILE: &str = include_str!("../../../manifests/tunnel-router.yaml");
+const CLEANUP: &str = include_str!("../../../manifests/overlays/cleanup/cleanup.yaml");
 const LABEL: &str = "app.kubernetes.io";
 
 fn repository() -> PathBuf {
@@ -19,8 +20,8 @@ fn manifests(path: &str) -> String {
     repository().join("manifests").join(path).display().to_string()
 }
 
-/// What the overlays change of the base: nothing, the mode, or what BIRD needs.
-const OVERLAYS: [&str; 4] = ["gre", "mpls", "vxlan", "bird"];
+/// The base, another mode, what BIRD needs; and what removes everything.
+const OVERLAYS: [&str; 5] = ["gre", "mpls", "vxlan", "bird", "cleanup"];
 
 /// What `kubectl apply -k` of a directory would apply. Older forms of kustomize do not know everything that stands there.
 async fn rendered(bench: &Bench, directory: &str) -> Vec<Value> {
@@ -106,6 +107,19 @@ async fn every_manifest_applies_strictly_and_again_without_a_change() {
 }
 
 #[tokio::test]
+async fn every_overlay_is_removed_by_one_command() {
+    let bench = Bench::new();
+    for overlay in OVERLAYS {
+        let directory = manifests(&format!("overlays/{overlay}"));
+        bench.ok(&["apply", "--server-side", "-k", &directory], "").await;
+        assert!(bench.ok(&["get", "-k", &directory, "-o", "name"], "").await.contains("daemonset"), "{overlay}");
+        bench.ok(&["delete", "--ignore-not-found", "-k", &directory], "").await;
+        let left = bench.ok(&["get", "-k", &directory, "-o", "name", "--ignore-not-found"], "").await;
+        assert_eq!(left, "", "{overlay}");
+    }
+}
+
+#[tokio::test]
 async fn a_misspelt_field_is_refused_wherever_it_stands() {
     let bench = Bench::new();
     let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
@@ -147,7 +161,7 @@ async fn every_workload_is_scheduled_as_a_part_of_the_system() {
     let bench = Bench::new();
     let all = everything(&bench).await;
     let workloads: Vec<&Value> = all.iter().filter(|object| object["spec"]["template"].is_object()).collect();
-    assert_eq!(workloads.len(), 3);
+    assert_eq!(workloads.len(), 4);
     for workload in workloads {
         let (kind, _, name) = identity(workload);
         let pod = &workload["spec"]["template"]["spec"];
@@ -175,6 +189,8 @@ async fn every_workload_is_scheduled_as_a_part_of_the_system() {
 #[test]
 fn the_version_is_that_of_the_program() {
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(FILE.matches("image: ").count(), FILE.matches(&format!("image: tunnel-router:{version}")).count());
-    assert_eq!(FILE.matches(&format!("{LABEL}/version: \"{version}\"")).count(), 4);
+    for (text, versions) in [(FILE, 4), (CLEANUP, 2)] {
+        assert_eq!(text.matches("image: ").count(), text.matches(&format!("image: tunnel-router:{version}\n")).count());
+        assert_eq!(text.matches(&format!("{LABEL}/version: \"{version}\"\n")).count(), versions);
+    }
 }

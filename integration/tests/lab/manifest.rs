@@ -1,4 +1,5 @@
-//! The agent as `manifests/tunnel-router.yaml` runs it: its image, arguments, mounts and security context, in a real containerd.
+//! The agent as `manifests/tunnel-router.yaml` runs it, and the clean-up as its overlay does: image, arguments, mounts and security
+//! context, in a real containerd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use integration::containerd::{Containerd, ManifestPod, RunningPod};
+use integration::netns::Netns;
 use integration::world::drain::Held;
 use integration::world::map::drains;
-use integration::world::{World, WorldSpec, router_program};
+use integration::world::{NAMESPACE, World, WorldSpec, router_program};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
@@ -18,20 +20,38 @@ use tunnel_router::model::Mode;
 use tunnel_router::netns::ProcFinder;
 
 const MANIFEST: &str = include_str!("../../../manifests/tunnel-router.yaml");
+const CLEANUP: &str = include_str!("../../../manifests/overlays/cleanup/cleanup.yaml");
 /// UID of the agent's pod.
 const AGENT: &str = "3f6b2c1e-8d4a-4c57-9e0b-5a7d1f2c6e84";
+const AGENT_CLEANUP: &str = "7c1d9e20-45ab-4f3e-8b61-2e9f0a7c5d13";
 const NODE: &str = "ing1";
 const VIP: &str = "192.0.2.10";
 const OPEN: usize = 48;
+/// Commands, and what would be ours in what they print.
+const LEFT: [(&str, &str); 6] = [
+    ("nft list tables", "kube_service_tunnel"),
+    ("ip -o link", "kst-"),
+    ("ip -o address", "192.0.2.10"),
+    ("ip rule", "proto 107"),
+    ("ip nexthop show protocol 107", "id"),
+    ("ip route show table all", "proto 107"),
+];
 /// For what must happen, whenever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+fn daemon_set(manifest: &str) -> Result<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(manifest)?;
+    documents.into_iter().find(|document| document["kind"] == "DaemonSet").context("a DaemonSet")
+}
+
+fn pod_of(manifest: &str) -> Result<PodSpec> {
+    let daemon_set: DaemonSet = serde_json::from_value(daemon_set(manifest)?)?;
+    daemon_set.spec.and_then(|spec| spec.template.spec).context("the pod of a DaemonSet")
+}
+
 /// The agent's pod. Of all that the manifest says only the mode is another: not every kernel has GRE.
 fn agent() -> Result<PodSpec> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(MANIFEST)?;
-    let found = documents.into_iter().find(|document| document["kind"] == "DaemonSet").context("a DaemonSet")?;
-    let daemon_set: DaemonSet = serde_json::from_value(found)?;
-    let mut pod = daemon_set.spec.and_then(|spec| spec.template.spec).context("the pod of a DaemonSet")?;
+    let mut pod = pod_of(MANIFEST)?;
     let env = pod.containers[0].env.iter_mut().flatten();
     let mode = env.into_iter().find(|variable| variable.name == "TUNNEL_ROUTER_MODE").context("a mode")?;
     mode.value = Some(Mode::Vxlan.to_string());
@@ -74,7 +94,35 @@ impl Stage {
     }
 
     async fn run_agent(&self, pod: &PodSpec) -> Result<ManifestPod> {
-        self.containerd.run_manifest(("agent", AGENT), pod, &self.world.kubelet_facts(NODE)?).await
+        let facts = self.world.kubelet_facts(NODE, "tunnel-router")?;
+        self.containerd.run_manifest(("agent", AGENT), pod, &facts).await
+    }
+
+    async fn run_cleanup(&self, pod: &PodSpec) -> Result<ManifestPod> {
+        let facts = self.world.kubelet_facts(NODE, "tunnel-router-cleanup")?;
+        self.containerd.run_manifest(("cleanup", AGENT_CLEANUP), pod, &facts).await
+    }
+
+    /// The clean-up ends with this, and the VIP is served as before.
+    async fn refused(&self, why: &str) -> Result<()> {
+        let error = match self.run_cleanup(&pod_of(CLEANUP)?).await {
+            Ok(_) => bail!("the clean-up did not refuse"),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(error.contains(why), "not {why:?}: {error}");
+        self.world.tcp(VIP, 10).await.map(drop)
+    }
+
+    /// Nothing of ours is on the node and in a pod.
+    fn clean(&self, pod: &RunningPod) -> Result<()> {
+        let first = ProcFinder::new("/proc").scan()?.of(&pod.sandbox.uid).next().context("a process of the pod")?;
+        for netns in [self.world.lab.node(NODE)?.netns().clone(), Netns::of_process(first)?] {
+            for (words, ours) in LEFT {
+                let found = World::run_in(&netns, words)?;
+                ensure!(!found.contains(ours), "{}: {words}:\n{found}", netns.name());
+            }
+        }
+        Ok(())
     }
 
     /// `/proc/PID/status` of the agent.
@@ -156,4 +204,35 @@ async fn fails(stage: &Stage, agent: &ManifestPod, lacking: &str) -> Result<()> 
         other => bail!("nothing shows that {other} is needed"),
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cleanup_refuses_while_agents_exist_and_then_leaves_nothing() -> Result<()> {
+    let stage = Stage::new().await?;
+    let world = &stage.world;
+    let pod = stage.run_pod("echo-1").await?;
+    world.api.store().create(daemon_set(MANIFEST)?)?;
+    let agent = stage.run_agent(&self::agent()?).await?;
+    world.answers_within(VIP, PATIENCE).await.with_context(|| agent.log())?;
+    ensure!(stage.clean(&pod).is_err(), "nothing would be seen of what is left");
+
+    stage.refused("DaemonSet kube-service-tunnel/tunnel-router exists").await?;
+    world.api.store().delete_now("daemonsets", NAMESPACE, "tunnel-router")?;
+    stage.refused("an agent runs on this node").await?;
+    stage.containerd.remove_manifest(agent).await?;
+    let done = stage.run_cleanup(&pod_of(CLEANUP)?).await?;
+    stage.clean(&pod)?;
+    world.unanswered(VIP).await?;
+    stage.containerd.remove_manifest(done).await?;
+
+    // The same without the API.
+    let agent = stage.run_agent(&self::agent()?).await?;
+    world.answers_within(VIP, PATIENCE).await.with_context(|| agent.log())?;
+    stage.containerd.remove_manifest(agent).await?;
+    world.api.stop();
+    let mut alone = pod_of(CLEANUP)?;
+    let init = alone.init_containers.iter_mut().flatten().next().context("the clean-up")?;
+    init.args = Some(vec!["cleanup".to_owned()]);
+    stage.run_cleanup(&alone).await?;
+    stage.clean(&pod)
 }
