@@ -7,12 +7,15 @@
 # seen in it.
 vm_cpu=qemu64,+rdrand,-cx16
 
+# The emulator keeps what it has translated by address: a program that is at another one each time is translated each time. Without
+# `norandmaps` a process takes three times as long to start.
+#
 # The kernel's protections cost emulated instructions and protect nothing here. Expedited grace periods make removing a
 # netns quick. The time stamp counter is steady under emulation, and reading any other clock leaves the translated code.
 # One CPU at first: an emulated one can be just there where another rewrites code (static keys), and dies of it. vm-init starts the
 # others when that is done.
 vm_kernel_args=(
-    maxcpus=1
+    maxcpus=1 norandmaps
     mitigations=off init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off lsm= audit=0
     rcupdate.rcu_expedited=1 tsc=reliable nowatchdog
 )
