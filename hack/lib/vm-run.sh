@@ -40,6 +40,21 @@ vm_env_names() {
     done
 }
 
+# Programs that tests start again and again.
+vm_programs=(nft ip tc ping sysctl nstat modprobe bird birdc unshare sh)
+
+# Names what vm-init keeps copies of: the files of these programs, and of their libraries.
+vm_keep() {
+    local run=$1 program files=()
+    for program in "${vm_programs[@]}"; do
+        # `command -v` would name a builtin.
+        mapfile -t -O "${#files[@]}" files < <(type -P "$program")
+    done
+    printf '%s\n' "${files[@]}" >"$run/programs"
+    # One that is linked statically has none, which ldd calls a failure.
+    (ldd "${files[@]}" 2>/dev/null || true) | sed -nE 's/^[^/]*[[:space:]](\/[^ ]+) \(.*/\1/p' | sort -u >"$run/libraries"
+}
+
 # Prints the script that vm-init runs.
 vm_command() {
     local name
@@ -49,6 +64,8 @@ vm_command() {
     for name in $(vm_env_names); do
         [[ -z ${!name+set} ]] || printf 'export %s=%q\n' "$name" "${!name}"
     done
+    # shellcheck disable=SC2016  # the guest expands it
+    printf 'PATH=/run/in-kernel/bin:$PATH\n'
     printf 'cd -- %q || exit 126\n' "$PWD"
     printf 'exec --'
     printf ' %q' "$@"
@@ -124,6 +141,7 @@ vm_run() {
     trap 'exit 143' TERM HUP
 
     vm_command "$@" >"$vm_run_dir/command"
+    vm_keep "$vm_run_dir"
     mkfifo "$vm_run_dir/out" "$vm_run_dir/err"
     cat "$vm_run_dir/out" &
     out=$!
