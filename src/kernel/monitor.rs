@@ -26,7 +26,7 @@ use super::error::KernelError;
 use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
 use super::netlink::{Netlink, failed};
 use super::wire::{attribute, messages, rtm, text, u8_at, u32_at};
-use super::{address, bpf, link, nexthop, nft, route, rule};
+use super::{address, bpf, link, nexthop, nft_ruleset, route, rule};
 
 /// `RTNLGRP_*`: LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, MPLS_ROUTE, NEXTHOP
 /// (include/uapi/linux/rtnetlink.h).
@@ -225,7 +225,7 @@ fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
     const TABLE: u16 = 1;
     let nftables = kind >> 8 == SUBSYSTEM && kind & 0xff != NEWGEN;
     let ours = nftables
-        && u8_at(payload, 0).and_then(nft::family_of).is_some()
+        && u8_at(payload, 0).and_then(nft_ruleset::family_of).is_some()
         && attribute(payload, NFGENMSG, TABLE)
             .is_some_and(|name| [NFT_TABLE, WITHDRAWN_TABLE].contains(&text(name).as_str()));
     ours.then_some(Change::Nft)

@@ -18,18 +18,14 @@ use crate::plan::nft::{ObservedTable, TableFamily};
 use crate::plan::{NFT_TABLE, PAUSED_TABLE, WITHDRAWN_TABLE};
 
 use super::error::KernelError;
-use super::netlink::Netlink;
 use super::nft_listing;
-use super::wire::{Request, attribute, text, u8_at};
+use super::nft_ruleset::{existing, generation};
 
 /// How long `nft` may take: it lists anew whenever somebody changes the ruleset meanwhile, and may wait for locks of others.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Bytes of `nft`'s complaint that are kept: it repeats the script.
 const COMPLAINT: usize = 2000;
-
-/// `struct nfgenmsg`
-const NFGENMSG: usize = 4;
 
 /// Runs one transaction: all of it or nothing.
 ///
@@ -82,50 +78,6 @@ pub(super) fn list_all(known: Option<&Tables>) -> Result<Tables, KernelError> {
     Ok(Tables { tables, generation, withdrawn, paused })
 }
 
-/// `enum nf_inet_hooks`' families (include/uapi/linux/netfilter.h).
-pub(super) fn family_of(number: u8) -> Option<TableFamily> {
-    match number {
-        1 => Some(TableFamily::Inet),
-        2 => Some(TableFamily::Ip),
-        5 => Some(TableFamily::Netdev),
-        7 => Some(TableFamily::Bridge),
-        10 => Some(TableFamily::Ip6),
-        _ => None,
-    }
-}
-
-/// The tables that there are in families of ours, by name: starting `nft` to be told that there is none is dear.
-fn existing() -> Result<Vec<(TableFamily, String)>, KernelError> {
-    const GETTABLE: u16 = (10 << 8) | 1;
-    const NAME: u16 = 1;
-    let request = Request { kind: GETTABLE, flags: 0, payload: vec![0; NFGENMSG] };
-    Netlink::netfilter()?.dump("nft tables", &request, |tables: &mut Vec<_>, _, payload| {
-        let name = attribute(payload, NFGENMSG, NAME).map(text);
-        tables.extend(u8_at(payload, 0).and_then(family_of).zip(name));
-    })
-}
-
-/// How many transactions this namespace's ruleset has seen, by whomever.
-///
-/// # Errors
-/// The kernel's errno, or a failure of the socket.
-pub fn generation() -> Result<u32, KernelError> {
-    const GETGEN: u16 = (10 << 8) | 16;
-    const ID: u16 = 1;
-    let request = Request { kind: GETGEN, flags: 0, payload: vec![0; NFGENMSG] };
-    let mut answer = Err(KernelError::Malformed("no generation of the nft ruleset".to_owned()));
-    Netlink::netfilter()?.ask(&[request], |_, payload| match payload {
-        Err(error) => answer = Err(error),
-        Ok(payload) => {
-            let id = attribute(payload, NFGENMSG, ID).and_then(|id| id.try_into().ok());
-            if let Some(id) = id {
-                answer = Ok(u32::from_be_bytes(id));
-            }
-        }
-    })?;
-    answer
-}
-
 fn list_family(family: TableFamily) -> Result<Option<ObservedTable>, KernelError> {
     match succeed(&["-j", "-n", "list", "table", &family.to_string(), NFT_TABLE], "") {
         Ok(json) => nft_listing::decode(&parse(&json)?).map(Some),
@@ -133,14 +85,6 @@ fn list_family(family: TableFamily) -> Result<Option<ObservedTable>, KernelError
         Err(KernelError::Nft(complaint)) if complaint.contains("No such file or directory") => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// All chains of all tables, without their rules, as `nft -j list chains` has them.
-///
-/// # Errors
-/// As [`list`].
-pub(super) fn chains() -> Result<Value, KernelError> {
-    parse(&succeed(&["-j", "list", "chains"], "")?)
 }
 
 /// One chain as text.

@@ -3,23 +3,22 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use serde_json::Value;
-
 use crate::model::Family;
 use crate::plan::NFT_TABLE;
 use crate::plan::surroundings::{DropChain, HookedChain};
 
 use super::error::KernelError;
 use super::nft;
+use super::nft_ruleset::{BaseChain, base_chains};
 use super::sysctl;
 
 /// Base chains of others with policy `drop` in the namespace of the calling thread (those of iptables-nft included; a legacy
 /// iptables cannot be seen by `nft`).
 ///
 /// # Errors
-/// What `nft` said.
+/// A failure of netlink, or what `nft` said.
 pub fn drops() -> Result<Vec<DropChain>, KernelError> {
-    let mut drops = drop_chains(&nft::chains()?);
+    let mut drops = drop_chains(base_chains()?);
     for chain in &mut drops {
         chain.accepts_untracked = accepts_untracked(&nft::chain(&chain.family, &chain.table, &chain.name)?);
     }
@@ -29,9 +28,9 @@ pub fn drops() -> Result<Vec<DropChain>, KernelError> {
 /// Base chains of others in the namespace of the calling thread that can drop packets.
 ///
 /// # Errors
-/// What `nft` said.
+/// A failure of netlink.
 pub fn hooked() -> Result<Vec<HookedChain>, KernelError> {
-    Ok(hooked_chains(&nft::chains()?))
+    Ok(hooked_chains(base_chains()?))
 }
 
 /// Families that the namespace of the calling thread does not forward.
@@ -49,38 +48,31 @@ fn forwards(family: Family) -> bool {
 }
 
 /// Those of others.
-fn chains(listed: &Value) -> impl Iterator<Item = &Value> {
-    let chains = listed["nftables"].as_array().into_iter().flatten().filter_map(|object| object.get("chain"));
-    chains.filter(|chain| chain["table"] != NFT_TABLE)
+fn of_others(chains: Vec<BaseChain>) -> impl Iterator<Item = BaseChain> {
+    chains.into_iter().filter(|chain| chain.table != NFT_TABLE)
 }
 
-fn word(chain: &Value, key: &str) -> String {
-    chain[key].as_str().unwrap_or_default().to_owned()
-}
-
-fn hooked_chains(listed: &Value) -> Vec<HookedChain> {
-    let filters = chains(listed).filter(|c| c["hook"].is_string() && c["type"] != "nat");
-    let hooked = filters.map(|c| HookedChain {
-        family: word(c, "family"),
-        table: word(c, "table"),
-        name: word(c, "name"),
-        hook: word(c, "hook"),
+fn hooked_chains(chains: Vec<BaseChain>) -> Vec<HookedChain> {
+    let filters = of_others(chains).filter(|chain| chain.kind != "nat");
+    let hooked = filters.map(|chain| HookedChain {
+        family: chain.family.to_owned(),
+        table: chain.table,
+        name: chain.name,
+        hook: chain.hook.to_owned(),
     });
     hooked.collect()
 }
 
-fn drop_chains(listed: &Value) -> Vec<DropChain> {
-    let drops = chains(listed).filter(|c| c["policy"] == "drop");
-    let hooked = drops.filter(|c| c["hook"] == "forward" || c["hook"] == "input");
-    hooked
-        .map(|c| DropChain {
-            family: word(c, "family"),
-            table: word(c, "table"),
-            name: word(c, "name"),
-            hook: word(c, "hook"),
-            accepts_untracked: false,
-        })
-        .collect()
+fn drop_chains(chains: Vec<BaseChain>) -> Vec<DropChain> {
+    let drops = of_others(chains).filter(|chain| chain.drops && ["forward", "input"].contains(&chain.hook));
+    let named = drops.map(|chain| DropChain {
+        family: chain.family.to_owned(),
+        table: chain.table,
+        name: chain.name,
+        hook: chain.hook.to_owned(),
+        accepts_untracked: false,
+    });
+    named.collect()
 }
 
 /// Text rather than JSON: of a rule that iptables made, only the text shows what it matches.
@@ -91,20 +83,23 @@ fn accepts_untracked(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn only_chains_of_others_that_drop_what_is_forwarded_or_comes_in_count() {
-        let chain = |table: &str, hook: &str, policy: &str| json!({ "chain": { "family": "ip", "table": table, "name": "c", "hook": hook, "policy": policy } });
-        let listed = json!({ "nftables": [
-            { "metainfo": {} },
-            chain("filter", "forward", "drop"),
-            chain("filter", "input", "accept"),
-            chain("filter", "output", "drop"),
-            chain(NFT_TABLE, "forward", "drop"),
-            { "chain": { "family": "ip", "table": "filter", "name": "DOCKER" } },
-        ] });
-        let found = drop_chains(&listed);
+        let chain = |table: &str, hook, drops| BaseChain {
+            family: "ip",
+            table: table.to_owned(),
+            name: "c".to_owned(),
+            hook,
+            kind: "filter".to_owned(),
+            drops,
+        };
+        let found = drop_chains(vec![
+            chain("filter", "forward", true),
+            chain("filter", "input", false),
+            chain("filter", "output", true),
+            chain(NFT_TABLE, "forward", true),
+        ]);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].table.as_str(), found[0].hook.as_str()), ("filter", "forward"));
     }

@@ -68,12 +68,15 @@ impl Ruleset {
 
     /// This was written where `observed` was.
     pub(super) fn wrote(&mut self, written: &Written, observed: &Observed) {
-        let Some(generation) = written.generation().filter(|_| self.is_readable) else { return };
-        let tables = written.as_listed();
-        let withdrawn = observed.withdrawn;
-        self.tables = Some(Tables { tables, generation: Some(generation), withdrawn, paused: false });
+        let Some(generation) = written.generation() else { return };
+        // Nobody else has written, so the chains of others are as before.
         let others = self.drops.take().filter(|(of, _)| Some(*of) == observed.nft_generation);
         self.drops = others.map(|(_, drops)| (generation, drops));
+        if self.is_readable {
+            let tables = written.as_listed();
+            self.tables =
+                Some(Tables { tables, generation: Some(generation), withdrawn: observed.withdrawn, paused: false });
+        }
     }
 
     /// What was written has been listed, as it was to be or not.

@@ -20,3 +20,4 @@ mod route_to;
 mod rule_tree;
 mod second_chance;
 mod support;
+mod surroundings;
