@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, bail};
 use tracing::info;
 
-use crate::kernel::{self, Missing};
+use crate::kernel::{self, Features};
 use crate::model::Mode;
 use crate::model::config::{Config, DEFAULT_HASH_SEED};
 use crate::netns::Netns;
@@ -62,8 +62,8 @@ pub async fn preflight(netns: &Netns, config: &Config) -> anyhow::Result<Setting
     let prefix = settings.link_prefix.clone();
     let observed =
         tokio::task::spawn_blocking(move || netns.run(|| kernel::observe(std::iter::empty(), prefix.as_str()))).await;
-    let (mut missing, limits_udp) = tokio::task::spawn_blocking(kernel::missing).await?;
-    missing.extend(lacking(config.mode).await?);
+    let Features { mut missing, mut lacking, limits_udp } = tokio::task::spawn_blocking(kernel::features).await?;
+    missing.extend(lacking.remove(&config.mode));
     if !missing.is_empty() {
         let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
         bail!("this node lacks what mode {} needs: {}", config.mode, list.join("; "));
@@ -81,16 +81,11 @@ pub async fn preflight(netns: &Netns, config: &Config) -> anyhow::Result<Setting
     for mode in Mode::ALL.into_iter().filter(|mode| *mode != config.mode) {
         let mut why: Vec<String> =
             conflicts(&observed, &settings, &BTreeSet::from([mode])).iter().map(ToString::to_string).collect();
-        why.extend(lacking(mode).await?.map(|missing| missing.to_string()));
+        why.extend(lacking.remove(&mode).map(|missing| missing.to_string()));
         if !why.is_empty() {
             info!(%mode, why = why.join("; "), "mode is not available on this node");
             settings.unavailable.insert(mode, format!("{}; then restart the agent", why.join("; ")));
         }
     }
     Ok(settings)
-}
-
-/// What the kernel lacks for a mode.
-async fn lacking(mode: Mode) -> anyhow::Result<Option<Missing>> {
-    Ok(tokio::task::spawn_blocking(move || kernel::missing_for(mode)).await?)
 }

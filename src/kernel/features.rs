@@ -2,9 +2,10 @@
 //! in one list, not by the first packet that goes nowhere.
 //!
 //! Every probe is real (no reading of version numbers or `/proc/config.gz`) and happens in a new namespace that vanishes
-//! afterwards. Modules that are lacking are loaded if the agent may do that; that is the only trace it leaves. In a cluster it may not:
-//! [`load_modules`] does it before, in a container of its own.
+//! afterwards, the same for all of them. Modules that are lacking are loaded if the agent may do that; that is the only trace it leaves.
+//! In a cluster it may not: [`load_modules`] does it before, in a container of its own.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 
@@ -30,20 +31,48 @@ pub struct Missing {
     pub why: String,
 }
 
-/// What is lacking whatever the mode, empty if the agent can start; and whether rules can limit how long connection tracking
-/// remembers, on which nothing depends. Takes some 100 ms.
-pub fn missing() -> (Vec<Missing>, bool) {
-    let mut missing: Vec<Missing> = nft_version().err().into_iter().chain(Probe::NEXTHOPS.run().err()).collect();
-    let limits_udp = Probe::NFT_AND_LIMITS.run().is_ok();
-    if !limits_udp {
-        missing.extend(Probe::NFT.run().err());
-    }
-    (missing, limits_udp)
+/// What was found out about the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Features {
+    /// What is lacking whatever the mode, empty if the agent can start.
+    pub missing: Vec<Missing>,
+    /// What else is lacking for a mode.
+    pub lacking: BTreeMap<Mode, Missing>,
+    /// Whether rules can limit how long connection tracking remembers, on which nothing depends.
+    pub limits_udp: bool,
 }
 
-/// What else is lacking for a mode.
-pub fn missing_for(mode: Mode) -> Option<Missing> {
-    Probe::of_mode(mode).run().err()
+/// Tries everything that agents need. Takes some 100 ms.
+pub fn features() -> Features {
+    let mut found = Features { missing: nft_version().err().into_iter().collect(), ..Features::default() };
+    let netns = match Netns::anonymous() {
+        Ok(netns) => netns,
+        Err(error) => {
+            found.missing.push(Missing { what: "network namespaces", why: error.to_string() });
+            return found;
+        }
+    };
+    found.missing.extend(Probe::NEXTHOPS.run(&netns).err());
+    found.lacking =
+        Mode::ALL.into_iter().filter_map(|mode| Some((mode, Probe::of_mode(mode).run(&netns).err()?))).collect();
+    probe_nft(&netns, &mut found);
+    found
+}
+
+/// All in one transaction, for starting `nft` is what takes long; if it is refused, part by part.
+fn probe_nft(netns: &Netns, found: &mut Features) {
+    let mpls = !found.lacking.contains_key(&Mode::Mpls);
+    if Probe::all_of_nft(mpls).attempt(netns).is_ok() {
+        found.limits_udp = true;
+        return;
+    }
+    found.limits_udp = Probe::NFT_AND_LIMITS.run(netns).is_ok();
+    if !found.limits_udp {
+        found.missing.extend(Probe::NFT.run(netns).err());
+    }
+    if mpls {
+        found.lacking.extend(Probe::FRAMES.run(netns).err().map(|missing| (Mode::Mpls, missing)));
+    }
 }
 
 fn nft_version() -> Result<(), Missing> {
@@ -55,7 +84,7 @@ fn nft_version() -> Result<(), Missing> {
     Err(Missing { what, why: format!("version {major}.{minor}.{patch} is too old: 1.0.6 or later is needed") })
 }
 
-/// One thing to try: steps that must succeed in an empty namespace.
+/// One thing to try: steps that must succeed in a namespace that is empty but for what other probes have left.
 struct Probe {
     what: &'static str,
     modules: &'static [&'static str],
@@ -64,7 +93,8 @@ struct Probe {
 
 /// The interface that every namespace has.
 const LO: &str = "lo";
-const PROBE: &str = "kst-probe";
+const GRE: &str = "kst-probe-gre";
+const VXLAN: &str = "kst-probe-vxlan";
 const SOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 impl Probe {
@@ -86,40 +116,46 @@ impl Probe {
 
     const NFT_AND_LIMITS: Probe = Probe { steps: || vec![Step::Nft(nft_probe() + &limits_probe())], ..Probe::NFT };
 
+    const FRAMES: Probe =
+        Probe { what: "mode mpls", modules: &["nft_meta_bridge"], steps: || vec![Step::Nft(FRAMES_PROBE.to_owned())] };
+
+    fn all_of_nft(with_frames: bool) -> Probe {
+        let steps = match with_frames {
+            true => || vec![Step::Nft(nft_probe() + &limits_probe() + FRAMES_PROBE)],
+            false => Probe::NFT_AND_LIMITS.steps,
+        };
+        Probe { steps, ..Probe::NFT }
+    }
+
     fn of_mode(mode: Mode) -> Probe {
         match mode {
             Mode::Gre => Probe {
                 what: "mode gre",
                 modules: &["ip_gre"],
-                steps: || vec![Step::AddLink(PROBE.to_owned(), LinkKind::GreExternal(Family::V4))],
+                steps: || vec![Step::AddLink(GRE.to_owned(), LinkKind::GreExternal(Family::V4))],
             },
             Mode::Vxlan => Probe {
                 what: "mode vxlan",
                 modules: &["vxlan"],
-                steps: || vec![Step::AddLink(PROBE.to_owned(), LinkKind::VxlanGpe { port: 4790 })],
+                steps: || vec![Step::AddLink(VXLAN.to_owned(), LinkKind::VxlanGpe { port: 4790 })],
             },
-            Mode::Mpls => Probe {
-                what: "mode mpls",
-                modules: &["mpls_router", "mpls_iptunnel", "nft_meta_bridge"],
-                steps: mpls_steps,
-            },
+            Mode::Mpls => Probe { what: "mode mpls", modules: &["mpls_router", "mpls_iptunnel"], steps: mpls_steps },
         }
     }
 
-    fn run(&self) -> Result<(), Missing> {
-        match self.attempt() {
+    fn run(&self, netns: &Netns) -> Result<(), Missing> {
+        match self.attempt(netns) {
             Ok(()) => Ok(()),
             Err(first) => {
                 tracing::debug!(what = self.what, why = first.why, "feature missing, loading its modules");
                 load(self.modules);
-                self.attempt()
+                self.attempt(netns)
             }
         }
     }
 
-    fn attempt(&self) -> Result<(), Missing> {
+    fn attempt(&self, netns: &Netns) -> Result<(), Missing> {
         let failed = |why: String| Missing { what: self.what, why };
-        let netns = Netns::anonymous().map_err(|e| failed(e.to_string()))?;
         let plan = Plan { steps: (self.steps)() };
         netns.run(|| apply(&plan)).map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
         Ok(())
@@ -133,12 +169,11 @@ fn mpls_steps() -> Vec<Step> {
         Step::SetSysctl(Sysctl::MplsInput(LO.to_owned()), 1),
         Step::LinkUp(LO.to_owned()),
         Step::ReplaceLabel(100, LabelRoute::Pop { dev: LO.to_owned() }),
-        Step::ReplaceNexthop(1, nexthop),
-        Step::Nft(FRAMES_PROBE.to_owned()),
+        Step::ReplaceNexthop(2, nexthop),
     ]
 }
 
-/// The same for the tables below IP.
+/// What `mpls` needs below IP.
 const FRAMES_PROBE: &str = "table netdev kube_service_tunnel {
     set node_macs { type ether_addr; size 16; flags dynamic; }
     chain from_lo { type filter hook ingress device \"lo\" priority 0;

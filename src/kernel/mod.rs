@@ -38,7 +38,7 @@ mod wire;
 
 pub use apply::{ApplyError, apply, apply_with};
 pub use error::KernelError;
-pub use features::{Missing, load_modules, missing, missing_for};
+pub use features::{Features, Missing, features, load_modules};
 pub use monitor::{Change, Monitor};
 pub use nft::{Tables, list as our_table};
 pub use nft_ruleset::generation as nft_generation;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::support::{PREFIX, apply_each_twice, apply_in, netns, observe_in, sh, try_apply};
-use tunnel_router::kernel::{Change, Monitor, missing, missing_for};
+use crate::support::{PREFIX, apply_each_twice, apply_in, netns, observe_in, require, sh, try_apply};
+use tunnel_router::kernel::{Change, Monitor};
 use tunnel_router::model::Family;
 use tunnel_router::model::Mode;
 use tunnel_router::model::second_chance::TunnelId;
@@ -22,7 +22,7 @@ const GRE: &str = "kst-gre";
 /// A namespace with a pod's veth in it, on a kernel that has the mode.
 fn lab(mode: Mode) -> Netns {
     let target = netns();
-    assert_eq!((missing().0, missing_for(mode)), (vec![], None), "this kernel cannot run these tests");
+    require(mode);
     sh(
         &target,
         "ip link add veth0 type veth peer name far; ip link set veth0 up; ip link set far up
@@ -48,7 +48,7 @@ fn mpls_steps() -> Vec<Step> {
 
 #[test]
 fn the_machine_has_what_every_mode_needs() {
-    assert!(missing().0.is_empty() && Mode::ALL.into_iter().all(|mode| missing_for(mode).is_none()));
+    Mode::ALL.into_iter().for_each(require);
 }
 
 #[test]

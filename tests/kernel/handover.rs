@@ -8,9 +8,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{netns, sh};
+use crate::support::{netns, require, sh};
 use tunnel_router::kernel::bpf::Programs;
-use tunnel_router::kernel::{missing, missing_for};
 use tunnel_router::model::config::MplsLabels;
 use tunnel_router::model::handover::{
     EndpointState, FlowHash, Generation, HashKey, Intent, Member, Name, NextHop, Served, TunnelId,
@@ -38,7 +37,7 @@ struct Lab {
 
 impl Lab {
     fn new(mode: Mode, outer: Family) -> Lab {
-        assert_eq!((missing().0, missing_for(mode)), (vec![], None), "this kernel cannot run these tests");
+        require(mode);
         let [client, node, pod] = [netns(), netns(), netns()];
         for one in [&client, &node, &pod] {
             sh(one, "cd /proc/sys/net/ipv6/conf; for d in all default lo; do echo 0 > $d/disable_ipv6; done");

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::support::{apply_each_twice, apply_in, netns, observe_in, sh};
-use tunnel_router::kernel::missing_for;
+use crate::support::{apply_each_twice, apply_in, known_features, netns, observe_in, sh};
 use tunnel_router::model::second_chance::TunnelId;
 use tunnel_router::model::{Family, Mode};
 use tunnel_router::netns::Netns;
@@ -96,7 +95,7 @@ fn desired(mode: Mode) -> Desired {
 
 /// Modes that this kernel has. Which ones it must have is said by the test that runs in a kernel with all of them.
 fn modes() -> Vec<Mode> {
-    let modes: Vec<Mode> = Mode::ALL.into_iter().filter(|mode| missing_for(*mode).is_none()).collect();
+    let modes: Vec<Mode> = Mode::ALL.into_iter().filter(|mode| !known_features().lacking.contains_key(mode)).collect();
     let all = std::env::var_os("KST_INSIDE_VM").is_some();
     assert!(if all { modes.len() == 3 } else { modes.contains(&Mode::Vxlan) }, "{modes:?}");
     modes

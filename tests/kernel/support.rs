@@ -1,7 +1,9 @@
 //! Throw-away network namespaces for tests, and `ip` and `nft` as independent witnesses inside them.
 use std::process::Command;
+use std::sync::OnceLock;
 
-use tunnel_router::kernel::{KernelError, apply, observe};
+use tunnel_router::kernel::{Features, KernelError, apply, features, observe};
+use tunnel_router::model::Mode;
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::{Observed, Plan, Step, Sysctl};
 
@@ -14,6 +16,19 @@ pub fn netns() -> Netns {
     let netns = Netns::anonymous().unwrap();
     sh(&netns, "ip link set lo up");
     netns
+}
+
+/// What this kernel has. It is found out once for all tests: that starts processes.
+pub fn known_features() -> &'static Features {
+    static FOUND: OnceLock<Features> = OnceLock::new();
+    FOUND.get_or_init(features)
+}
+
+/// Fails on a kernel that lacks a mode, and names what is missing.
+pub fn require(mode: Mode) {
+    let found = known_features();
+    let lacking = (found.missing.as_slice(), found.lacking.get(&mode));
+    assert_eq!(lacking, (&[][..], None), "this kernel cannot run these tests");
 }
 
 /// Runs a shell command in the namespace and returns what it printed; the test fails if the command does.
