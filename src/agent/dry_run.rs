@@ -76,7 +76,7 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
 
 /// The program of our version that is attached in a pod.
 pub fn attached(netns: &Netns, settings: &Settings) -> Option<u32> {
-    let observed = netns.run(|| kernel::observe(std::iter::empty(), settings.link_prefix.as_str())).ok()?.ok()?;
-    let mut ours = observed.filters.into_values().filter(|filter| filter.version == Some(own_version()));
+    let filters = netns.run(|| kernel::filters(settings.link_prefix.as_str())).ok()?.ok()?;
+    let mut ours = filters.into_values().filter(|filter| filter.version == Some(own_version()));
     ours.next().map(|filter| filter.program)
 }

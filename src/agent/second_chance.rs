@@ -149,8 +149,8 @@ fn find(pods: &BTreeMap<String, PodGoal>, kernel: &KernelObjects) -> Option<Seco
     let processes = finder.scan().inspect_err(|error| debug!(%error, "cannot look for a program")).ok()?;
     let filters = pods.values().filter_map(|pod| {
         let netns = finder.find_among(&processes, &pod.query).ok()?;
-        let observed = netns.run(|| kernel::observe(std::iter::empty(), kernel.link_prefix.as_str())).ok()?.ok()?;
-        Some(observed.filters.into_values().collect::<Vec<ObservedFilter>>())
+        let filters = netns.run(|| kernel::filters(kernel.link_prefix.as_str())).ok()?.ok()?;
+        Some(filters.into_values().collect::<Vec<ObservedFilter>>())
     });
     let open = |filter: ObservedFilter| match SecondChance::open(&filter) {
         Ok(found) => found,

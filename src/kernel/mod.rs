@@ -42,7 +42,7 @@ pub use features::{Features, Missing, features, load_modules};
 pub use monitor::{Change, Monitor};
 pub use nft::{Tables, list as our_table};
 pub use nft_ruleset::generation as nft_generation;
-pub use observe::{observe, observe_anew, read_sysctls};
+pub use observe::{filters, observe, observe_anew, read_sysctls};
 pub use resolvers::resolvers;
 pub use route_to::{MarkedRoute, RouteFact, marked_route, route_to, routes_to};
 pub use sock_diag::{Connection, connections, peers_at};

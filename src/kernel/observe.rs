@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::plan::filter::ObservedFilter;
 use crate::plan::nft::{ObservedTable, TableFamily};
 use crate::plan::{Observed, Sysctl};
 
@@ -77,6 +78,16 @@ pub fn observe_anew<'a>(
         nft,
         frames,
     })
+}
+
+/// What is attached to links of ours in the network namespace of the calling thread, by device. Nothing else is read.
+///
+/// # Errors
+/// [`KernelError::Read`]
+pub fn filters(link_prefix: &str) -> Result<BTreeMap<String, ObservedFilter>, KernelError> {
+    let mut netlink = Netlink::route()?;
+    let links = link::dump(&mut netlink).map_err(reading("links"))?;
+    bpf::dump(&mut netlink, &links, link_prefix).map_err(reading("filters"))
 }
 
 fn reading(what: &'static str) -> impl Fn(KernelError) -> KernelError {
