@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::support::{netns, sh};
+use crate::support::{load_program, netns, sh};
 use tunnel_router::agent::start::plan_settings;
 use tunnel_router::cli::{Cli, Command, Host, agent_config};
-use tunnel_router::kernel::bpf::{Programs, SecondChance, Sizes};
+use tunnel_router::kernel::bpf::{OBJECT, Programs, Sizes};
 use tunnel_router::model::{Addresses, Family, Mode};
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::Settings;
@@ -59,7 +59,7 @@ fn is_replaced(script: &str, mode: Mode) {
     let before = sh(&netns, "ip rule; ip -6 rule");
     assert!(before.contains("107") || before.contains("lookup 10000"), "{before}");
 
-    let program = SecondChance::load(Sizes::LEAST).unwrap();
+    let program = load_program(OBJECT, Sizes::LEAST);
     let programs = Programs::default();
     programs.insert(program.handle());
     let goal = Goal::Pod(input(mode, program.id()));

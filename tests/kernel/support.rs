@@ -2,6 +2,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use tunnel_router::kernel::bpf::{SecondChance, Sizes, Types};
 use tunnel_router::kernel::{Features, KernelError, apply, features, observe};
 use tunnel_router::model::Mode;
 use tunnel_router::netns::Netns;
@@ -29,6 +30,12 @@ pub fn require(mode: Mode) {
     let found = known_features();
     let lacking = (found.missing.as_slice(), found.lacking.get(&mode));
     assert_eq!(lacking, (&[][..], None), "this kernel cannot run these tests");
+}
+
+/// Loads a program. The kernel's types are read once for all tests.
+pub fn load_program(object: &[u8], sizes: Sizes) -> SecondChance {
+    static TYPES: OnceLock<Types> = OnceLock::new();
+    SecondChance::load_object(object, TYPES.get_or_init(Types::of_kernel), sizes).unwrap()
 }
 
 /// Runs a shell command in the namespace and returns what it printed; the test fails if the command does.

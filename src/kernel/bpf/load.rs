@@ -64,6 +64,16 @@ impl Sizes {
     }
 }
 
+/// The types of this kernel (BTF), or why it tells none. They are megabytes, and half of the time of loading.
+pub struct Types(Result<Btf, String>);
+
+impl Types {
+    /// Reads them.
+    pub fn of_kernel() -> Types {
+        Types(Btf::from_sys_fs().map_err(|error| causes(&error)))
+    }
+}
+
 /// The program, loaded, with its tables. It stays in the kernel while this value lives or a filter holds it.
 pub struct SecondChance {
     program: Program,
@@ -84,16 +94,16 @@ impl SecondChance {
     /// # Errors
     /// [`BpfError::Load`]
     pub fn load(sizes: Sizes) -> Result<Self, BpfError> {
-        Self::load_object(OBJECT, sizes)
+        Self::load_object(OBJECT, &Types::of_kernel(), sizes)
     }
 
-    /// Loads another object with the same programs and tables.
+    /// Loads another object with the same programs and tables, or for a kernel whose types are known already.
     ///
     /// # Errors
     /// [`BpfError::Load`]
-    pub fn load_object(object: &[u8], sizes: Sizes) -> Result<Self, BpfError> {
-        let typed = Btf::from_sys_fs().map_err(|error| causes(&error));
-        let typed = typed.and_then(|btf| Self::load_program(object, sizes, Some(&btf)));
+    pub fn load_object(object: &[u8], types: &Types, sizes: Sizes) -> Result<Self, BpfError> {
+        let types = types.0.as_ref().map_err(Clone::clone);
+        let typed = types.and_then(|btf| Self::load_program(object, sizes, Some(btf)));
         typed.or_else(|first| {
             tracing::debug!(error = first, "half-open connections cannot be told apart");
             Self::load_untyped(object, sizes).map_err(|second| match second {

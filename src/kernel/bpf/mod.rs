@@ -26,7 +26,7 @@ use crate::model::second_chance::Version;
 
 pub use error::BpfError;
 pub use filter::{attach, detach, observe_filter};
-pub use load::{SecondChance, Sizes, names_of};
+pub use load::{SecondChance, Sizes, Types, names_of};
 pub use program::{Program, Programs};
 
 pub(super) use filter::{announced_index, dump, put, take};

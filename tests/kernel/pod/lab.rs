@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto, socket,
 };
-use tunnel_router::kernel::bpf::{Programs, SecondChance, Sizes};
+use tunnel_router::kernel::bpf::{OBJECT, Programs, SecondChance, Sizes};
 use tunnel_router::model::config::MplsLabels;
 use tunnel_router::model::names::LinkPrefix;
 use tunnel_router::model::{Addresses, BucketCount, Family, MarkField, Mode};
@@ -18,7 +18,7 @@ use tunnel_router::plan::pod::PodInput;
 use tunnel_router::reconcile::{Execution, Goal, Memory, Outcome, reconcile};
 
 use crate::second_chance::packet::{Flow, PORT};
-use crate::support::{PREFIX, netns, sh};
+use crate::support::{PREFIX, load_program, netns, sh};
 
 pub const VXLAN_PORT: u16 = 4790;
 
@@ -128,7 +128,7 @@ impl Lab {
 
     /// A program that may be attached.
     pub fn load(&self) -> SecondChance {
-        let program = SecondChance::load(Sizes::LEAST).unwrap();
+        let program = load_program(OBJECT, Sizes::LEAST);
         self.programs.insert(program.handle());
         program
     }

@@ -21,6 +21,7 @@ use tunnel_router::model::{Addresses, Family};
 use tunnel_router::netns::Netns;
 
 use super::packet::{Flow, PORT, Seen};
+use crate::support::load_program;
 
 /// What carries the packets, and the family of its outer header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +140,7 @@ const ON_THE_NODE: [(&str, u32); 2] = [("ipv4/ip_forward", 1), ("ipv6/conf/all/f
 
 impl Lab {
     pub fn new(tunnel: Tunnel) -> Lab {
-        Lab::with(tunnel, SecondChance::load(Sizes::LEAST).unwrap())
+        Lab::with(tunnel, load_program(OBJECT, Sizes::LEAST))
     }
 
     /// The same with the program for kernels without type information.

@@ -17,7 +17,7 @@ use tunnel_router::plan::{Plan, Step};
 use super::lab::{C, DATAGRAMS, Lab, P, Tunnel, all_names, ghost, list, name, vip};
 use super::packet::{ACK, PORT};
 use super::present::{HASH, present};
-use crate::support::{netns, sh};
+use crate::support::{load_program, netns, sh};
 
 /// Environment variable of a test that is started by another one, in whose namespace it works.
 const IN_THE_CALLERS: &str = "KST_IN_THE_CALLERS_NETNS";
@@ -31,7 +31,7 @@ fn device() -> Netns {
 }
 
 fn load() -> SecondChance {
-    SecondChance::load(Sizes::LEAST).unwrap()
+    load_program(OBJECT, Sizes::LEAST)
 }
 
 fn attach_in(pod: &Netns, program: &SecondChance) {
@@ -68,7 +68,7 @@ fn a_program_is_attached_with_direct_action_and_its_version() {
 
 #[test]
 fn a_restarted_agent_finds_the_program_and_its_tables() {
-    let (pod, mut program) = (device(), SecondChance::load(Sizes { vips: 512, endpoints: 2048 }).unwrap());
+    let (pod, mut program) = (device(), load_program(OBJECT, Sizes { vips: 512, endpoints: 2048 }));
     program.write(&tables()).unwrap();
     attach_in(&pod, &program);
     let id = program.id();
@@ -130,7 +130,7 @@ fn another_version_is_recognised_and_replaced() {
     let pod = device();
     // The loader does not look behind the end of the sections.
     let object = [OBJECT, b"another version"].concat();
-    let other = SecondChance::load_object(&object, Sizes::LEAST).unwrap();
+    let other = load_program(&object, Sizes::LEAST);
     attach_in(&pod, &other);
     let observed = observe_in(&pod).unwrap();
     assert_eq!(observed, ObservedFilter { program: other.id(), version: Some(Version::of(&object)) });
