@@ -203,19 +203,34 @@ impl Lab {
 
     /// The same for several packets, one after the other.
     pub fn trace_all(&self, packets: &[&[u8]], expected: &[&str]) -> Vec<Seen> {
+        let (texts, replies) = self.events_of(packets, expected.len());
+        assert_eq!(texts, expected, "{:?}; {}", self.tunnel, self.counts());
+        replies
+    }
+
+    /// The same in any order: an acknowledgement of the kernel and what the server does next come from different CPUs.
+    pub fn trace_unordered(&self, packet: &[u8], expected: &[&str]) {
+        let (mut texts, _) = self.events_of(&[packet], expected.len());
+        let mut expected = expected.to_vec();
+        texts.sort();
+        expected.sort();
+        assert_eq!(texts, expected, "{:?}; {}", self.tunnel, self.counts());
+    }
+
+    /// Sends packets, waits for this many events, and listens a little longer.
+    fn events_of(&self, packets: &[&[u8]], expected: usize) -> (Vec<String>, Vec<Seen>) {
         let client = Seen::read(packets[0]).unwrap().from;
         while self.next_event(client, Duration::ZERO).is_some() {}
         packets.iter().for_each(|packet| self.send(packet));
         let (mut texts, mut replies, until) = (Vec::new(), Vec::new(), Instant::now() + PATIENCE);
         while let Some((text, reply)) = {
             let left = until.saturating_duration_since(Instant::now());
-            self.next_event(client, if texts.len() < expected.len() { left } else { QUIET })
+            self.next_event(client, if texts.len() < expected { left } else { QUIET })
         } {
             texts.push(text);
             replies.extend(reply);
         }
-        assert_eq!(texts, expected, "{:?}; {}", self.tunnel, self.counts());
-        replies
+        (texts, replies)
     }
 
     /// Sends each packet when the way of the one before is over. For many packets of one client: only once it is waited for

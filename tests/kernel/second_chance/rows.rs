@@ -140,7 +140,7 @@ pub fn a_connection_in_time_wait_takes_its_packets(lab: &mut Lab) {
             let next = lab.syn(flow, &[&format!("to {pod} -"), &format!("from {pod} SA")]);
             lab.trace(&flow.tcp(ACK, 1001, next, b""), &[&format!("to {pod} -")]);
             // The server closes first.
-            lab.trace(
+            lab.trace_unordered(
                 &flow.tcp(ACK | PSH, 1001, next, b"x"),
                 &[&format!("to {pod} -"), &format!("from {pod} A"), &format!("from {pod} FA")],
             );
