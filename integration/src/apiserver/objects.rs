@@ -82,6 +82,14 @@ impl Objects {
         self.verbs.store.read(State::revision)
     }
 
+    /// Whether any object of these kinds has changed since a version, as far as is known.
+    pub fn has_changed(&self, plurals: &[&str], since: u64) -> bool {
+        let is_of = |storage: &str| plurals.iter().any(|p| find(p).is_ok_and(|resource| resource.storage == storage));
+        let changed =
+            |state: &State| since < state.compacted() || state.since(since).any(|change| is_of(change.key.storage));
+        self.verbs.store.read(changed)
+    }
+
     /// Waits until `look` finds something. It is asked now and after every change of any object.
     pub async fn wait_for<T>(&self, mut look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
         let mut changed = self.verbs.store.subscribe();

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -32,6 +32,9 @@ use crate::lab::Node as LabNode;
 
 /// How long anything may take; the emulated CPU is slow. Waiting longer means that it never happens.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Between two looks, at least.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Where something may still have to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,20 @@ struct View {
     settings: Settings,
 }
 
+/// What was last resolved for each node. Reading all objects again at every look would cost more than the look itself.
+pub(super) type Views = Mutex<HashMap<String, Known>>;
+
+/// What a node's agent was asked for by a version of the store.
+pub(super) struct Known {
+    flags: Vec<String>,
+    revision: u64,
+    config: Config,
+    resolved: Resolved,
+}
+
+/// The kinds that agents watch.
+const KINDS: [&str; 6] = ["services", "endpointslices", "servicecidrs", "nodes", "pods", "configmaps"];
+
 impl World {
     /// Waits until every node and pod is as the API server's objects ask for.
     pub async fn converged(&self) -> Result<()> {
@@ -78,6 +95,7 @@ impl World {
         let deadline = Instant::now() + limit;
         let mut first = None;
         loop {
+            let began = Instant::now();
             let look = || self.first_difference(first.as_ref(), &ignored);
             let Some((place, difference)) = tokio::task::block_in_place(look)? else {
                 if first.take().is_none() {
@@ -91,7 +109,8 @@ impl World {
                 bail!("not converged after {limit:?}:\n{difference}\n{}\n{}", left.join("\n"), self.logs());
             }
             first = Some(place);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The agents get at least half of the time of a slow machine.
+            tokio::time::sleep(began.elapsed().max(LOOK)).await;
         }
     }
 
@@ -147,9 +166,20 @@ impl World {
 
     /// What a node's agent is asked for now.
     fn view(&self, node: &LabNode) -> Result<View> {
-        let config = self.config(node.name())?;
-        let resolved = self.resolve(&config)?;
-        Ok(View { resolved, settings: plan_settings(&config) })
+        let flags = self.agent_flags(node.name());
+        let store = self.api.store();
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |known: &Known| known.flags == flags && !store.has_changed(&KINDS, known.revision);
+        if !views.get(node.name()).is_some_and(holds) {
+            // Before anything is read: what changes meanwhile is read again.
+            let (revision, config) = (store.revision(), self.config(node.name())?);
+            let resolved = self.unfollowed(&config)?;
+            views.insert(node.name().to_owned(), Known { flags, revision, config, resolved });
+        }
+        let known = views.get(node.name()).context("just inserted")?;
+        let mut resolved = known.resolved.clone();
+        Follows::default().follow(&mut resolved.cluster, moment());
+        Ok(View { resolved, settings: plan_settings(&known.config) })
     }
 
     fn look(&self, view: &View, place: &Place) -> Result<Vec<String>> {
@@ -218,6 +248,13 @@ impl World {
 
     /// What the API server's objects ask for, as this node sees them.
     pub fn resolve(&self, config: &Config) -> Result<Resolved> {
+        let mut resolved = self.unfollowed(config)?;
+        Follows::default().follow(&mut resolved.cluster, moment());
+        Ok(resolved)
+    }
+
+    /// The same before the node follows any map.
+    fn unfollowed(&self, config: &Config) -> Result<Resolved> {
         let mut index = Index::new(config.annotation.as_str());
         self.feed::<Service>(&mut index, "services", Change::Service, |_| true)?;
         self.feed::<EndpointSlice>(&mut index, "endpointslices", Change::EndpointSlice, |_| true)?;
@@ -228,9 +265,7 @@ impl World {
         let ours = |map: &ConfigMap| map.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MAP_LABEL.0));
         self.feed::<ConfigMap>(&mut index, "configmaps", Change::Map, ours)?;
         let snapshot = index.snapshot().context("a kind was not listed")?;
-        let mut resolved = resolve(&snapshot, &state_settings(config)?);
-        Follows::default().follow(&mut resolved.cluster, moment());
-        Ok(resolved)
+        Ok(resolve(&snapshot, &state_settings(config)?))
     }
 
     fn feed<K: DeserializeOwned>(
@@ -240,6 +275,7 @@ impl World {
         change: fn(Watched<K>) -> Change,
         keep: impl Fn(&K) -> bool,
     ) -> Result<()> {
+        ensure!(KINDS.contains(&plural), "{plural} are no reason to look again");
         index.apply(change(Watched::Init));
         for object in self.api.store().list(plural)? {
             let object: K = serde_json::from_value(object)?;

@@ -85,6 +85,8 @@ pub struct World {
     image: Image,
     /// What was last listed in each namespace.
     looks: converge::Looks,
+    /// What was last resolved for each node.
+    views: converge::Views,
     directory: TempDir,
 }
 
@@ -118,6 +120,7 @@ impl World {
             program: None,
             image: spec.image,
             looks: converge::Looks::default(),
+            views: converge::Views::default(),
             directory,
         })
     }
