@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod once;
 mod order;
+mod peers;
 mod places;
 mod ruleset;
 pub mod target;

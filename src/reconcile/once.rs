@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use tracing::debug;
-
+use super::peers::Peers;
 use super::ruleset::Ruleset;
 use super::written::Written;
 use crate::kernel::bpf::Programs;
@@ -46,6 +46,8 @@ pub struct Memory {
     written: Option<Written>,
     /// What is known of the ruleset.
     ruleset: Ruleset,
+    /// With whom this node speaks BGP.
+    peers: Peers,
     /// Modes that cannot be had here, and why.
     lacking: BTreeMap<Mode, String>,
 }
@@ -54,12 +56,13 @@ impl Memory {
     /// Of this memory only what spares a reader of the same namespace time.
     #[must_use]
     pub fn of_ruleset(&self) -> Memory {
-        Memory { ruleset: self.ruleset.clone(), ..Memory::default() }
+        Memory { ruleset: self.ruleset.clone(), peers: self.peers.clone(), ..Memory::default() }
     }
 
     /// Everything is read from the kernel again, also what cannot have changed, and tried again, also what has failed.
     pub fn doubt(&mut self) {
         self.ruleset.forget();
+        self.peers = Peers::default();
         self.lacking.clear();
     }
 }
@@ -229,7 +232,7 @@ fn attempt(
 ) -> Result<Outcome, ReconcileError> {
     let prefix = settings.link_prefix.as_str();
     let observed = memory.ruleset.observe(prefix)?;
-    let (desired, problems) = match compute(goal, &observed, settings, &mut memory.ruleset) {
+    let (desired, problems) = match compute(goal, &observed, settings, memory) {
         Err(refusal) if refusal.is_refusal() => {
             // What turns out to be a virtual machine's only later has been set up before.
             carry_out(&Desired::default(), observed, memory, prefix, execution)?;
@@ -301,20 +304,20 @@ fn compute(
     goal: &Goal,
     observed: &Observed,
     settings: &Settings,
-    ruleset: &mut Ruleset,
+    memory: &mut Memory,
 ) -> Result<(Desired, Vec<Problem>), ReconcileError> {
     Ok(match goal {
         Goal::Nothing => (Desired::default(), Vec::new()),
         Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
         Goal::Node(all) => {
-            let used = used_vips(all, uses(all, observed, settings));
+            let used = used_vips(all, uses(all, observed, settings, &mut memory.peers));
             let cluster = &*in_use::without(all, &used);
             let routes = routes(cluster, observed)?;
             let (mut desired, mut problems) = desired_node_holding(&Held::of(observed), cluster, &routes, settings);
             problems.extend(in_use::problems(all, &used, settings));
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
-                let around = ruleset.surroundings(observed.nft_generation);
+                let around = memory.ruleset.surroundings(observed.nft_generation);
                 let local = surroundings::local_vips(cluster, observed);
                 let forwards = |vip| !around.unforwarded.contains(&Family::of(vip));
                 let serves = |vip| !observed.withdrawn && forwards(vip) && !local.contains_key(&vip);
@@ -329,14 +332,12 @@ fn compute(
 }
 
 /// What this node depends on; nothing while there is no VIP that might be it.
-fn uses(cluster: &Cluster, observed: &Observed, settings: &Settings) -> Uses {
+fn uses(cluster: &Cluster, observed: &Observed, settings: &Settings, peers: &mut Peers) -> Uses {
     if cluster.vips.is_empty() {
         return Uses::default();
     }
-    let neighbours = kernel::peers_at(BGP).unwrap_or_else(|error| {
-        debug!(%error, "cannot look for BGP sessions");
-        BTreeSet::new()
-    });
+    let vips = cluster.vips.keys().copied().collect();
+    let neighbours = peers.for_vips(vips, Instant::now(), || kernel::peers_at(BGP));
     let neighbours = neighbours.into_iter().map(|address| (address, Use::BgpNeighbour));
     let resolvers = kernel::resolvers(&settings.proc_root).into_iter();
     let next_hops = observed.next_hops.iter().map(|(address, dev)| (*address, Use::NextHop(dev.clone())));
