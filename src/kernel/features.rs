@@ -234,7 +234,7 @@ const LATER: [&str; 6] = ["ip6_gre", "sch_ingress", "cls_bpf", "tcp_diag", "udp_
 
 /// Loads the modules that any mode can use, each for itself, and says of each why that failed.
 pub fn load_modules() -> Vec<(&'static str, Result<(), String>)> {
-    let probes = [Probe::NEXTHOPS, Probe::NFT].into_iter().chain(Mode::ALL.map(Probe::of_mode));
+    let probes = [Probe::NEXTHOPS, Probe::NFT, Probe::FRAMES].into_iter().chain(Mode::ALL.map(Probe::of_mode));
     let modules = probes.flat_map(|probe| probe.modules).copied().chain(LATER);
     modules.map(|module| (module, load_one(module))).collect()
 }
