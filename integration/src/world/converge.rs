@@ -213,7 +213,7 @@ impl World {
     }
 
     /// What the controller has yet to decide: endpoints that run here and are ready (or, where none is, serve to the end) own a
-    /// bucket, and others do not while there are such.
+    /// bucket, and others do not while there are such; and every move that is announced is made.
     fn undecided(&self, cluster: &Cluster) -> BTreeSet<String> {
         let mut out = BTreeSet::new();
         for vip in cluster.vips.values() {
@@ -226,6 +226,10 @@ impl World {
             };
             let by_addresses = map.hash.key == HashKey::Addresses;
             out.extend((by_addresses != vip.client_ip_affinity).then(|| format!("{} hashes otherwise", vip.service)));
+            let moves = map.iter().filter(|(_, holding)| holding.next.is_some());
+            out.extend(
+                moves.map(|(bucket, _)| format!("bucket {} of {} is about to move", bucket.number(), vip.service)),
+            );
             let owners = map.counts();
             let is_usable = |id: &EndpointId| usable.iter().any(|e| e.pod_uid == id.as_str());
             let wrong =
