@@ -16,7 +16,6 @@ impl Stage {
     pub(in crate::soak) async fn serving_lost(&mut self) -> Result<()> {
         let node = WORKERS[self.rng.usize(..WORKERS.len())];
         let controllers: Vec<&str> = CONTROLLERS.iter().filter(|(_, on)| *on == node).map(|(name, _)| *name).collect();
-        self.traffic.fault_now();
         self.world.lab.cut(node).await?;
         self.world.kill_agent(node).await?;
         for controller in &controllers {
@@ -66,7 +65,7 @@ impl Stage {
             self.world.lab.pod_mut(pod)?.stop_process().await?;
         }
         self.observe(NOTICED).await?;
-        self.traffic.fault_now();
+        self.traffic.endpoints_change_now();
         lost.iter().try_for_each(|(_, pod)| self.world.set_ready(pod, false))?;
         Ok(lost)
     }

@@ -161,6 +161,12 @@ impl Ledger {
         self.faults.push(Instant::now());
     }
 
+    /// Only now the API says what has happened: what was before cannot be measured.
+    pub fn endpoints_change_now(&mut self) {
+        self.faults.clear();
+        self.fault_now();
+    }
+
     /// When the row's faults were over; of several the one that took longest.
     pub fn over(&self) -> Over {
         let faults = if self.faults.is_empty() { std::slice::from_ref(&self.began) } else { &self.faults };

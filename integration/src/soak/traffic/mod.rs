@@ -124,6 +124,11 @@ impl Traffic {
         self.shared.ledger().fault_now();
     }
 
+    /// The endpoints of a node that was lost before change now: it is measured from here on.
+    pub fn endpoints_change_now(&self) {
+        self.shared.ledger().endpoints_change_now();
+    }
+
     /// Asks on every connection and waits until each has been answered, or has broken and been replaced, and until twenty new
     /// connections in a row have been answered.
     pub async fn all_answer(&self) -> Result<()> {
