@@ -290,9 +290,10 @@ impl Decided {
 }
 
 impl Now {
-    /// The moment at which this second begins, or a fraction of one later: a fraction earlier would be too early.
+    /// The moment at which this second begins, or a fraction of one later: a fraction earlier would be too early. At most a day
+    /// from now: a damaged map may name a second that no clock can hold.
     fn at(self, unix: u64) -> Instant {
-        self.moment.instant + Duration::from_secs(unix.saturating_sub(self.moment.unix))
+        self.moment.instant + Duration::from_secs(unix.saturating_sub(self.moment.unix).min(86_400))
     }
 }
 

@@ -55,6 +55,19 @@ fn nothing_moves_when_reports_cannot_be_read() {
 }
 
 #[test]
+fn a_map_of_the_far_future_stops_nobody() {
+    let mut world = World::of("ab");
+    world.set('a', Pod::Crashed);
+    world.decide();
+    let text = world.text();
+    let (before, rest) = text.split_once("\"at\":").unwrap();
+    let (_, after) = rest.split_once(',').unwrap();
+    world.put_map(&format!("{before}\"at\":{},{after}", u64::MAX));
+    world.run(3);
+    assert_eq!((world.count('a'), world.count('b')), (0, 16));
+}
+
+#[test]
 fn a_deleted_map_comes_back_as_it_was() {
     let mut world = World::of("abcd");
     let before = world.text();

@@ -168,11 +168,12 @@ impl Follow {
         };
         let bucket = |(holding, in_use): (&Holding, &InUse)| {
             let (stand_in, ends) = (in_use.stand_ins.first(), in_use.stand_ins.iter().filter_map(|one| one.until));
+            // Of a damaged map it may be any number.
             let kept = Duration::from_secs(self.map.drain_non_tcp);
             [
                 in_use.changed.map(|changed| changed + POINTED),
                 ends.min(),
-                stand_in.map(|stand_in| stand_in.since.instant + kept),
+                stand_in.and_then(|stand_in| stand_in.since.instant.checked_add(kept)),
                 non_tcp(holding),
             ]
         };
@@ -282,7 +283,7 @@ impl Follow {
         let stands_in = in_use.stand_ins.first().filter(|stand_in| stand_in.until.is_none());
         serves
             && (listed.is_some_and(|listed| listed.keeps_non_tcp(drain, now.unix))
-                || stands_in.is_some_and(|stand_in| stand_in.since.instant + drain > now.instant))
+                || stands_in.is_some_and(|one| now.instant.saturating_duration_since(one.since.instant) < drain))
     }
 }
 

@@ -147,6 +147,15 @@ fn a_stand_in_that_the_map_makes_the_owner_goes_on() {
 }
 
 #[test]
+fn a_map_may_name_any_time_for_which_datagrams_stay() {
+    let mut node =
+        Node::new(Assignment { drain_non_tcp: u64::MAX, ..map(1, 'p', false, "") }, &[('p', READY), ('c', READY)]);
+    node.see(0, &[('p', NOT_READY), ('c', READY)]);
+    assert_eq!(node.shown(5000), "c(p)");
+    assert_eq!(node.deadline(5000), Some(60_000 + 5000));
+}
+
+#[test]
 fn where_nobody_may_own_the_owner_keeps_all_but_new_connections() {
     let mut node = Node::new(map(1, 'p', false, ""), &[('p', READY)]);
     assert_eq!(node.see(0, &[('p', NOT_READY)]), "p()");
