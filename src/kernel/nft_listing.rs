@@ -46,8 +46,9 @@ pub(super) fn decode(root: &Value) -> Result<ObservedTable, KernelError> {
         chain.hash = rules.iter().find_map(|rule| decode_hash(&rule["expr"]));
         for (why, counted) in rules.iter().filter_map(|rule| rule_counter(rule)) {
             let sum = chain.counters.entry(why).or_default();
-            sum.packets += counted.packets;
-            sum.bytes += counted.bytes;
+            // Whoever restores a ruleset may set counters to any number.
+            sum.packets = sum.packets.saturating_add(counted.packets);
+            sum.bytes = sum.bytes.saturating_add(counted.bytes);
         }
     }
     Ok(table)

@@ -169,10 +169,10 @@ fn verdicts(before: &Sample, now: &Sample, judged: &Judged) -> Vec<(Loss, Verdic
         _ => {}
     };
     let (old, new) = (&before.node, &now.node);
-    let taken_in = judged.vips.iter().map(|vip| grown(&old.taken_in, &new.taken_in, vip)).sum();
+    let taken_in = total(judged.vips.iter().map(|vip| grown(&old.taken_in, &new.taken_in, vip)));
     let encapsulated = new.encapsulated.checked_sub(old.encapsulated);
     judge(Loss::Forwarding, taken_in, encapsulated);
-    let made = new.made.keys().map(|to| grown(&old.made, &new.made, to)).sum();
+    let made = total(new.made.keys().map(|to| grown(&old.made, &new.made, to)));
     judge(Loss::Leaving, made, new.left.checked_sub(old.left));
     for (uid, pod) in &judged.pods {
         let (Some(then), Some(counts)) = (before.pods.get(uid), now.pods.get(uid)) else { continue };
@@ -185,8 +185,13 @@ fn verdicts(before: &Sample, now: &Sample, judged: &Judged) -> Vec<(Loss, Verdic
 
 /// Outer packets for a pod that came to its node or were made there; `None` where a counter began anew.
 fn came(before: &NodeCounts, now: &NodeCounts, pod: &JudgedPod) -> Option<u64> {
-    let grown_at = |at| Some(grown(&before.arrived, &now.arrived, at)? + grown(&before.made, &now.made, at)?);
-    pod.addresses.iter().map(grown_at).sum()
+    let grown_at = |at| [grown(&before.arrived, &now.arrived, at), grown(&before.made, &now.made, at)];
+    total(pod.addresses.iter().flat_map(grown_at))
+}
+
+/// The sum, `None` where a counter began anew.
+fn total(grown: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
+    grown.into_iter().try_fold(0_u64, |sum, one| Some(sum.saturating_add(one?)))
 }
 
 /// By how much a counter has grown; `None` if it began anew.

@@ -61,15 +61,17 @@ pub fn node_counts(table: &ObservedTable) -> NodeCounts {
 
 /// What the table of a pod has counted.
 pub fn pod_counts(table: &ObservedTable) -> PodCounts {
-    PodCounts {
-        arrived: by_rules(table, "prerouting", &[OUTER_ARRIVES]),
-        delivered: received(table).values().map(|counter| counter.packets).sum(),
-    }
+    PodCounts { arrived: by_rules(table, "prerouting", &[OUTER_ARRIVES]), delivered: total(received(table).values()) }
 }
 
 fn by_rules(table: &ObservedTable, chain: &str, rules: &[&str]) -> u64 {
     let counters = table.chains.get(chain).into_iter().flat_map(|chain| &chain.counters);
-    counters.filter(|(why, _)| rules.contains(&why.as_str())).map(|(_, counter)| counter.packets).sum()
+    total(counters.filter(|(why, _)| rules.contains(&why.as_str())).map(|(_, counter)| counter))
+}
+
+/// Packets in all. Whoever restores a ruleset may set counters to any number.
+fn total<'a>(counters: impl Iterator<Item = &'a Counter>) -> u64 {
+    counters.fold(0, |sum, counter| sum.saturating_add(counter.packets))
 }
 
 /// Packets to each VIP: on a node those that it took in, in a pod those that came out of a tunnel.
