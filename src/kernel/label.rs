@@ -100,7 +100,7 @@ pub(super) fn dump(netlink: &mut Netlink, names: &BTreeMap<u32, String>) -> Resu
     })
 }
 
-fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<LabelRoute> {
+pub(super) fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<LabelRoute> {
     let value = |kind| attribute(payload, RTMSG, kind);
     if value(RTA_MULTIPATH).is_some() {
         return None;

@@ -95,7 +95,7 @@ pub(super) fn names(links: &BTreeMap<String, ObservedLink>) -> BTreeMap<u32, Str
     links.iter().map(|(name, link)| (link.index, name.clone())).collect()
 }
 
-fn decode(payload: &[u8]) -> Option<(String, ObservedLink)> {
+pub(super) fn decode(payload: &[u8]) -> Option<(String, ObservedLink)> {
     let flags = u32_at(payload, 8)?;
     let info = attribute(payload, IFINFOMSG, IFLA_LINKINFO).unwrap_or_default();
     let kind_name = attribute(info, 0, IFLA_INFO_KIND).map(text);

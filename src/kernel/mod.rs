@@ -16,6 +16,8 @@ mod apply;
 pub mod bpf;
 mod error;
 mod features;
+#[cfg(test)]
+mod fuzz;
 mod label;
 mod link;
 mod monitor;

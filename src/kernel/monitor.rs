@@ -170,14 +170,14 @@ fn known_links() -> Result<BTreeMap<u32, LinkState>, KernelError> {
 }
 
 /// Tells our changes from others'.
-#[derive(Debug)]
-struct Filter {
+#[derive(Debug, Default)]
+pub(super) struct Filter {
     prefix: String,
     links: BTreeMap<u32, LinkState>,
 }
 
 impl Filter {
-    fn route(&mut self, kind: u16, payload: &[u8]) -> Option<Change> {
+    pub(super) fn route(&mut self, kind: u16, payload: &[u8]) -> Option<Change> {
         match kind {
             rtm::NEWLINK | rtm::DELLINK => self.link(kind, payload).then_some(Change::Link),
             rtm::NEWADDR | rtm::DELADDR => self.address(payload).then_some(Change::Address),
@@ -218,7 +218,7 @@ impl Filter {
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_*`, `struct nfgenmsg` and the name of the table, which is attribute 1 of every
 /// message but the one that counts the generation (include/uapi/linux/netfilter/nf_tables.h).
-fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
+pub(super) fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
     const SUBSYSTEM: u16 = 10;
     const NEWGEN: u16 = 15;
     const NFGENMSG: usize = 4;

@@ -62,7 +62,7 @@ pub(super) fn dump(
     })
 }
 
-fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<(Neighbour, ObservedNeighbour)> {
+pub(super) fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<(Neighbour, ObservedNeighbour)> {
     family_of(payload)?;
     let value = |kind| attribute(payload, NDMSG, kind);
     let neighbour = Neighbour { dev: names.get(&u32_at(payload, 4)?)?.clone(), address: ip(value(NDA_DST)?)? };

@@ -224,7 +224,7 @@ pub(super) fn failed(doing: &'static str) -> impl Fn(io::Error) -> KernelError {
 }
 
 /// `NLMSG_ERROR` and `NLMSG_DONE` both start with an errno, 0 or negative (`struct nlmsgerr`).
-fn acknowledgement(reply: &Reply<'_>) -> Result<(), KernelError> {
+pub(super) fn acknowledgement(reply: &Reply<'_>) -> Result<(), KernelError> {
     match u32_at(reply.payload, 0).map(u32::cast_signed) {
         // Kernels end some dumps with an empty NLMSG_DONE.
         None | Some(0) => Ok(()),

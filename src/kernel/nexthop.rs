@@ -168,7 +168,7 @@ pub(super) fn is_ours(payload: &[u8]) -> bool {
     u8_at(payload, 2) == Some(PROTOCOL)
 }
 
-fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Nexthop> {
+pub(super) fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Nexthop> {
     let value = |kind| attribute(payload, NHMSG, kind);
     let dev = names.get(&u32_at(value(NHA_OIF)?, 0)?)?.clone();
     let family = family_of(payload)?;
@@ -185,7 +185,7 @@ fn decode(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Nexthop> {
     }
 }
 
-fn decode_source(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Source> {
+pub(super) fn decode_source(payload: &[u8], names: &BTreeMap<u32, String>) -> Option<Source> {
     let value = |kind| attribute(payload, NHMSG, kind);
     if let Some(members) = value(NHA_GROUP) {
         let plain = value(NHA_GROUP_TYPE).is_none_or(|kind| u16_at(kind, 0) == Some(0));

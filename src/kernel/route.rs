@@ -146,7 +146,7 @@ pub(super) fn dump(netlink: &mut Netlink) -> Result<Routes, KernelError> {
     Ok(all)
 }
 
-fn sort_in(routes: &mut Routes, payload: &[u8]) {
+pub(super) fn sort_in(routes: &mut Routes, payload: &[u8]) {
     match decode_key(payload) {
         Some(key) if is_ours(payload) => {
             routes.ours.insert(key, decode_target(payload));

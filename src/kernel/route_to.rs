@@ -142,7 +142,7 @@ fn is_learned(payload: &[u8]) -> bool {
     expires.is_some_and(|ticks| ticks != 0)
 }
 
-fn decode(
+pub(super) fn decode(
     to: IpAddr,
     payload: &[u8],
     devices: &BTreeMap<u32, (&String, &ObservedLink)>,

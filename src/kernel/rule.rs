@@ -73,7 +73,7 @@ pub(super) fn is_ours(payload: &[u8]) -> bool {
     attribute(payload, FIB_RULE_HDR, FRA_PROTOCOL).and_then(|v| u8_at(v, 0)) == Some(PROTOCOL)
 }
 
-fn decode(family: Family, payload: &[u8]) -> ObservedRule {
+pub(super) fn decode(family: Family, payload: &[u8]) -> ObservedRule {
     let number = |kind| attribute(payload, FIB_RULE_HDR, kind).and_then(|v| u32_at(v, 0));
     let mark = match (number(FRA_FWMARK), number(FRA_FWMASK)) {
         (None, None) => None,

@@ -68,7 +68,7 @@ fn dump(netlink: &mut Netlink, states: u32, ports: [u16; 2]) -> Result<Vec<Conne
 }
 
 /// `struct inet_diag_msg`: family, state, timer, retransmissions, then ports and addresses.
-fn decode(answer: &[u8]) -> Option<Connection> {
+pub(super) fn decode(answer: &[u8]) -> Option<Connection> {
     let length = if u8_at(answer, 0)? == AF_INET { 4 } else { 16 };
     let end = |port: usize, address: usize| {
         let address = ip(answer.get(address..address + length)?)?.to_canonical();

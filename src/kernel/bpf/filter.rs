@@ -160,7 +160,7 @@ fn append(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.resize(message.len().next_multiple_of(4), 0);
 }
 
-fn decode(payload: &[u8]) -> Option<ObservedFilter> {
+pub(in crate::kernel) fn decode(payload: &[u8]) -> Option<ObservedFilter> {
     let is_ours = u32_at(payload, 8) == Some(HANDLE) && u32_at(payload, 16) == Some(info());
     let options = attribute(payload, TCMSG, TCA_OPTIONS).filter(|_| is_ours)?;
     // Without direct action the program's answer would be a class.

@@ -25,6 +25,8 @@ mod program;
 use crate::model::second_chance::Version;
 
 pub use error::BpfError;
+#[cfg(test)]
+pub(super) use filter::decode as decode_filter;
 pub use filter::{attach, detach, observe_filter};
 pub use load::{SecondChance, Sizes, Types, names_of};
 pub use program::{Program, Programs};

@@ -1,7 +1,9 @@
 //! One file per kind of object, and the builders that they share.
 
 mod annotation;
+mod fuzz;
 mod held;
+mod history;
 mod index;
 mod maps;
 mod nodes;

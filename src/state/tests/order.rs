@@ -7,7 +7,7 @@ use proptest::sample::{Index as Pick, subsequence};
 use super::*;
 
 /// A cluster with every kind of trouble in it.
-fn objects() -> Vec<Change> {
+pub(super) fn objects() -> Vec<Change> {
     let broken = Endpoint { node_name: None, ..mk_endpoint("d", "10.244.2.4") };
     let leaving = with_conditions(mk_endpoint("b", "10.244.2.2"), false, true, true);
     let mut moved = mk_slice("a-2", "a", vec![mk_endpoint("a", "10.244.2.9"), leaving.clone()]);
