@@ -55,6 +55,10 @@ const OLD_VERSION: u64 = 1;
 /// What this code knows of it.
 pub const REVISION: u64 = 2;
 
+/// The last decision that is believed. Decisions count milliseconds since 1970, and one near the end of the numbers could never be
+/// followed by another.
+pub(super) const LAST_GENERATION: u64 = i64::MAX.cast_unsigned();
+
 const PREFIX: &str = "map-";
 
 /// Name of the ConfigMap of a Service.
@@ -356,6 +360,9 @@ pub fn decode(text: Option<&str>, service_uid: &str) -> Result<StoredAssignment,
 }
 
 fn read(wire: Wire) -> Result<Assignment, String> {
+    if wire.generation > LAST_GENERATION {
+        return Err(format!("no decision could follow generation {}", wire.generation));
+    }
     let buckets = BucketCount::new(wire.buckets).map_err(|e| e.to_string())?;
     let ids = read_ids(&wire.endpoints)?;
     let mut holdings = read_holdings(&wire, buckets, &ids)?;

@@ -29,6 +29,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::assignment::LAST_GENERATION;
 use crate::model::handover::{Generation, NodeName, NodeReport, Over, ServiceUid, SetUp};
 use crate::model::second_chance::{Forwarding, Pair};
 use crate::model::{Addresses, Bucket, EndpointId};
@@ -193,7 +194,8 @@ pub fn decode(text: Option<&str>, node: &str) -> Result<NodeReport, ReportFault>
         pods: wire.pods.into_iter().map(pod).collect(),
         over: wire.over.into_iter().flat_map(over).collect(),
         ended: wire.ended.iter().map(|id| EndpointId::from(id.as_str())).collect(),
-        holds: wire.holds.into_iter().map(decision).collect(),
+        // The controller's next decision follows the greatest of these.
+        holds: wire.holds.into_iter().filter(|(_, held)| *held <= LAST_GENERATION).map(decision).collect(),
         knows: wire.knows.map(|knows| knows.into_iter().map(decision).collect()),
         forwarding: Forwarding { passed: pairs(wire.passed), received: pairs(wire.received) },
     })

@@ -133,6 +133,7 @@ fn whatever_is_not_exactly_right_is_refused_by_name() {
     for (from, to, why) in [
         ("{", "", "cannot be read"),
         ("\"version\":2", "\"version\":0", "no version 0"),
+        ("\"generation\":1790000000123", "\"generation\":18446744073709551615", "no decision could follow"),
         ("\"buckets\":16", "\"buckets\":17", "17 buckets"),
         ("\"buckets\":16", "\"buckets\":32", "32 rows"),
         ("\"name\":[1,", "\"name\":[2,", "given twice"),
