@@ -18,7 +18,7 @@ use tunnel_router::agent::follows::{Follows, moment};
 use tunnel_router::agent::start::{plan_settings, state_settings};
 use tunnel_router::cli::{Cli, Command, Host, agent_config};
 use tunnel_router::model::config::Config;
-use tunnel_router::model::handover::HashKey;
+use tunnel_router::model::handover::{Assignment, HashKey, Holding, MOST_FORMER};
 use tunnel_router::model::{Cluster, Endpoint, EndpointId};
 use tunnel_router::netns::{Netns, NetnsId};
 use tunnel_router::plan::Settings;
@@ -58,6 +58,14 @@ enum Inside {
 /// Numbers of namespaces that are gone are given out again, also to the next sandbox of a pod, so the node's name or the container's id belongs
 /// to the key.
 pub(super) type Looks = Mutex<HashMap<(String, NetnsId), Memory>>;
+
+/// Whether those that have most could give those that have least.
+fn is_unbalanced(map: &Assignment) -> bool {
+    let counts = map.counts();
+    let (least, most) = (counts.values().min().copied().unwrap_or(0), counts.values().max().copied().unwrap_or(0));
+    let has_most = |holding: &&Holding| holding.owner.as_ref().and_then(|id| counts.get(id)) == Some(&most);
+    most > least + 1 && map.holdings.iter().filter(has_most).any(|holding| holding.former.len() < MOST_FORMER)
+}
 
 /// What a node's agent is asked for.
 struct View {
@@ -213,7 +221,7 @@ impl World {
     }
 
     /// What the controller has yet to decide: endpoints that run here and are ready (or, where none is, serve to the end) own a
-    /// bucket, and others do not while there are such; and every move that is announced is made.
+    /// bucket, and others do not while there are such; every move that is announced is made, and no other can be.
     fn undecided(&self, cluster: &Cluster) -> BTreeSet<String> {
         let mut out = BTreeSet::new();
         for vip in cluster.vips.values() {
@@ -230,6 +238,7 @@ impl World {
             out.extend(
                 moves.map(|(bucket, _)| format!("bucket {} of {} is about to move", bucket.number(), vip.service)),
             );
+            out.extend(is_unbalanced(map).then(|| format!("{} is not balanced", vip.service)));
             let owners = map.counts();
             let is_usable = |id: &EndpointId| usable.iter().any(|e| e.pod_uid == id.as_str());
             let wrong =
