@@ -168,13 +168,15 @@ impl Status {
         all.collect()
     }
 
-    /// Whether the pods of a Service that stand are as they are asked to be now: they let in whom the followed map names.
+    /// Whether the pods of a Service are as they are asked to be now: they let in whom the followed map names. Those that fail hold up no
+    /// other. One that is not heard of yet may be as an agent before this one has left it.
     pub fn is_current(&self, service: &ServiceUid) -> bool {
         let serves = |goal: &PodGoal| goal.services.keys().any(|of| of.uid == service.as_str());
-        self.pods.iter().filter(|(_, goal)| serves(goal)).all(|(target, goal)| {
-            let stands = self.set_up.get(target).filter(|stands| !stands.set_up.fallen);
-            stands.is_none_or(|stands| stands.input == goal.input)
-        })
+        let is_current = |target: &String, goal: &PodGoal| {
+            self.failing.contains_key(target)
+                || self.set_up.get(target).is_some_and(|stands| stands.input == goal.input)
+        };
+        self.pods.iter().filter(|(_, goal)| serves(goal)).all(|(target, goal)| is_current(target, goal))
     }
 
     /// What stood cannot be made again.
@@ -369,6 +371,22 @@ mod tests {
         assert_eq!(after(in_sync("pod uid-1")), Some(false));
         let gone = Report { target: "pod uid-1".into(), took: Duration::ZERO, state: State::Gone };
         assert_eq!(after(gone), None);
+    }
+
+    #[test]
+    fn pods_know_of_a_map_when_those_that_do_not_fail_are_as_it_asks_for() {
+        let mut status = status();
+        let knows = |status: &Status| status.is_current(&"echo".into());
+        assert!(!knows(&status), "an agent before this one may have left it otherwise");
+        assert!(status.is_current(&"another".into()), "no pod of this node");
+        status.reported("n1", in_sync("pod uid-1"));
+        assert!(knows(&status));
+        let peers = BTreeSet::from([std::net::Ipv4Addr::new(10, 244, 2, 3).into()]);
+        let asked = goal(BTreeSet::from([service("echo")]), PodInput { peers, ..input() });
+        status.dispatched(&[], node(), BTreeMap::from([(pod_target("uid-1"), asked)]));
+        assert!(!knows(&status), "it does not let the new one in yet");
+        status.reported("n1", pending("pod uid-1", TRIES));
+        assert!(knows(&status), "one that fails holds up no other");
     }
 
     #[test]
