@@ -56,8 +56,8 @@ const OLD_VERSION: u64 = 1;
 pub const REVISION: u64 = 2;
 
 /// The last decision that is believed. Decisions count milliseconds since 1970, and one near the end of the numbers could never be
-/// followed by another.
-pub(super) const LAST_GENERATION: u64 = i64::MAX.cast_unsigned();
+/// followed by another. It is none of the numbers that damage is likely to leave: what follows it is not believed, either.
+pub(super) const LAST_GENERATION: u64 = 1 << 60;
 
 const PREFIX: &str = "map-";
 
