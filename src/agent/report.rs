@@ -16,12 +16,13 @@ pub(super) fn ended(resolved: &Resolved, node: &str) -> BTreeSet<EndpointId> {
     members.map(|(id, _)| id).filter(|id| has_ended(id)).cloned().collect()
 }
 
-/// Writes down what the pods of this node know: what their maps announce, once the pods are as they are asked to be, and what was
-/// said before until then.
-pub(super) fn note_what_pods_know(report: &mut NodeReport, cluster: &Cluster, status: &Status, node: &str) {
-    let before = report.knows.take().unwrap_or_default();
+/// Writes down how the pods of this node are set up and what they know: what their maps announce, once the pods are as they are asked
+/// to be, and what was said before until then.
+pub(super) fn note_pods(report: &mut NodeReport, cluster: &Cluster, status: &Status, node: &str) {
+    report.pods = status.set_up();
+    let (before, outdated) = (report.knows.take().unwrap_or_default(), status.outdated());
     let knows = |(service, map): (ServiceUid, &Assignment)| {
-        let known = status.is_current(&service).then_some(map.announced);
+        let known = (!outdated.contains(&service)).then_some(map.announced);
         let known: Generation = known.or_else(|| before.get(&service).copied())?;
         Some((service, known))
     };

@@ -14,7 +14,7 @@ use super::drains::{Draining, draining, open_connections, watch_drains};
 use super::follows::{Follows, moment};
 use super::leaving::Leaving;
 use super::losses::{Ask, Watched, watch_losses};
-use super::report::{ended, note_what_pods_know};
+use super::report::{ended, note_pods};
 use super::second_chance::SecondChances;
 use super::start::{preflight, state_settings};
 use super::status::Status;
@@ -220,10 +220,9 @@ impl Agent {
         let first = self.last.is_none();
         self.report.send_if_modified(|report| {
             let before = report.clone();
-            report.pods = self.status.set_up();
+            note_pods(report, &resolved.cluster, &self.status, &self.settings.node_name);
             report.ended = ended(&resolved, &self.settings.node_name);
             report.holds = self.index.superseded();
-            note_what_pods_know(report, &resolved.cluster, &self.status, &self.settings.node_name);
             // The first one tells that nothing is to be told.
             first || *report != before
         });
@@ -324,14 +323,14 @@ impl Agent {
         self.metrics.reported(&report);
         self.status.reported(&self.settings.node_name, report);
         self.status.announce();
-        self.report.send_if_modified(|report| {
-            let before = report.clone();
-            report.pods = self.status.set_up();
-            if let Some(last) = &self.last {
-                note_what_pods_know(report, &last.cluster, &self.status, &self.settings.node_name);
-            }
-            *report != before
-        });
+        // There is no target before the first dispatch.
+        if let Some(last) = &self.last {
+            self.report.send_if_modified(|report| {
+                let before = report.clone();
+                note_pods(report, &last.cluster, &self.status, &self.settings.node_name);
+                *report != before
+            });
+        }
         if ended {
             self.dispatcher.ended(&target);
             // The pod may have got a VIP again in the meantime.

@@ -168,15 +168,15 @@ impl Status {
         all.collect()
     }
 
-    /// Whether the pods of a Service are as they are asked to be now: they let in whom the followed map names. Those that fail hold up no
-    /// other. One that is not heard of yet may be as an agent before this one has left it.
-    pub fn is_current(&self, service: &ServiceUid) -> bool {
-        let serves = |goal: &PodGoal| goal.services.keys().any(|of| of.uid == service.as_str());
+    /// Services with a pod that is not as it is asked to be now, so that it may not let in whom the followed map names. Those that fail
+    /// hold up no other. One that is not heard of yet may be as an agent before this one has left it.
+    pub fn outdated(&self) -> BTreeSet<ServiceUid> {
         let is_current = |target: &String, goal: &PodGoal| {
             self.failing.contains_key(target)
                 || self.set_up.get(target).is_some_and(|stands| stands.input == goal.input)
         };
-        self.pods.iter().filter(|(_, goal)| serves(goal)).all(|(target, goal)| is_current(target, goal))
+        let outdated = self.pods.iter().filter(|(target, goal)| !is_current(target, goal));
+        outdated.flat_map(|(_, goal)| goal.services.keys()).map(|service| service.uid.as_str().into()).collect()
     }
 
     /// What stood cannot be made again.
@@ -376,9 +376,9 @@ mod tests {
     #[test]
     fn pods_know_of_a_map_when_those_that_do_not_fail_are_as_it_asks_for() {
         let mut status = status();
-        let knows = |status: &Status| status.is_current(&"echo".into());
+        let knows = |status: &Status| !status.outdated().contains("echo");
         assert!(!knows(&status), "an agent before this one may have left it otherwise");
-        assert!(status.is_current(&"another".into()), "no pod of this node");
+        assert!(!status.outdated().contains("another"), "no pod of this node");
         status.reported("n1", in_sync("pod uid-1"));
         assert!(knows(&status));
         let peers = BTreeSet::from([std::net::Ipv4Addr::new(10, 244, 2, 3).into()]);

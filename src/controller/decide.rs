@@ -171,7 +171,7 @@ impl Decider {
             }
             self.told.look(vip, &waiting, write.is_some(), instant);
             decided.problems.extend(self.told.problems(vip, instant));
-            decided.wake_at(waiting.due().map(|unix| now.at(unix)));
+            decided.wake_at(waiting.due().map(|unix| now.moment.at(unix)));
             match self.gathers(uid, write.as_ref(), instant) {
                 Some(until) => decided.wake_at(Some(until)),
                 None => wanted.extend(write.map(|write| Decision::Write(Box::new(write)))),
@@ -286,14 +286,6 @@ impl Decider {
 impl Decided {
     fn wake_at(&mut self, at: Option<Instant>) {
         self.due = [self.due, at].into_iter().flatten().min();
-    }
-}
-
-impl Now {
-    /// The moment at which this second begins, or a fraction of one later: a fraction earlier would be too early. At most a day
-    /// from now: a damaged map may name a second that no clock can hold.
-    fn at(self, unix: u64) -> Instant {
-        self.moment.instant + Duration::from_secs(unix.saturating_sub(self.moment.unix).min(86_400))
     }
 }
 

@@ -89,9 +89,8 @@ pub(super) fn moved(before: &Assignment, after: &Assignment) -> usize {
 pub(super) fn is_urgent(before: &Assignment, after: &Assignment) -> bool {
     let mut holdings = before.holdings.iter().zip(&after.holdings);
     let had_vips = before.vips.as_ref().is_some_and(|vips| !vips.is_empty());
-    let is_announced = |map: &Assignment| map.holdings.iter().any(|holding| holding.next.is_some());
     before.refuses_new != after.refuses_new
-        || is_announced(before) && !is_announced(after)
+        || before.moves().next().is_some() && after.moves().next().is_none()
         || had_vips && before.vips != after.vips
         || holdings.any(|(old, new)| old.owner != new.owner && !new.planned)
 }

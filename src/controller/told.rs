@@ -49,9 +49,10 @@ impl Told {
         for (reason, id) in not_set_up.chain(balance).chain(unreached).chain(unheard) {
             self.since.entry((uid.clone(), reason, id.clone())).or_insert(now);
         }
-        self.senders.retain(|to, _| self.since.keys().any(|(.., id)| id == to));
+        let is_told = |id: &EndpointId| self.since.keys().any(|(.., of)| of == id);
+        self.senders.retain(|to, _| is_told(to));
+        self.silent.retain(|id, _| is_told(id));
         self.senders.extend(waiting.unreached.clone());
-        self.silent.retain(|id, _| self.since.keys().any(|(.., of)| of == id));
         self.silent.extend(waiting.unheard.clone());
     }
 

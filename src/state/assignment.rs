@@ -328,7 +328,7 @@ fn news(map: &Assignment) -> News {
 
 fn nexts(map: &Assignment) -> Nexts {
     let mut table = Nexts::default();
-    for (bucket, next) in map.iter().filter_map(|(bucket, holding)| Some((bucket, holding.next.as_ref()?))) {
+    for (bucket, next) in map.moves() {
         table.bucket.push(bucket.index());
         table.name.push(number(map, Some(&next.endpoint)));
         table.generation.push(back(map, next.generation));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, SecurityContext, Volume, VolumeMount};
+use serde::Serialize;
 
 use super::cri::Sandbox;
 use super::messages::{
@@ -66,7 +67,12 @@ fn understood(pod: &PodSpec) -> Result<()> {
         volumes: None,
         ..pod.clone()
     };
-    ensure!(rest == PodSpec::default(), "the kubelet of the lab does not know {}", serde_json::to_string(&rest)?);
+    nothing_else(&rest)
+}
+
+/// Nothing is left of an object but what is understood.
+fn nothing_else<T: Default + PartialEq + Serialize>(rest: &T) -> Result<()> {
+    ensure!(*rest == T::default(), "the kubelet of the lab does not know {}", serde_json::to_string(rest)?);
     Ok(())
 }
 
@@ -86,7 +92,7 @@ fn config(container: &Container, pod: &PodSpec, facts: &Facts, sandbox: &Sandbox
         volume_mounts: None,
         ..container.clone()
     };
-    ensure!(rest == Container::default(), "the kubelet of the lab does not know {}", serde_json::to_string(&rest)?);
+    nothing_else(&rest)?;
     let mut security = security(&container.security_context.clone().unwrap_or_default())?;
     security.namespace_options = Some(sandbox.namespaces());
     let volumes = pod.volumes.as_deref().unwrap_or_default();
@@ -133,7 +139,7 @@ fn value(variable: &EnvVar, facts: &Facts) -> Result<KeyValue> {
 fn of_volume(mount: &VolumeMount, volumes: &[Volume]) -> Result<Mount> {
     let VolumeMount { mount_path, name, read_only, .. } = mount;
     let rest = VolumeMount { mount_path: String::new(), name: String::new(), read_only: None, ..mount.clone() };
-    ensure!(rest == VolumeMount::default(), "the kubelet of the lab does not know {}", serde_json::to_string(&rest)?);
+    nothing_else(&rest)?;
     let volume = volumes.iter().find(|volume| volume.name == *name).with_context(|| format!("no volume {name}"))?;
     let host = volume.host_path.as_ref().with_context(|| format!("volume {name} is not a path of the host"))?;
     Ok(Mount {
@@ -156,8 +162,7 @@ fn security(context: &SecurityContext) -> Result<LinuxContainerSecurityContext> 
         seccomp_profile: None,
         ..context.clone()
     };
-    let unknown = || serde_json::to_string(&rest).unwrap_or_default();
-    ensure!(rest == SecurityContext::default(), "the kubelet of the lab does not know {}", unknown());
+    nothing_else(&rest)?;
     // No image of the lab names a user: it would be root.
     let is_root = context.run_as_user.unwrap_or_default() == 0;
     ensure!(!(is_root && context.run_as_non_root == Some(true)), "the container must not run as root, and would");

@@ -234,7 +234,7 @@ impl World {
             };
             let by_addresses = map.hash.key == HashKey::Addresses;
             out.extend((by_addresses != vip.client_ip_affinity).then(|| format!("{} hashes otherwise", vip.service)));
-            let moves = map.iter().filter(|(_, holding)| holding.next.is_some());
+            let moves = map.moves();
             out.extend(
                 moves.map(|(bucket, _)| format!("bucket {} of {} is about to move", bucket.number(), vip.service)),
             );

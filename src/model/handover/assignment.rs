@@ -48,7 +48,7 @@ pub struct Holding {
     pub generation: Generation,
     /// Since when it has had the bucket, in seconds since 1970 (UTC); earlier by the time that it had it before.
     pub since: u64,
-    /// The owner before was eligible when it lost the bucket, so nothing is lost while ingress nodes wait a moment.
+    /// It moved for balance: the owner before was eligible when it lost the bucket.
     pub planned: bool,
     /// At most [`MOST_FORMER`] former owners, the last one first.
     pub former: Vec<Former>,
@@ -189,6 +189,11 @@ impl Assignment {
     /// The last decision of which the pods of a node are known to know.
     pub(super) fn known_to(&self, node: &NodeName) -> Generation {
         self.knows.get(node).copied().unwrap_or_default()
+    }
+
+    /// The moves that are announced.
+    pub fn moves(&self) -> impl Iterator<Item = (Bucket, &Next)> {
+        self.iter().filter_map(|(bucket, holding)| Some((bucket, holding.next.as_ref()?)))
     }
 
     /// The buckets with their holdings.

@@ -1,7 +1,7 @@
 //! Endpoints as EndpointSlices show them, and which of them may own a bucket.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::NodeName;
 use crate::model::{Addresses, EndpointId, Family};
@@ -13,6 +13,14 @@ pub struct Moment {
     pub instant: Instant,
     /// Seconds since 1970 (UTC), for what is stored.
     pub unix: u64,
+}
+
+impl Moment {
+    /// When this second (since 1970, UTC) begins, or a fraction of one later: a fraction earlier would be too early. At most a day from
+    /// now: a damaged map may name a second that no clock can hold.
+    pub fn at(self, unix: u64) -> Instant {
+        self.instant + Duration::from_secs(unix.saturating_sub(self.unix).min(86_400))
+    }
 }
 
 /// The conditions of an endpoint, as one.

@@ -164,7 +164,7 @@ impl Follow {
     pub fn next_deadline(&self, now: Moment) -> Option<Instant> {
         let non_tcp = |holding: &Holding| {
             let end = holding.former.first()?.since.saturating_add(self.map.drain_non_tcp);
-            (end > now.unix).then(|| now.instant + Duration::from_secs((end - now.unix).min(86_400)))
+            (end > now.unix).then(|| now.at(end))
         };
         let bucket = |(holding, in_use): (&Holding, &InUse)| {
             let (stand_in, ends) = (in_use.stand_ins.first(), in_use.stand_ins.iter().filter_map(|one| one.until));

@@ -8,7 +8,7 @@ use crate::model::{Bucket, EndpointId};
 /// What a node does about one Service now: what [`Follow`] makes of the map at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// The decision that is followed; next hops may still be of an earlier one.
+    /// The decision that is followed.
     pub generation: Generation,
     /// How flows become buckets.
     pub hash: FlowHash,

@@ -91,19 +91,18 @@ impl Witness {
 
     /// Takes the report of a node; `None`: it was deleted, or cannot be read.
     pub fn hear(&mut self, node: &NodeName, report: Option<NodeReport>, now: Instant) {
-        let before = self.reports.remove(node).unwrap_or_default();
-        let said = report.is_some();
-        let report = report.unwrap_or_default();
-        let fallen = |report: &NodeReport, id: &EndpointId| report.pods.get(id).is_some_and(|pod| pod.fallen);
-        for id in before.pods.keys().filter(|id| !fallen(&report, id)) {
+        let fallen = |report: &Option<NodeReport>| -> BTreeSet<EndpointId> {
+            let pods = report.iter().flat_map(|report| &report.pods).filter(|(_, pod)| pod.fallen);
+            pods.map(|(id, _)| id.clone()).collect()
+        };
+        let (before, present) = (fallen(&self.reports.remove(node)), fallen(&report));
+        for id in before.difference(&present) {
             self.fallen.remove(id);
         }
-        for id in report.pods.keys().filter(|id| fallen(&report, id)) {
-            self.fallen.entry(id.clone()).or_insert(now);
+        for id in present {
+            self.fallen.entry(id).or_insert(now);
         }
-        if said {
-            self.reports.insert(node.clone(), report);
-        }
+        self.reports.extend(report.map(|report| (node.clone(), report)));
     }
 
     /// What the endpoint's own node says about it, as an endpoint of this Service.

@@ -35,9 +35,8 @@ impl Assignment {
         // Its own connections are in nobody's way: it may take such a bucket back.
         let others_of = |id: &EndpointId| former.iter().filter(|other| *other != id).cloned().collect();
         let announced = |id: &EndpointId| {
-            let next =
-                self.holdings.iter().filter_map(|holding| holding.next.as_ref()).filter(|next| next.endpoint == *id);
-            u32::try_from(next.count()).unwrap_or(u32::MAX)
+            let moves = self.moves().filter(|(_, next)| next.endpoint == *id);
+            u32::try_from(moves.count()).unwrap_or(u32::MAX)
         };
         let short = eligible.iter().filter(|id| count(id) < share);
         short

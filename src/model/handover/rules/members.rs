@@ -63,8 +63,7 @@ impl Step<'_> {
                 (member.named, map.announced) = (Some(generation), generation);
             }
         }
-        let mut next = map.holdings.iter().filter_map(|holding| holding.next.as_ref());
-        if next.any(|next| next.generation == generation) {
+        if map.moves().any(|(_, next)| next.generation == generation) {
             map.announced = generation;
         }
     }
@@ -74,7 +73,7 @@ impl Step<'_> {
     pub(super) fn give_names(&mut self) {
         let holdings = self.map.holdings.iter();
         let listed = holdings.flat_map(|h| h.owner.iter().chain(h.former.iter().map(|former| &former.endpoint)));
-        let next = self.map.holdings.iter().filter_map(|holding| holding.next.as_ref()).map(|next| &next.endpoint);
+        let next = self.map.moves().map(|(_, next)| &next.endpoint);
         let mut named: BTreeSet<EndpointId> = listed.chain(next).cloned().collect();
         let most = 2 * self.map.holdings.len();
         let (old, new): (Vec<_>, Vec<_>) = self.set_up.keys().partition(|id| self.map.members.contains_key(*id));

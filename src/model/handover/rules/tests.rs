@@ -100,7 +100,7 @@ impl Service {
     fn decide(&mut self) -> Waiting {
         self.nodes_hear();
         let first = self.decide_once();
-        if self.map.holdings.iter().all(|holding| holding.next.is_none()) {
+        if self.map.moves().next().is_none() {
             return first;
         }
         self.nodes_hear();

@@ -4,8 +4,7 @@ use super::*;
 
 /// Buckets that are announced to a pod.
 fn announced(service: &Service, pod: char) -> usize {
-    let next = service.map.holdings.iter().filter_map(|holding| holding.next.as_ref());
-    next.filter(|next| next.endpoint == id(pod)).count()
+    service.map.moves().filter(|(_, next)| next.endpoint == id(pod)).count()
 }
 
 /// `a` and `b` own everything, `c` is new.

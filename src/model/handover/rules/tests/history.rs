@@ -82,7 +82,7 @@ proptest! {
             prop_assert!(!waiting.given_up.iter().any(|(bucket, _)| planned(bucket)));
             // Decided again at once, nothing changes but what was put off.
             let again = service.decide_once();
-            let announced = after.holdings.iter().any(|holding| holding.next.is_some());
+            let announced = after.moves().next().is_some();
             if !announced && waiting.due().is_none_or(|due| due > service.now.unix + 1) {
                 prop_assert_eq!(&service.map, &after, "{:?}", again);
             }
