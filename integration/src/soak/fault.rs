@@ -69,6 +69,8 @@ pub enum Fault {
     AllUnready,
     /// 10 of 12 pods become not ready one after the other within 10 s, and ready again
     UnreadyInTurn,
+    /// the same with 50 of 60 pods
+    ManyUnreadyInTurn,
     /// half of a Service's pods get another label, and their own again
     PodsRelabelled,
     /// a Service selects another release's pods, all at once (blue and green)
@@ -105,6 +107,8 @@ pub enum Fault {
     MtuLowered,
     /// a controller whose clock is an hour ahead has stored a map in the middle of a scale-up
     MapFromTheFuture,
+    /// the leading controller's clock is an hour ahead while a Service is scaled; its successor's clock is right
+    ControllerClockAhead,
 }
 
 impl Fault {
@@ -126,7 +130,7 @@ impl Fault {
 
     /// The short form has one of each kind.
     fn is_in(self, form: Form) -> bool {
-        let lasts_long = matches!(self, Fault::UnreadyInTurn);
+        let lasts_long = matches!(self, Fault::UnreadyInTurn | Fault::ManyUnreadyInTurn);
         let stood_for = matches!(self, Fault::PodsRelabelled | Fault::NftFlushed | Fault::IngressAndServingLost);
         match form {
             Form::Short => !(lasts_long || stood_for),
@@ -160,7 +164,8 @@ impl Fault {
             Fault::IpRuleDeleted => stage.ip_rule_deleted().await,
             Fault::NexthopDeleted => stage.nexthop_deleted().await,
             Fault::AllUnready => stage.all_unready().await,
-            Fault::UnreadyInTurn => stage.unready_in_turn().await,
+            Fault::UnreadyInTurn => stage.some_unready_in_turn().await,
+            Fault::ManyUnreadyInTurn => stage.many_unready_in_turn().await,
             Fault::PodsRelabelled => stage.pods_relabelled().await,
             Fault::SelectorChanged => stage.selector_changed().await,
             Fault::HalfOfAgentsStopped => stage.half_of_agents_stopped().await,
@@ -179,6 +184,7 @@ impl Fault {
             Fault::ScaleUpWithCookies => stage.scale_up_with_cookies().await,
             Fault::MtuLowered => stage.mtu_lowered().await,
             Fault::MapFromTheFuture => stage.map_from_the_future().await,
+            Fault::ControllerClockAhead => stage.controller_clock_ahead().await,
         }
     }
 }

@@ -94,6 +94,14 @@ pub fn router_program() -> Result<PathBuf> {
     candidates.into_iter().find(|p| p.is_file()).context("tunnel-router is not built: run cargo build")
 }
 
+/// Puts the clock that a program sees an hour ahead (libfaketime); what counts from the boot on goes on as it is.
+pub(super) fn ahead(command: &mut Command) -> Result<()> {
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    ensure!(Path::new(&library).is_file(), "{library} is missing: run hack/install");
+    command.env("LD_PRELOAD", library).env("FAKETIME", "+1h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    Ok(())
+}
+
 impl Agent {
     /// Starts the agent in the node's namespace, of this binary; its log goes into `directory`, after what an earlier one wrote
     /// there.
@@ -102,8 +110,13 @@ impl Agent {
     }
 
     /// Starts a controller in the node's namespace.
-    pub fn start_controller(name: &str, node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {
-        Agent::run((Command::new(router_program()?), "controller", name), node, flags, directory)
+    pub fn start_controller(
+        (program, name): (Command, &str),
+        node: &Node,
+        flags: &[String],
+        directory: &Path,
+    ) -> Result<Agent> {
+        Agent::run((program, "controller", name), node, flags, directory)
     }
 
     fn run(what: (Command, &str, &str), node: &Node, flags: &[String], directory: &Path) -> Result<Agent> {

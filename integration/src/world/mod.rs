@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::process::Command;
 use tunnel_router::model::Mode;
 use tunnel_router::model::handover::Assignment;
 use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
@@ -245,11 +246,22 @@ impl World {
 
     /// Starts a controller, on a node of the same network.
     pub fn start_controller(&mut self, name: &str, node: &str, flags: &[&str]) -> Result<()> {
+        self.start_controller_as(Command::new(agent::router_program()?), name, node, flags)
+    }
+
+    /// The same, with a clock that is an hour ahead.
+    pub fn start_controller_ahead(&mut self, name: &str, node: &str, flags: &[&str]) -> Result<()> {
+        let mut command = Command::new(agent::router_program()?);
+        agent::ahead(&mut command)?;
+        self.start_controller_as(command, name, node, flags)
+    }
+
+    fn start_controller_as(&mut self, program: Command, name: &str, node: &str, flags: &[&str]) -> Result<()> {
         let own = ["--metrics-address", CONTROLLER_PAGES, "--kubeconfig"].map(str::to_owned);
         let mut all: Vec<String> =
             own.into_iter().chain([self.kubeconfig_of(accounts::CONTROLLER).display().to_string()]).collect();
         all.extend(flags.iter().map(ToString::to_string));
-        let controller = Agent::start_controller(name, self.lab.node(node)?, &all, self.directory.path())?;
+        let controller = Agent::start_controller((program, name), self.lab.node(node)?, &all, self.directory.path())?;
         self.controllers.insert(name.to_owned(), controller);
         Ok(())
     }

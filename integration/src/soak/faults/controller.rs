@@ -9,7 +9,7 @@ use crate::apiserver::Record;
 use crate::soak::stage::{CONTROLLERS, FEW, Stage};
 use crate::world::NAMESPACE;
 use crate::world::echo::SERVICE;
-use crate::world::map::owners;
+use crate::world::map::{drains, owners};
 
 /// How long the leader's write is under way.
 const WRITING: Duration = Duration::from_millis(500);
@@ -41,6 +41,34 @@ impl Stage {
             self.world.start_controller(name, node, &["--drain-udp", self.pace.drain_udp])?;
         }
         Ok(())
+    }
+
+    /// It leads while pods come, and dies before they have all they shall have.
+    pub(in crate::soak) async fn controller_clock_ahead(&mut self) -> Result<()> {
+        self.scaled_to(SERVICE, FEW).await?;
+        self.in_order().await?;
+        for (name, _) in CONTROLLERS {
+            self.world.kill_controller(name).await?;
+        }
+        let [(ahead, node), _] = CONTROLLERS;
+        let flags = ["--drain-udp", self.pace.drain_udp];
+        self.world.start_controller_ahead(ahead, node, &flags)?;
+        self.world.controller(ahead)?.line("leadership has changed").await?;
+        let old = self.pods_of(SERVICE);
+        self.traffic.fault_now();
+        self.add_pods(SERVICE, FEW).await?;
+        self.world.stored_map(SERVICE, |map| drains(map) > 0).await?;
+        self.observe(self.pace.observe / 2).await?;
+        self.world.kill_controller(ahead).await?;
+        for (name, node) in CONTROLLERS {
+            self.world.start_controller(name, node, &flags)?;
+        }
+        for pod in &old {
+            self.traffic.fault_now();
+            self.end_pod(SERVICE, pod, false)?;
+            self.observe(self.pace.observe / 4).await?;
+        }
+        self.all_ended().await
     }
 
     pub(in crate::soak) async fn stale_map(&mut self) -> Result<()> {

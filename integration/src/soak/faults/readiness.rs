@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::soak::stage::{FEW, Stage};
 use crate::world::echo::SERVICE;
 
-/// How many pods become unready one after the other, and how many there are: some stay ready.
-const IN_TURN: usize = 10;
-const OF: usize = 12;
-/// Between two of them: ten within ten seconds.
-const TURN: Duration = Duration::from_secs(1);
+/// How many pods become unready one after the other within [`TURNS`], and how many there are: some stay ready.
+const SOME: (u32, usize) = (10, 12);
+const MANY: (u32, usize) = (50, 60);
+/// Within which time they do.
+const TURNS: Duration = Duration::from_secs(10);
 
 impl Stage {
     /// Open connections stay with their pods, and new ones are refused until the first pod is ready again.
@@ -25,14 +25,23 @@ impl Stage {
         self.observe(self.pace.observe).await
     }
 
-    pub(in crate::soak) async fn unready_in_turn(&mut self) -> Result<()> {
-        self.scaled_to(SERVICE, OF).await?;
-        let pods: Vec<String> = self.pods_of(SERVICE).into_iter().take(IN_TURN).collect();
+    pub(in crate::soak) async fn some_unready_in_turn(&mut self) -> Result<()> {
+        self.unready_in_turn(SOME).await
+    }
+
+    pub(in crate::soak) async fn many_unready_in_turn(&mut self) -> Result<()> {
+        self.unready_in_turn(MANY).await
+    }
+
+    async fn unready_in_turn(&mut self, (count, of): (u32, usize)) -> Result<()> {
+        self.scaled_to(SERVICE, of).await?;
+        self.in_order().await?;
+        let pods: Vec<String> = self.pods_of(SERVICE).into_iter().take(count as usize).collect();
         for ready in [false, true] {
             for pod in &pods {
                 self.traffic.fault_now();
                 self.world.set_ready(pod, ready)?;
-                self.observe(TURN).await?;
+                self.observe(TURNS / count).await?;
             }
         }
         self.scaled_to(SERVICE, FEW).await
