@@ -76,7 +76,7 @@ pub fn pod_goals(
     let cluster = &resolved.cluster;
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
-    for vip in cluster.vips.values().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
+    for vip in cluster.vips().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
         for (uid, listed) in vip.pods_of(&settings.node_name) {
             let pod = resolved.local_pods.get(uid);
             let Some(query) = query(uid, pod, Some(listed)) else { continue };
@@ -111,7 +111,7 @@ pub fn pod_goals(
 
 /// The Services of a pod whose mode this node cannot do.
 fn unavailable(uid: &str, cluster: &Cluster, settings: &Settings) -> BTreeSet<ServiceUid> {
-    let vips = cluster.vips.values().filter(|vip| settings.unavailable.contains_key(&vip.mode));
+    let vips = cluster.vips().filter(|vip| settings.unavailable.contains_key(&vip.mode));
     let of_pod = vips.filter(|vip| vip.pods_of(&settings.node_name).contains_key(uid));
     of_pod.map(|vip| ServiceUid::from(vip.service.uid.as_str())).collect()
 }
@@ -176,7 +176,7 @@ impl Dispatcher {
             self.set(name, order);
         }
         // A map that is missing may name pods that no slice lists.
-        if !self.swept && !resolved.cluster.vips.values().any(|vip| vip.holds) {
+        if !self.swept && !resolved.cluster.vips().any(|vip| vip.holds) {
             self.swept = true;
             self.sweep(resolved);
         }
@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn resolved(vips: Vec<Vip>) -> Resolved {
-        let vips = vips.into_iter().map(|v| (v.address, v)).collect();
+        let vips = vips.into_iter().map(|v| (v.address, Arc::new(v))).collect();
         Resolved { cluster: Cluster { vips, ..Cluster::default() }, ..Resolved::default() }
     }
 

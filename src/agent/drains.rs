@@ -40,7 +40,7 @@ pub struct Draining {
 /// What drains from pods of a node, by what is stored: of stand-ins nobody has to be told.
 pub fn draining(cluster: &Cluster, node: &str) -> Vec<Draining> {
     let mut found: BTreeMap<(&str, &EndpointId), Draining> = BTreeMap::new();
-    for vip in cluster.vips.values() {
+    for vip in cluster.vips() {
         let Some(map) = &vip.map else { continue };
         let is_here = |id: &EndpointId| map.members.get(id).is_some_and(|member| member.node.as_str() == node);
         let former = map.iter().flat_map(|(bucket, holding)| holding.former.iter().map(move |one| (bucket, one)));

@@ -1,70 +1,124 @@
 //! What this node does about each Service: its stored map, followed at this node's own pace.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::model::Cluster;
-use crate::model::handover::{Endpoint, Follow, Intent, Moment, Offered};
+use crate::model::handover::{Assignment, Endpoint, Follow, Intent, Moment, Offered};
+use crate::model::{Cluster, Vip};
 
 /// The maps that this node follows.
 #[derive(Debug, Default)]
 pub struct Follows {
     /// By UID of the Service.
-    services: BTreeMap<String, (Follow, Arc<Intent>)>,
+    services: HashMap<String, Followed>,
+    /// What was asked and what was answered last, by VIP.
+    answers: BTreeMap<IpAddr, Answer>,
     /// VIPs without a map since the start, with the UID of their Service; `None` before the first look.
     unheard: Option<BTreeMap<IpAddr, String>>,
+}
+
+/// A Service with a map.
+#[derive(Debug)]
+struct Followed {
+    follow: Follow,
+    intent: Arc<Intent>,
     /// When the next step is due.
-    due: Option<Instant>,
+    due: Option<StdInstant>,
+}
+
+/// What this node does about a VIP.
+#[derive(Debug)]
+struct Answer {
+    asked: Arc<Vip>,
+    given: Arc<Vip>,
+    due: Option<StdInstant>,
+}
+
+impl Answer {
+    /// Whether it holds still: the VIP is the same, and nothing is due.
+    fn holds(&self, asked: &Arc<Vip>, now: Moment) -> bool {
+        Arc::ptr_eq(&self.asked, asked) && self.due.is_none_or(|due| now.instant < due)
+    }
 }
 
 impl Follows {
-    /// Writes into each VIP of a Service with a map what this node does now. A Service that is gone is forgotten.
+    /// Writes into each VIP of a Service with a map what this node does now. A Service that is gone is forgotten. What has not
+    /// changed since the last time is the same object as then.
     pub fn follow(&mut self, cluster: &mut Cluster, now: Moment) {
-        self.hold(cluster);
-        let mut before = std::mem::take(&mut self.services);
-        self.due = None;
-        for vip in cluster.vips.values_mut() {
-            let (uid, Some(map)) = (&vip.service.uid, &vip.map) else { continue };
-            // A Service has a VIP of each family, or more.
-            let (_, intent) = self.services.entry(uid.clone()).or_insert_with(|| {
-                let endpoints: Vec<Endpoint> = vip.endpoints.iter().map(Endpoint::from).collect();
-                let (follow, known) = match before.remove(uid) {
-                    Some((mut follow, intent)) => {
-                        // The index never offers an older one.
-                        let (Offered::Followed | Offered::Older(_)) = follow.offer(map, now);
-                        follow.see(&endpoints, now);
-                        (follow, Some(intent))
-                    }
-                    None => (Follow::new(map.as_ref().clone(), endpoints, now), None),
-                };
-                let due = follow.next_deadline(now).map(Instant::from_std);
-                self.due = [self.due, due].into_iter().flatten().min();
-                let intent = Intent::of(&follow);
-                let intent = known.filter(|known| **known == intent).unwrap_or_else(|| Arc::new(intent));
-                (follow, intent)
-            });
-            vip.intent = Some(intent.clone());
+        let holding = self.hold(cluster);
+        let mut before = std::mem::take(&mut self.answers);
+        // A Service has a VIP of each family, or more.
+        let mut stepped = BTreeSet::new();
+        for (address, vip) in &mut cluster.vips {
+            let asked = vip.clone();
+            let known = before.remove(address).filter(|answer| answer.given.holds == holding.contains(address));
+            let answer = match known.filter(|answer| answer.holds(&asked, now)) {
+                Some(answer) => answer,
+                None => {
+                    let followed = asked.map.as_ref().map(|map| {
+                        let is_new = stepped.insert(asked.service.uid.clone());
+                        self.step(&asked, map, is_new, now)
+                    });
+                    let intent = followed.map(|followed| followed.intent.clone());
+                    let due = followed.and_then(|followed| followed.due);
+                    let given = Vip { intent, holds: holding.contains(address), ..asked.as_ref().clone() };
+                    Answer { asked, given: Arc::new(given), due }
+                }
+            };
+            *vip = answer.given.clone();
+            self.answers.insert(*address, answer);
+        }
+        if before.values().any(|answer| answer.asked.map.is_some()) {
+            let uids = self.answers.values().filter(|answer| answer.asked.map.is_some());
+            let uids: BTreeSet<&str> = uids.map(|answer| answer.asked.service.uid.as_str()).collect();
+            self.services.retain(|uid, _| uids.contains(uid.as_str()));
         }
     }
 
-    /// Where there has been no map since this agent started, an earlier one may have followed it.
-    fn hold(&mut self, cluster: &mut Cluster) {
-        let unmapped = cluster.vips.values_mut().filter(|vip| vip.map.is_none());
+    /// Follows the map of a VIP's Service, if that has not been done for another of its VIPs.
+    fn step(&mut self, vip: &Vip, map: &Assignment, is_new: bool, now: Moment) -> &Followed {
+        let endpoints = || vip.endpoints.iter().map(Endpoint::from).collect::<Vec<_>>();
+        let new = || {
+            let follow = Follow::new(map.clone(), endpoints(), now);
+            Followed { intent: Arc::new(Intent::of(&follow)), due: follow.next_deadline(now), follow }
+        };
+        let followed = match self.services.entry(vip.service.uid.clone()) {
+            Entry::Vacant(entry) => return entry.insert(new()),
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
+        if is_new {
+            // The index never offers an older one.
+            let (Offered::Followed | Offered::Older(_)) = followed.follow.offer(map, now);
+            followed.follow.see(&endpoints(), now);
+            followed.due = followed.follow.next_deadline(now);
+            let intent = Intent::of(&followed.follow);
+            if *followed.intent != intent {
+                followed.intent = Arc::new(intent);
+            }
+        }
+        followed
+    }
+
+    /// VIPs of which nothing is known: where there has been no map since this agent started, an earlier one may have followed it.
+    fn hold(&mut self, cluster: &Cluster) -> BTreeSet<IpAddr> {
+        let unmapped = cluster.vips().filter(|vip| vip.map.is_none());
         let unheard = unmapped.filter_map(|vip| {
             let uid = &vip.service.uid;
-            vip.holds = self.unheard.as_ref().is_none_or(|unheard| unheard.get(&vip.address) == Some(uid));
-            vip.holds.then(|| (vip.address, uid.clone()))
+            let holds = self.unheard.as_ref().is_none_or(|unheard| unheard.get(&vip.address) == Some(uid));
+            holds.then(|| (vip.address, uid.clone()))
         });
-        self.unheard = Some(unheard.collect());
+        let unheard = self.unheard.insert(unheard.collect());
+        unheard.keys().copied().collect()
     }
 
     /// When to look again although nothing changes.
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        self.answers.values().filter_map(|answer| answer.due).min().map(Instant::from_std)
     }
 }
 

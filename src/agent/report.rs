@@ -32,6 +32,6 @@ pub(super) fn note_pods(report: &mut NodeReport, cluster: &Cluster, status: &Sta
 /// The maps that name pods of this node.
 fn maps_of<'a>(cluster: &'a Cluster, node: &str) -> BTreeMap<ServiceUid, &'a Assignment> {
     let is_here = |map: &Assignment| map.members.values().any(|member| member.node.as_str() == node);
-    let maps = cluster.vips.values().filter_map(|vip| Some((&vip.service.uid, vip.map.as_deref()?)));
+    let maps = cluster.vips().filter_map(|vip| Some((&vip.service.uid, vip.map.as_deref()?)));
     maps.filter(|(_, map)| is_here(map)).map(|(uid, map)| (uid.as_str().into(), map)).collect()
 }

@@ -240,7 +240,7 @@ impl Agent {
         self.dispatcher.dispatch(resolved, &pods);
         self.status.dispatched(&cluster.problems, cluster.node_ref(node), pods);
         send(&self.draining, draining(cluster, node));
-        let drains = program.is_some() && cluster.vips.values().any(|vip| drains_here(vip, node));
+        let drains = program.is_some() && cluster.vips().any(|vip| drains_here(vip, node));
         self.forwards = drains.then(|| self.forwards.unwrap_or_else(|| tokio::time::Instant::now() + FORWARDS));
         let set_up = self.status.set_up();
         let lacks = |pod: &SetUp, service: &ServiceRef| pod.lacks.contains(&ServiceUid::from(service.uid.as_str()));

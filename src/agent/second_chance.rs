@@ -86,7 +86,7 @@ impl SecondChances {
 
     /// The same, as far as it is told: between pods that maps name.
     pub(super) fn forwarding(&self, cluster: &Cluster) -> Forwarding {
-        let maps = cluster.vips.values().filter_map(|vip| vip.map.as_ref());
+        let maps = cluster.vips().filter_map(|vip| vip.map.as_ref());
         let named = maps.flat_map(|map| map.members.values()).flat_map(|member| member.addresses.iter());
         self.pairs().told(&named.collect())
     }
@@ -132,7 +132,7 @@ impl SecondChances {
 
 /// What the tables have to hold: the VIPs with pods on this node. One without a map keeps what is `known` of it.
 fn wanted(cluster: &Cluster, node: &str, known: Option<&Tables>) -> Tables {
-    let served = cluster.vips.values().filter(|vip| !vip.pods_of(node).is_empty());
+    let served = cluster.vips().filter(|vip| !vip.pods_of(node).is_empty());
     let names = served.filter_map(|vip| {
         let names = match &vip.intent {
             Some(intent) => VipNames::of(intent),

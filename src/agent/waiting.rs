@@ -80,7 +80,7 @@ mod tests {
             Some(all) => support::with_map(vip, &endpoints(all)),
             None => vip,
         };
-        Cluster { vips: [(vip.address, vip)].into(), ..Cluster::default() }
+        Cluster { vips: [(vip.address, vip.into())].into(), ..Cluster::default() }
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn without_a_map_everybody_waits_and_with_one_only_who_stands() {
-        let count = |cluster: Cluster, stands| cluster.vips.values().map(|vip| vip.waiting(|_| stands)).sum::<usize>();
+        let count = |cluster: Cluster, stands| cluster.vips().map(|vip| vip.waiting(|_| stands)).sum::<usize>();
         assert_eq!(count(cluster(None, &[1, 2]), false), 2);
         assert_eq!(count(cluster(Some(&[1]), &[1, 2]), false), 0, "the controller tells of it");
         assert_eq!(count(cluster(Some(&[1]), &[1, 2]), true), 1);

@@ -80,7 +80,7 @@ struct Asked<'a> {
 
 fn services(cluster: &Cluster) -> BTreeMap<&str, Asked<'_>> {
     let mut services: BTreeMap<&str, Asked<'_>> = BTreeMap::new();
-    for vip in cluster.vips.values() {
+    for vip in cluster.vips() {
         let asked = services.entry(&vip.service.uid).or_insert_with(|| Asked { vip, vips: BTreeSet::new() });
         asked.vips.insert(vip.address);
     }

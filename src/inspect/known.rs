@@ -37,7 +37,7 @@ pub struct Known {
 impl Known {
     /// The pods of this node that have a VIP.
     pub fn local_pods(&self) -> BTreeSet<EndpointId> {
-        self.cluster.vips.values().flat_map(|vip| vip.pods_of(&self.node).into_keys()).map(EndpointId::from).collect()
+        self.cluster.vips().flat_map(|vip| vip.pods_of(&self.node).into_keys()).map(EndpointId::from).collect()
     }
 
     /// The same to be shown. What only kernels know (connections, `announced`, `withdrawn`) is left as it is by default.
@@ -53,7 +53,7 @@ impl Known {
             cordoned: me.is_some_and(|node| node.cordoned),
             any_address: self.any_address,
             unready: self.unready.clone(),
-            vips: self.cluster.vips.values().map(|vip| self.vip(vip)).collect(),
+            vips: self.cluster.vips().map(|vip| self.vip(vip)).collect(),
             pending: self.pending.clone(),
             problems: self.problems.iter().filter_map(of_service).collect(),
             node_problems: self.problems.iter().filter_map(of_node).collect(),

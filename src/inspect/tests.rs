@@ -200,7 +200,7 @@ fn drains_are_seen_by_both_and_traced_in_their_order() {
 fn the_tables_of_the_program_are_compared_with_whom_the_agent_names() {
     let cluster = one_drains();
     let observed = kernel(&cluster);
-    let intent = cluster.vips.values().next().unwrap().intent.clone().unwrap();
+    let intent = cluster.vips().next().unwrap().intent.clone().unwrap();
     let status = Known { second_chances: Some((7, Counts::default())), ..knowing(&cluster) }.status();
     let right = VipNames::of(&intent).unwrap();
     let drained = (4000..4100).map(flow).find(|flow| {
@@ -244,7 +244,7 @@ fn an_id_that_is_not_as_meant_is_named() {
 fn problems_of_the_node_are_told_apart_from_those_of_services() {
     let cluster = two_pods(Mode::Gre);
     let problem = |subject, reason| Problem { subject, reason, note: "no".to_owned() };
-    let service = &cluster.vips.values().next().unwrap().service;
+    let service = &cluster.vips().next().unwrap().service;
     let problems = BTreeSet::from([
         problem(service.into(), Reason::InvalidVip),
         problem(Subject::Node(cluster.node_ref("n1")), Reason::NotForwarding),

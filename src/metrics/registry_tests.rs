@@ -14,7 +14,7 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
     // Whoever comes later takes buckets from those before it.
     let vip = support::draining_vip("192.0.2.10", Mode::Gre, endpoints(pods), &endpoints(&pods[..1]));
     let vip = Vip { service: service(service_name), ..vip };
-    Cluster { vips: BTreeMap::from([(vip.address, vip)]), ..Cluster::default() }
+    Cluster { vips: BTreeMap::from([(vip.address, vip.into())]), ..Cluster::default() }
 }
 
 fn names() -> BTreeMap<String, String> {
@@ -129,7 +129,7 @@ fn series(vips: u8, served: u8) -> usize {
         reason: Reason::EndpointFailed,
         note: format!("one of {service}"),
     };
-    metrics.problems(&cluster.vips.values().map(|vip| problem(&vip.service)).collect());
+    metrics.problems(&cluster.vips().map(|vip| problem(&vip.service)).collect());
     let counted = |vip: IpAddr| [(vip, Counted { packets: 1, bytes: 1 })].into();
     let of_node = cluster.vips.keys().map(|vip| (*vip, Counted { packets: 1, bytes: 1 })).collect();
     let of_pod = |n| {

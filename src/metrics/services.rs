@@ -95,7 +95,7 @@ mod tests {
     fn cluster(vips: &[(&str, usize)]) -> Cluster {
         let endpoints = |n| [endpoint(2, "n1"), unready(endpoint(3, "n2"))].into_iter().take(n).collect();
         let vips = vips.iter().map(|(address, n)| bare_vip(address, Mode::Gre, endpoints(*n)));
-        Cluster { vips: vips.map(|vip| (vip.address, vip)).collect(), ..Cluster::default() }
+        Cluster { vips: vips.map(|vip| (vip.address, vip.into())).collect(), ..Cluster::default() }
     }
 
     fn samples(services: &Services) -> Vec<String> {

@@ -44,11 +44,11 @@ impl Totals {
         let of = |family: &Family<EligibleLabels, Gauge>, eligible, count| {
             family.get_or_create(&EligibleLabels { eligible }).set(gauge(count));
         };
-        let ready: Vec<usize> = new.vips.values().map(ready).collect();
+        let ready: Vec<usize> = new.vips().map(ready).collect();
         let served = ready.iter().filter(|ready| **ready > 0).count();
         of(&self.vips, "true", served);
         of(&self.vips, "false", ready.len() - served);
-        let (ready, all) = (ready.iter().sum(), new.vips.values().map(|vip| vip.endpoints.len()).sum::<usize>());
+        let (ready, all) = (ready.iter().sum(), new.vips().map(|vip| vip.endpoints.len()).sum::<usize>());
         of(&self.endpoints, "true", ready);
         of(&self.endpoints, "false", all - ready);
         let same = new.vips.iter().filter_map(|(address, vip)| Some((old?.vips.get(address)?, vip)));

@@ -166,7 +166,7 @@ impl Vip {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// VIPs that are served, by address.
-    pub vips: BTreeMap<IpAddr, Vip>,
+    pub vips: BTreeMap<IpAddr, Arc<Vip>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// What was refused, and why. Everything refused is left out above.
@@ -174,6 +174,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The VIPs.
+    pub fn vips(&self) -> impl Iterator<Item = &Vip> {
+        self.vips.values().map(|vip| &**vip)
+    }
+
     /// A node as the subject of a problem.
     pub fn node_ref(&self, name: &str) -> NodeRef {
         let uid = self.nodes.get(name).map(|node| node.uid.clone()).filter(|uid| !uid.is_empty());

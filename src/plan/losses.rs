@@ -73,7 +73,7 @@ pub struct JudgedPod {
 pub fn judged(cluster: &Cluster, troubled: &BTreeSet<ServiceRef>, settings: &Settings) -> Judged {
     let mut out = Judged::default();
     let mut unsure = BTreeSet::new();
-    for vip in cluster.vips.values() {
+    for vip in cluster.vips() {
         if has_next_hops(vip) && !settings.unavailable.contains_key(&vip.mode) && !troubled.contains(&vip.service) {
             out.vips.insert(vip.address);
         }

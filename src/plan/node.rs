@@ -46,7 +46,7 @@ pub fn addresses_of_interest(cluster: &Cluster) -> BTreeSet<IpAddr> {
 }
 
 fn pod_addresses(cluster: &Cluster) -> impl Iterator<Item = IpAddr> {
-    cluster.vips.values().flat_map(Vip::pods).flat_map(|pod| pod.addresses.iter())
+    cluster.vips().flat_map(Vip::pods).flat_map(|pod| pod.addresses.iter())
 }
 
 /// The desired state of a node's namespace that holds nothing yet, and what could not be done.
@@ -71,12 +71,12 @@ pub fn desired_node_holding(
         return (build.desired, Vec::new());
     }
     if ingress {
-        let families: BTreeSet<Family> = cluster.vips.values().map(Vip::family).collect();
+        let families: BTreeSet<Family> = cluster.vips().map(Vip::family).collect();
         for family in families {
             let Settings { mark, rule_priority, table_base, .. } = *settings;
             build.desired.rules.extend(rule_tree(family, mark, tree, rule_priority, table_base));
         }
-        for vip in cluster.vips.values() {
+        for vip in cluster.vips() {
             build.vip(vip, &ctx);
         }
     }
@@ -115,7 +115,7 @@ fn ways_back(bare: &BTreeSet<String>, cluster: &Cluster, routes: &Routes) -> BTr
 
 /// Pods on this node, each once per mode.
 fn local_pods<'a>(cluster: &'a Cluster, settings: &Settings) -> BTreeSet<(PodAt<'a>, Mode)> {
-    let all = cluster.vips.values().flat_map(|vip| vip.pods().into_iter().map(|pod| (pod, vip.mode)));
+    let all = cluster.vips().flat_map(|vip| vip.pods().into_iter().map(|pod| (pod, vip.mode)));
     all.filter(|(pod, mode)| pod.node == settings.node_name && !settings.unavailable.contains_key(mode)).collect()
 }
 
@@ -394,7 +394,7 @@ fn shown_gateway(vip: IpAddr, via: IpAddr) -> IpAddr {
 /// VIPs whose stored map was made for another hash than our own flags say, by that hash.
 fn other_flows(cluster: &Cluster, settings: &Settings) -> BTreeMap<FlowHash, BTreeSet<IpAddr>> {
     let mut others: BTreeMap<FlowHash, BTreeSet<IpAddr>> = BTreeMap::new();
-    for vip in cluster.vips.values() {
+    for vip in cluster.vips() {
         let flows = flows(vip, settings);
         if flows != settings.flows() {
             others.entry(flows).or_default().insert(vip.address);
@@ -424,7 +424,7 @@ fn node_table(
         nodes: cluster.nodes.values().flat_map(|n| n.addresses.iter().copied()).collect(),
         own: cluster.nodes.get(&settings.node_name).iter().flat_map(|n| n.addresses.iter().copied()).collect(),
         vips: cluster.vips.keys().copied().collect(),
-        tracked_vips: cluster.vips.values().filter(|v| v.tracked).map(|v| v.address).collect(),
+        tracked_vips: cluster.vips().filter(|v| v.tracked).map(|v| v.address).collect(),
         ingress,
         pods: BTreeSet::new(),
         endpoint_devices,

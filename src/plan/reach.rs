@@ -112,7 +112,7 @@ fn abroad<'a>(vip: &Vip, hop: &NextHop, node: &str, ctx: &Context<'a>) -> Result
 /// The pod that has this one's label on the same node by right of the smaller UID.
 fn label_owner(hop: &NextHop, node: &str, ctx: &Context<'_>) -> Option<String> {
     let label = ctx.settings.labels.of_pod(hop.addresses);
-    let mpls = ctx.cluster.vips.values().filter(|v| v.mode == Mode::Mpls);
+    let mpls = ctx.cluster.vips().filter(|v| v.mode == Mode::Mpls);
     let pods = mpls.flat_map(|vip| vip.pods().into_iter().map(move |pod| (vip, pod)));
     // A pod that has ended may have had the same address, which then the label leads to.
     let others = pods.filter(|(_, pod)| pod.node == node && pod.uid < hop.owner.as_str());

@@ -57,7 +57,7 @@ impl Settings {
     /// The number of buckets that the rules have to tell apart: that of the stored map with the most, if it is more than our
     /// own.
     pub fn tree(&self, cluster: &Cluster) -> BucketCount {
-        let counts = cluster.vips.values().map(|vip| vip.flows(self.flows()).buckets);
+        let counts = cluster.vips().map(|vip| vip.flows(self.flows()).buckets);
         counts.filter(|count| self.can_hold(*count)).fold(self.buckets, BucketCount::max)
     }
 

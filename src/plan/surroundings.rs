@@ -80,7 +80,7 @@ fn sees(table: &str, family: Family) -> bool {
 pub fn problems(cluster: &Cluster, found: &Surroundings, settings: &Settings) -> Vec<Problem> {
     let ingress = cluster.nodes.get(&settings.node_name).is_some_and(|n| n.ingress);
     let concerned = |vip: &&Vip| ingress || vip.pods().iter().any(|pod| pod.node == settings.node_name);
-    let vips: Vec<&Vip> = cluster.vips.values().filter(concerned).collect();
+    let vips: Vec<&Vip> = cluster.vips().filter(concerned).collect();
     let drops = found.drops.iter().filter(|chain| {
         !chain.accepts_untracked && vips.iter().any(|vip| !vip.tracked && chain.concerns(vip.family()))
     });
@@ -152,6 +152,8 @@ fn unforwarded_note(family: Family, settings: &Settings) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{Mode, NodeRef};
     use crate::plan::Address;
@@ -210,9 +212,9 @@ mod tests {
     #[test]
     fn services_whose_packets_are_tracked_are_not_concerned() {
         let mut cluster = both();
-        cluster.vips.values_mut().next().unwrap().tracked = true;
+        Arc::make_mut(cluster.vips.values_mut().next().unwrap()).tracked = true;
         assert_eq!(told(&cluster, chain("inet", false)), 1, "the other one is");
-        cluster.vips.values_mut().for_each(|vip| vip.tracked = true);
+        cluster.vips.values_mut().for_each(|vip| Arc::make_mut(vip).tracked = true);
         assert_eq!(told(&cluster, chain("inet", false)), 0);
     }
 
@@ -220,7 +222,7 @@ mod tests {
     fn a_node_without_ingress_and_endpoints_is_not_concerned() {
         let mut cluster = both();
         cluster.nodes.values_mut().for_each(|node| node.ingress = false);
-        for vip in cluster.vips.values_mut() {
+        for vip in cluster.vips.values_mut().map(Arc::make_mut) {
             vip.endpoints.clear();
             vip.intent = None;
         }

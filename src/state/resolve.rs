@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignment::AssignmentFault;
@@ -73,11 +74,13 @@ pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Resolved {
         }
         problems.extend(claim.problems());
     }
-    for vip in vips.values_mut() {
+    let with_map = |(address, vip): (IpAddr, Vip)| {
         // One that says nothing of this address is about others: the Service holds it only when the controller has written that.
         let map = snapshot.assignments.get(&vip.service.uid);
-        vip.map = map.filter(|map| map.vips.is_none() || map.holds(vip.address).is_some()).cloned();
-    }
+        let map = map.filter(|map| map.vips.is_none() || map.holds(address).is_some()).cloned();
+        (address, Arc::new(Vip { map, ..vip }))
+    };
+    let vips = vips.into_iter().map(with_map).collect();
     problems.sort();
     Resolved { cluster: Cluster { vips, nodes: nodes(snapshot, settings), problems }, local_pods: local_pods(snapshot) }
 }

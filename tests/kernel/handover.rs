@@ -110,7 +110,7 @@ impl Lab {
     }
 
     fn goal(&self, vips: impl IntoIterator<Item = Vip>) -> Goal {
-        let vips = vips.into_iter().map(|vip| (vip.address, vip)).collect();
+        let vips = vips.into_iter().map(|vip| (vip.address, vip.into())).collect();
         let addresses = self.address(1).iter().collect();
         let node =
             Node { name: "node".to_owned(), uid: "uid-node".to_owned(), addresses, ingress: true, cordoned: false };

@@ -224,7 +224,7 @@ impl World {
     /// bucket, and others do not while there are such; every move that is announced is made, and no other can be.
     fn undecided(&self, cluster: &Cluster) -> BTreeSet<String> {
         let mut out = BTreeSet::new();
-        for vip in cluster.vips.values() {
+        for vip in cluster.vips() {
             let runs = |e: &&Endpoint| e.state.serves() && self.lab.pods().any(|pod| pod.uid() == e.pod_uid);
             let best = vip.endpoints.iter().filter(runs).map(|e| e.state).min();
             let usable: Vec<&Endpoint> = vip.endpoints.iter().filter(runs).filter(|e| Some(e.state) == best).collect();

@@ -1,5 +1,7 @@
 //! A Service whose map is gone when an agent starts.
 
+use std::sync::Arc;
+
 use super::fake::FakeKernel;
 use super::support::{cluster, draining_vip, endpoint, on_nodes, routes, settings, unready};
 use crate::model::{Cluster, Mode, Vip};
@@ -21,7 +23,7 @@ fn mapped() -> Cluster {
 }
 
 fn without_maps(cluster: &Cluster, holds: bool) -> Cluster {
-    let bare = |vip: &Vip| Vip { map: None, intent: None, holds, ..vip.clone() };
+    let bare = |vip: &Vip| Arc::new(Vip { map: None, intent: None, holds, ..vip.clone() });
     Cluster { vips: cluster.vips.iter().map(|(address, vip)| (*address, bare(vip))).collect(), ..cluster.clone() }
 }
 

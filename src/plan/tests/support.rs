@@ -169,7 +169,7 @@ pub fn cluster(vips: Vec<Vip>) -> Cluster {
         cordoned: false,
     };
     Cluster {
-        vips: vips.into_iter().map(|v| (v.address, v)).collect(),
+        vips: vips.into_iter().map(|v| (v.address, Arc::new(v))).collect(),
         nodes: [node(1), node(2)].into_iter().map(|n| (n.name.clone(), n)).collect(),
         problems: Vec::new(),
     }
@@ -188,7 +188,7 @@ pub fn with_nodes(mut cluster: Cluster, families: &[Family]) -> Cluster {
 pub fn routes(cluster: &Cluster) -> Routes {
     let uplink = |gateway| RouteFact { dev: "eth0".into(), gateway, mtu: 1500, bare: false, bridge: false, mac: None };
     let mut out = BTreeMap::new();
-    for pod in cluster.vips.values().flat_map(Vip::pods) {
+    for pod in cluster.vips().flat_map(Vip::pods) {
         let n = pod.uid.trim_start_matches("uid-");
         for address in pod.addresses.iter() {
             let fact = match pod.node {

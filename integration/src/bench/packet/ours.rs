@@ -27,7 +27,7 @@ const NODE: &str = "node";
 pub fn program(site: &Site, (mode, buckets): (Mode, u32), sources: bool, draining: bool) -> Result<()> {
     let settings = settings(BucketCount::new(buckets)?)?;
     let mut cluster = cluster(site, mode);
-    for vip in cluster.vips.values_mut() {
+    for vip in cluster.vips.values_mut().map(Arc::make_mut) {
         vip.intent = Some(Arc::new(intent(settings.flows(), &vip.endpoints, draining)?));
     }
     let goal = Goal::Node(Arc::new(cluster));
@@ -111,7 +111,7 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         cordoned: false,
     };
     Cluster {
-        vips: BTreeMap::from([(vip.address, vip)]),
+        vips: BTreeMap::from([(vip.address, vip.into())]),
         nodes: BTreeMap::from([(node.name.clone(), node)]),
         problems: Vec::new(),
     }
