@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::model::handover::{Assignment, NodeName, Waiting};
-use crate::model::{Endpoint, EndpointId, Problem, Reason, ServiceRef, Vip};
+use crate::model::{Bucket, Endpoint, EndpointId, Problem, Reason, ServiceRef, Vip};
 use crate::state::problem;
 
 /// A condition that ends by itself sooner is none.
@@ -172,19 +172,24 @@ pub(super) fn assigned(vip: &Vip, before: &Assignment, after: &Assignment) -> Op
 
 /// What it costs to store this decision; told when it is stored.
 pub(super) fn given_up(vip: &Vip, waiting: &Waiting) -> Vec<Problem> {
-    let mut buckets: BTreeMap<&EndpointId, usize> = BTreeMap::new();
-    for (_, id) in &waiting.given_up {
-        *buckets.entry(id).or_default() += 1;
+    let mut buckets: BTreeMap<&EndpointId, BTreeSet<Bucket>> = BTreeMap::new();
+    for (bucket, id) in &waiting.given_up {
+        buckets.entry(id).or_default().insert(*bucket);
     }
-    let one = |(id, buckets): (&EndpointId, usize)| lost_connections(&vip.service, &pod_of(vip, id), buckets);
+    let one = |(id, buckets): (&EndpointId, BTreeSet<Bucket>)| lost_connections(&vip.service, &pod_of(vip, id), &buckets);
     buckets.into_iter().map(one).collect()
 }
 
-fn lost_connections(service: &ServiceRef, pod: &str, buckets: usize) -> Problem {
-    let buckets = if buckets == 1 { "1 bucket".to_owned() } else { format!("{buckets} buckets") };
+/// The buckets are named: a pod that loses others later gets another Event.
+fn lost_connections(service: &ServiceRef, pod: &str, buckets: &BTreeSet<Bucket>) -> Problem {
+    let named: Vec<String> = buckets.iter().take(NAMED).map(|bucket| bucket.number().to_string()).collect();
+    let more = buckets.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let noun = if buckets.len() == 1 { "bucket" } else { "buckets" };
     let what = format!(
-        "{pod} of Service {service} has lost the connections that it had in {buckets}: two later owners have some, too, and a \
-         bucket has no more than two former owners"
+        "{pod} of Service {service} has lost the connections that it had in {noun} {}{more}: two later owners have some, too, and a \
+         bucket has no more than two former owners",
+        named.join(", ")
     );
     problem(service, Reason::ConnectionsGivenUp, what, "let pods of the Service change more slowly")
 }
