@@ -176,7 +176,8 @@ pub(super) fn given_up(vip: &Vip, waiting: &Waiting) -> Vec<Problem> {
     for (bucket, id) in &waiting.given_up {
         buckets.entry(id).or_default().insert(*bucket);
     }
-    let one = |(id, buckets): (&EndpointId, BTreeSet<Bucket>)| lost_connections(&vip.service, &pod_of(vip, id), &buckets);
+    let one =
+        |(id, buckets): (&EndpointId, BTreeSet<Bucket>)| lost_connections(&vip.service, &pod_of(vip, id), &buckets);
     buckets.into_iter().map(one).collect()
 }
 

@@ -69,6 +69,10 @@ pub struct SoakArgs {
     /// Only these faults, in this order; may be repeated, or a list with commas
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     fault: Vec<Fault>,
+    /// Fail where it takes longer, in milliseconds and less the time that was stolen, until 20 new connections in a row are answered
+    /// [default: 1000 in the long form, unless pods end slowly; else no limit]
+    #[arg(long, value_name = "MS", conflicts_with = "compare")]
+    within: Option<u64>,
     /// Instead, the loss of an ingress node and scaling, and the same with router ECMP and with IPVS
     #[arg(long, conflicts_with_all = ["fault", "list"])]
     compare: bool,
@@ -123,8 +127,13 @@ struct Sum {
     /// Given up by rule: two later owners of their buckets have connections, too.
     given_up: usize,
     failed: usize,
+    /// Rows in which new connections were answered too late.
+    late: usize,
     complaints: Vec<String>,
 }
+
+/// Until 20 new connections in a row are answered, in the long form.
+const WITHIN_MS: u64 = 1000;
 
 /// Runs the soak and prints its table; the last line is the sum.
 ///
@@ -157,9 +166,9 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     }
     let mut stage = Stage::build(spec).await.context("build the stage")?;
     let mut sum = Sum::default();
-    let result = go_through(&mut stage, &rounds(&args, seed), &output, &mut sum).await;
+    let result = go_through(&mut stage, &rounds(&args, seed), (&output, args.limit()), &mut sum).await;
     sum.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
-    let failed = sum.broken + sum.failed > 0 || result.is_err();
+    let failed = sum.broken + sum.failed + sum.late > 0 || result.is_err();
     if failed {
         eprintln!("{}", stage.world.logs());
     }
@@ -170,7 +179,14 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     let (faults, given_up) = (sum.faults, sum.given_up);
     let (ever, broken) = (stage.connections_ever(), sum.broken);
     output.text(&format!("soak: {faults} faults, {ever} connections, {given_up} given up, {broken} broken"));
-    Ok(if sum.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if sum.broken + sum.late == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl SoakArgs {
+    /// How late new connections may be answered.
+    fn limit(&self) -> Option<u64> {
+        self.within.or((!self.short && self.slow_ends == 1).then_some(WITHIN_MS))
+    }
 }
 
 /// The same faults on what users would take instead. What breaks there is no failure of ours.
@@ -180,7 +196,7 @@ async fn compare(spec: StageSpec, only: &[Peer], output: &Output) -> Result<Exit
     let faults = [Fault::ScaleUp, Fault::IngressLost, Fault::ScaleDown, Fault::IngressLost];
     if only.is_empty() {
         let mut stage = Stage::build(spec).await.context("build the stage")?;
-        let outcome = go_through(&mut stage, &[("tunnel-router", faults.to_vec())], output, &mut own).await;
+        let outcome = go_through(&mut stage, &[("tunnel-router", faults.to_vec())], (output, None), &mut own).await;
         own.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
         outcome?;
         results.push(format!("{} of {} broken with tunnel-router", own.broken, stage.connections_ever()));
@@ -191,7 +207,7 @@ async fn compare(spec: StageSpec, only: &[Peer], output: &Output) -> Result<Exit
         faults.retain(|fault| *peer == Peer::Ipvs || *fault != Fault::IngressLost);
         let (title, mut sum) = (peer.to_string(), Sum::default());
         let output = Output { run: Run { system: title.clone(), ..output.run.clone() }, ..output.clone() };
-        go_through(&mut stage, &[(title.as_str(), faults)], &output, &mut sum).await?;
+        go_through(&mut stage, &[(title.as_str(), faults)], (&output, None), &mut sum).await?;
         results.push(format!("{} of {} broken with {peer}", sum.broken, stage.connections_ever()));
     }
     output.text(&format!("compare: {}", results.join(", ")));
@@ -235,7 +251,7 @@ impl Output {
 async fn go_through(
     system: &mut impl System,
     rounds: &[(&str, Vec<Fault>)],
-    output: &Output,
+    (output, limit): (&Output, Option<u64>),
     sum: &mut Sum,
 ) -> Result<()> {
     for (title, faults) in rounds {
@@ -249,7 +265,12 @@ async fn go_through(
             }
             let mut counts = system.take();
             counts.mark_given_up(&system.given_up());
-            output.row(*fault, Numbers::new(&counts, CpuTime::now()?.stolen_since(before)))?;
+            let numbers = Numbers::new(&counts, CpuTime::now()?.stolen_since(before));
+            if let Some(late) = limit.and_then(|limit| numbers.late(limit)) {
+                sum.late += 1;
+                sum.complaints.push(format!("{fault}: {late}"));
+            }
+            output.row(*fault, numbers)?;
             sum.faults += 1;
             sum.broken += counts.broken_alive().count();
             sum.given_up += counts.given_up().count();

@@ -79,6 +79,17 @@ impl Numbers {
         self.broken_pod_alive == 0 && self.tcp_over_ms.is_some() && self.udp_over_ms.is_some()
     }
 
+    /// Says it if it took longer than `limit` milliseconds, less the stolen time, until 20 new connections in a row were answered.
+    pub fn late(&self, limit: u64) -> Option<String> {
+        let allowed = limit + self.took_ms * self.stolen_percent / 100;
+        let never = self.tcp_over_ms.is_none() || self.udp_over_ms.is_none();
+        let over = self.tcp_over_ms.max(self.udp_over_ms).unwrap_or_default();
+        (never || over > allowed).then(|| match never {
+            true => "20 new connections in a row were never answered".to_owned(),
+            false => format!("20 new connections in a row were answered after {over} ms, {allowed} ms are allowed"),
+        })
+    }
+
     /// Counts of both, and the longer of two times.
     pub fn joined(&self, other: &Numbers) -> Numbers {
         let longer = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.max(b));
@@ -104,4 +115,23 @@ impl Numbers {
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_connections_may_be_late_by_as_much_time_as_was_stolen() {
+        let row = |tcp, udp, stolen_percent| Numbers {
+            took_ms: 10_000,
+            tcp_over_ms: tcp,
+            udp_over_ms: udp,
+            stolen_percent,
+            ..Numbers::default()
+        };
+        assert_eq!([row(Some(1000), Some(3), 0), row(Some(1500), Some(3), 5)].map(|row| row.late(1000)), [None, None]);
+        assert!(row(Some(3), Some(1501), 5).late(1000).is_some_and(|text| text.contains("after 1501 ms, 1500 ms")));
+        assert!(row(Some(3), None, 50).late(1000).is_some_and(|text| text.contains("never")));
+    }
 }
