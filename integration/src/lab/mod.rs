@@ -78,6 +78,8 @@ pub struct Lab {
     pods: BTreeMap<String, Pod>,
     /// Counts pods ever started: one that comes back under an old name is a new pod.
     serial: u32,
+    /// By node, the address that a pod got last without asking for one.
+    last_given: BTreeMap<String, Ipv4Addr>,
 }
 
 /// Removes what was built so far when building fails or its future is dropped.
@@ -103,7 +105,8 @@ impl Lab {
         let fabric = Fabric::build(&prefix, &spec).await?;
         let nodes = node::build_all(&prefix, &spec, &fabric).await?;
         let (claim, pods) = (None, BTreeMap::new());
-        let mut lab = Lab { claim, prefix, spec, pod_program, fabric, nodes, pods, serial: 0 };
+        let mut lab =
+            Lab { claim, prefix, spec, pod_program, fabric, nodes, pods, serial: 0, last_given: BTreeMap::new() };
         futures::future::try_join_all(lab.stacks().map(Stack::settle)).await?;
         lab.claim = scaffold.0.take();
         Ok(lab)
@@ -258,8 +261,13 @@ impl Lab {
         let used: Vec<Ipv4Addr> = self.pods.values().map(Pod::ip).chain(planned.iter().map(|p| p.ip)).collect();
         self.serial += 1;
         let node = self.node(&spec.node)?;
-        let ip = spec.ip.map_or_else(|| node.free_pod_address(&used), Ok)?;
-        Ok(pod::Plan::new(&self.prefix, self.serial, spec, node, ip))
+        let last = self.last_given.get(&spec.node).copied();
+        let ip = spec.ip.map_or_else(|| node.free_pod_address(&used, last), Ok)?;
+        let plan = pod::Plan::new(&self.prefix, self.serial, spec, node, ip);
+        if plan.spec.ip.is_none() {
+            self.last_given.insert(plan.spec.node.clone(), ip);
+        }
+        Ok(plan)
     }
 
     /// Ends the pod's process and removes its namespace, veth and control groups.

@@ -103,13 +103,12 @@ impl Node {
         &self.stack
     }
 
-    /// The first address of the pod network that is neither the bridge's nor in `used`.
-    pub(super) fn free_pod_address(&self, used: &[Ipv4Addr]) -> Result<Ipv4Addr> {
-        let candidates = (2..255).map(|n| host(self.pod_cidr().0, n));
-        candidates
-            .into_iter()
-            .find(|ip| !used.contains(ip))
-            .with_context(|| format!("no pod address left on {}", self.name()))
+    /// The first address of the pod network behind `last` that is neither the bridge's nor in `used`: as the plugin host-local does, so
+    /// that an address that was in use is not given to another pod for as long as possible.
+    pub(super) fn free_pod_address(&self, used: &[Ipv4Addr], last: Option<Ipv4Addr>) -> Result<Ipv4Addr> {
+        let last = last.map_or(1, |last| last.octets()[3]);
+        let mut candidates = (last.saturating_add(1)..255).chain(2..=last).map(|n| host(self.pod_cidr().0, n));
+        candidates.find(|ip| !used.contains(ip)).with_context(|| format!("no pod address left on {}", self.name()))
     }
 
     /// Makes what pods of this style attach to; what is there already stays.

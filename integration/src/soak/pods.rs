@@ -72,6 +72,7 @@ impl Stage {
         for pod in done {
             self.traffic.pod_ends(&pod.name);
             self.world.lab.pod_mut(&pod.name)?.stop_process().await?;
+            self.traffic.pod_has_ended(&pod.name);
             self.world.remove_pod(&pod.name).await?;
         }
         Ok(())

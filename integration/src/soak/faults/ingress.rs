@@ -75,7 +75,7 @@ impl Stage {
         self.observe(self.pace.observe).await?;
         self.power_off(lost).await?;
         self.observe(self.pace.observe).await?;
-        self.traffic.fault_now();
+        self.traffic.told_now();
         self.node_ready(lost, "Unknown")?;
         self.announced_by(&[cordoned]).await?;
         self.observe(self.pace.observe).await?;

@@ -65,7 +65,7 @@ impl Stage {
             self.world.lab.pod_mut(pod)?.stop_process().await?;
         }
         self.observe(NOTICED).await?;
-        self.traffic.endpoints_change_now();
+        self.traffic.told_now();
         lost.iter().try_for_each(|(_, pod)| self.world.set_ready(pod, false))?;
         Ok(lost)
     }

@@ -21,8 +21,9 @@ impl Stage {
         self.traffic.fault_now();
         self.traffic.pod_ends(&pod);
         self.world.lab.pod_mut(&pod)?.stop_process().await?;
+        self.traffic.pod_has_ended(&pod);
         self.observe(PROBED).await?;
-        self.traffic.fault_now();
+        self.traffic.told_now();
         self.world.set_ready(&pod, false)?;
         self.observe(self.pace.observe).await?;
         self.forget_pods(&[(SERVICE, pod)]).await?;
@@ -35,11 +36,12 @@ impl Stage {
         self.traffic.fault_now();
         self.traffic.pod_ends(&pod);
         let lost = self.world.lose_sandbox(&pod).await?;
+        self.traffic.pod_has_ended(&pod);
         self.observe(PROBED).await?;
         let [a, b, c, last] = lost.ip.map_or([0; 4], |ip| ip.octets());
         let ip = Ipv4Addr::new(a, b, c, if last == FREE { FREE + 1 } else { FREE });
         self.world.lab.add_pods(vec![PodSpec { ip: Some(ip), ..lost }]).await?;
-        self.traffic.fault_now();
+        self.traffic.told_now();
         self.world.set_ready(&pod, true)?;
         self.observe(self.pace.observe).await
     }

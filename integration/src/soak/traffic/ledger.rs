@@ -116,8 +116,8 @@ pub(super) struct Ledger {
     began: Instant,
     counts: Counts,
     open: BTreeMap<usize, Open>,
-    /// Pods that have ended, and when. One of the same name may have begun since.
-    ended: BTreeMap<String, Instant>,
+    /// Pods that end or have ended: when that began, and when it was over. One of the same name may have begun since.
+    ended: BTreeMap<String, (Instant, Option<Instant>)>,
     /// Attempts at new connections that are under way.
     trying: BTreeMap<u64, Instant>,
     attempts: u64,
@@ -161,8 +161,8 @@ impl Ledger {
         self.faults.push(Instant::now());
     }
 
-    /// Only now the API says what has happened: what was before cannot be measured.
-    pub fn endpoints_change_now(&mut self) {
+    /// Only now the API says what has happened: what was before is not measured.
+    pub fn told_now(&mut self) {
         self.faults.clear();
         self.fault_now();
     }
@@ -198,7 +198,13 @@ impl Ledger {
     }
 
     pub fn pod_ends(&mut self, pod: &str) {
-        self.ended.insert(pod.to_owned(), Instant::now());
+        self.ended.insert(pod.to_owned(), (Instant::now(), None));
+    }
+
+    pub fn pod_has_ended(&mut self, pod: &str) {
+        if let Some((_, over)) = self.ended.get_mut(pod) {
+            *over = Some(Instant::now());
+        }
     }
 
     /// A new connection is tried.
@@ -265,8 +271,12 @@ impl Ledger {
 
     fn one(&self, ends: (SocketAddr, SocketAddr), open: Option<Open>, waited: Duration, failure: Failure) -> Break {
         let asked = Instant::now().checked_sub(waited).unwrap_or(self.began);
-        let ended = open.as_ref().and_then(|open| self.ended.get(&open.pod).filter(|ended| open.since < **ended));
-        let pod_lives = ended.is_none_or(|ended| asked + LOST_BEFORE < *ended);
+        // A pod takes connections until it is gone.
+        let of_that_life = |open: &Open| {
+            let (began, over) = self.ended.get(&open.pod)?;
+            over.is_none_or(|over| open.since < over).then_some(*began)
+        };
+        let pod_lives = open.as_ref().and_then(of_that_life).is_none_or(|began| asked + LOST_BEFORE < began);
         Break {
             at: self.began.elapsed(),
             waited,
@@ -319,11 +329,14 @@ mod tests {
         let mut ledger = Ledger::new();
         ledger.opened(0, "a", 1);
         ledger.pod_ends("a");
+        ledger.opened(2, "a", 1);
+        ledger.pod_has_ended("a");
         ledger.opened(1, "a", 1);
+        ledger.broke(2, ends(), Duration::ZERO, reset());
         ledger.broke(0, ends(), Duration::ZERO, reset());
         ledger.broke(1, ends(), Duration::ZERO, reset());
         let lives: Vec<bool> = ledger.take().broken.iter().map(|one| one.pod_lives).collect();
-        assert_eq!(lives, [false, true]);
+        assert_eq!(lives, [false, false, true], "the first was made while the pod ended");
     }
 
     #[test]

@@ -124,9 +124,9 @@ impl Traffic {
         self.shared.ledger().fault_now();
     }
 
-    /// The endpoints of a node that was lost before change now: it is measured from here on.
-    pub fn endpoints_change_now(&self) {
-        self.shared.ledger().endpoints_change_now();
+    /// Only now the API says what has happened before: it is measured from here on.
+    pub fn told_now(&self) {
+        self.shared.ledger().told_now();
     }
 
     /// Asks on every connection and waits until each has been answered, or has broken and been replaced, and until twenty new
@@ -181,5 +181,10 @@ impl Traffic {
     /// A pod ends now, and whatever is still open with it.
     pub fn pod_ends(&self, pod: &str) {
         self.shared.ledger().pod_ends(pod);
+    }
+
+    /// It has ended: what is opened with a pod of this name from now on is another one's.
+    pub fn pod_has_ended(&self, pod: &str) {
+        self.shared.ledger().pod_has_ended(pod);
     }
 }
