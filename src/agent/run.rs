@@ -32,7 +32,8 @@ use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::{Index, Resolved, Settings, resolve};
 
-/// Events come in bursts (a rolling update touches pods, slices and Services): they are resolved together.
+/// Events come in bursts (a rolling update touches pods, slices and Services). The first of them is resolved at once, what comes within
+/// this time after it together.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Between two looks at what pods pass on to each other.
@@ -91,6 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         report: watched::Sender::new(NodeReport::default()),
         refresh: tokio::time::Instant::now() + config.resync,
         forwards: None,
+        resolved: tokio::time::Instant::now(),
         last: None,
     };
     tokio::spawn(watch_drains(agent.draining.subscribe(), places, agent.report.clone(), shutdown.clone()));
@@ -118,7 +120,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                     break;
                 };
                 if agent.index.apply(change) && due.is_none() {
-                    due = Some(tokio::time::Instant::now() + SETTLE);
+                    due = Some(agent.resolved + SETTLE);
                 }
             }
             Some(report) = reported.recv() => agent.reported(report),
@@ -198,12 +200,15 @@ struct Agent {
     refresh: tokio::time::Instant,
     /// When to look at what pods pass on to each other; `None` while nothing drains.
     forwards: Option<tokio::time::Instant>,
+    /// When the cluster was resolved last.
+    resolved: tokio::time::Instant,
     /// What was dispatched last.
     last: Option<Resolved>,
 }
 
 impl Agent {
     fn resolve(&mut self) {
+        self.resolved = tokio::time::Instant::now();
         let Some(snapshot) = self.index.snapshot() else { return };
         let mut resolved = resolve(&snapshot, &self.settings);
         self.follows.follow(&mut resolved.cluster, moment());

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use crate::model::Mode;
 use crate::model::names::LinkPrefix;
+use crate::netns::Netns;
 use crate::plan::{Plan, RuleSpec, Source, Step, Sysctl};
 
 use super::bpf::Programs;
@@ -98,15 +99,48 @@ pub fn apply(plan: &Plan) -> Result<usize, ApplyError> {
 /// # Errors
 /// As [`apply`].
 pub fn apply_with(plan: &Plan, programs: &Programs) -> Result<usize, ApplyError> {
-    let mut done = 0;
     // Opened when first needed: a plan of nothing but sysctls needs none.
-    let mut netlink = None;
+    run_all(plan, programs, &mut None)
+}
+
+/// Writes routes and nexthops of one namespace by a socket that stays open: the kernel names it in what it tells of these changes.
+pub struct Writer {
+    netlink: Option<Netlink>,
+    port: u32,
+}
+
+impl Writer {
+    /// Opens a socket in the namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the socket cannot be opened there.
+    pub fn open_in(netns: &Netns) -> Result<Writer, KernelError> {
+        let netlink = netns.run(Netlink::route)??;
+        Ok(Writer { port: netlink.port()?, netlink: Some(netlink) })
+    }
+
+    /// What the kernel calls the socket.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Applies a plan in the network namespace of the calling thread, which must be that of the socket.
+    ///
+    /// # Errors
+    /// As [`apply`].
+    pub fn apply(&mut self, plan: &Plan) -> Result<usize, ApplyError> {
+        run_all(plan, &Programs::default(), &mut self.netlink)
+    }
+}
+
+fn run_all(plan: &Plan, programs: &Programs, netlink: &mut Option<Netlink>) -> Result<usize, ApplyError> {
+    let mut done = 0;
     for run in plan.steps.chunk_by(|a, b| kind(a) == kind(b)) {
         let outcome = match run {
             [Step::Nft(_) | Step::SetSysctl(..) | Step::AttachFilter { .. } | Step::DetachFilter(_), ..] => {
                 one_by_one(run, programs)
             }
-            _ => batch(run, &mut netlink),
+            _ => batch(run, netlink),
         };
         outcome.map_err(|(index, source)| ApplyError {
             done: done + index,

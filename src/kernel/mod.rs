@@ -38,7 +38,7 @@ mod surroundings;
 mod sysctl;
 mod wire;
 
-pub use apply::{ApplyError, apply, apply_with};
+pub use apply::{ApplyError, Writer, apply, apply_with};
 pub use error::KernelError;
 pub use features::{Features, Missing, features, load_modules};
 pub use monitor::{Change, Monitor};

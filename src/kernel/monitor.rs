@@ -7,7 +7,8 @@
 //!
 //! The sockets are opened inside the namespace and keep it alive: drop the monitor when the pod is gone.
 //!
-//! What the agent does itself is reported too. A reconcile after it finds nothing to do, so that this comes to rest.
+//! What the agent does itself is reported too, but for what it writes by the socket that it names. A reconcile after it finds nothing to
+//! do, so that this comes to rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -25,7 +26,7 @@ use crate::plan::{NFT_TABLE, WITHDRAWN_TABLE};
 use super::error::KernelError;
 use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
 use super::netlink::{Netlink, failed};
-use super::wire::{attribute, messages, rtm, text, u8_at, u32_at};
+use super::wire::{Reply, attribute, messages, rtm, text, u8_at, u32_at};
 use super::{address, bpf, link, nexthop, nft_ruleset, route, rule};
 
 /// `RTNLGRP_*`: LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, MPLS_ROUTE, NEXTHOP
@@ -68,11 +69,11 @@ pub struct Monitor {
 
 impl Monitor {
     /// Starts listening in a namespace. Changes from now on are seen; links named `<link_prefix>*` are ours. Must be called
-    /// inside a tokio runtime; blocks for the time of one link dump.
+    /// inside a tokio runtime; blocks for the time of one link dump. What the socket `own` does to routes and nexthops is not told of.
     ///
     /// # Errors
     /// The namespace cannot be entered, or the sockets cannot be opened there.
-    pub fn open_in(netns: &Netns, link_prefix: &str) -> Result<Self, KernelError> {
+    pub fn open_in(netns: &Netns, link_prefix: &str, own: Option<u32>) -> Result<Self, KernelError> {
         let runtime = Handle::current();
         let (route, nft, links) = netns.run(|| {
             let _registers_with = runtime.enter();
@@ -81,7 +82,7 @@ impl Monitor {
             let nft = listen(NETLINK_NETFILTER, &NFT_GROUPS)?;
             Ok::<_, KernelError>((route, nft, known_links()?))
         })??;
-        Ok(Monitor { route, nft, filter: Filter { prefix: link_prefix.to_owned(), links } })
+        Ok(Monitor { route, nft, filter: Filter { prefix: link_prefix.to_owned(), links, own } })
     }
 
     /// Waits until something of ours has changed and returns all that is known to have changed by then, never nothing.
@@ -102,8 +103,8 @@ impl Monitor {
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<BTreeSet<Change>, KernelError>> {
         let mut changes = BTreeSet::new();
         let filter = &mut self.filter;
-        let route = poll_socket(&self.route, cx, &mut changes, |kind, payload| filter.route(kind, payload))?;
-        let nft = poll_socket(&self.nft, cx, &mut changes, nft_change)?;
+        let route = poll_socket(&self.route, cx, &mut changes, |message| filter.route(message))?;
+        let nft = poll_socket(&self.nft, cx, &mut changes, |message| nft_change(message.kind, message.payload))?;
         if route + nft > 0 { Poll::Ready(Ok(changes)) } else { Poll::Pending }
     }
 }
@@ -113,13 +114,13 @@ fn poll_socket(
     socket: &TokioSocket,
     cx: &mut Context<'_>,
     changes: &mut BTreeSet<Change>,
-    mut concerns: impl FnMut(u16, &[u8]) -> Option<Change>,
+    mut concerns: impl FnMut(&Reply<'_>) -> Option<Change>,
 ) -> Result<usize, KernelError> {
     for count in 0..AT_ONCE {
         match socket.poll_recv_from_full(cx) {
             Poll::Pending => return Ok(count),
             Poll::Ready(Ok((datagram, _))) => {
-                changes.extend(messages(&datagram).filter_map(|m| concerns(m.kind, m.payload)));
+                changes.extend(messages(&datagram).filter_map(|message| concerns(&message)));
             }
             Poll::Ready(Err(error)) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                 changes.insert(Change::Overrun);
@@ -174,11 +175,16 @@ fn known_links() -> Result<BTreeMap<u32, LinkState>, KernelError> {
 pub(super) struct Filter {
     prefix: String,
     links: BTreeMap<u32, LinkState>,
+    /// The socket whose changes to routes and nexthops are known.
+    own: Option<u32>,
 }
 
 impl Filter {
-    pub(super) fn route(&mut self, kind: u16, payload: &[u8]) -> Option<Change> {
+    pub(super) fn route(&mut self, message: &Reply<'_>) -> Option<Change> {
+        let (kind, payload) = (message.kind, message.payload);
+        let is_own = self.own == Some(message.port);
         match kind {
+            rtm::NEWROUTE | rtm::DELROUTE | rtm::NEWNEXTHOP | rtm::DELNEXTHOP if is_own => None,
             rtm::NEWLINK | rtm::DELLINK => self.link(kind, payload).then_some(Change::Link),
             rtm::NEWADDR | rtm::DELADDR => self.address(payload).then_some(Change::Address),
             rtm::NEWQDISC | rtm::DELQDISC | rtm::NEWTFILTER | rtm::DELTFILTER => {

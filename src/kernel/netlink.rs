@@ -82,6 +82,13 @@ impl Netlink {
         Ok(Netlink { socket, sequence: 0, received: Vec::with_capacity(32 << 10), sending: Vec::new() })
     }
 
+    /// What the kernel calls the socket, within its namespace and for as long as it is open.
+    pub fn port(&self) -> Result<u32, KernelError> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(failed("name"))?;
+        Ok(address.port_number())
+    }
+
     /// One request that is acknowledged.
     ///
     /// # Errors
@@ -284,7 +291,7 @@ mod tests {
         let errno = (-22_i32).to_ne_bytes();
         let explain = |kind, flags, quoted: &[u8]| {
             let payload = [&errno[..], quoted, &tlv].concat();
-            explanation(&Reply { kind, flags, sequence: 1, payload: &payload })
+            explanation(&Reply { kind, flags, sequence: 1, port: 0, payload: &payload })
         };
         let header = [24_u32.to_ne_bytes(), [0; 4], [0; 4], [0; 4]].concat();
         assert_eq!(explain(NLMSG_ERROR, NLM_F_ACK_TLVS | NLM_F_CAPPED, &header).as_deref(), Some("bad!"));

@@ -72,6 +72,8 @@ pub(super) struct Reply<'a> {
     pub flags: u16,
     /// Sequence number of the request that it answers.
     pub sequence: u32,
+    /// Of an answer: the socket that it goes to. Of a notification: the socket that asked for the change, 0 for the kernel itself.
+    pub port: u32,
     /// Everything after the netlink header.
     pub payload: &'a [u8],
 }
@@ -81,8 +83,8 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(datagram, 0)?).ok()?;
         let payload = datagram.get(HEADER..length)?;
-        let reply =
-            Reply { kind: u16_at(datagram, 4)?, flags: u16_at(datagram, 6)?, sequence: u32_at(datagram, 8)?, payload };
+        let (kind, flags) = (u16_at(datagram, 4)?, u16_at(datagram, 6)?);
+        let reply = Reply { kind, flags, sequence: u32_at(datagram, 8)?, port: u32_at(datagram, 12)?, payload };
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(reply)
     })

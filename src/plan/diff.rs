@@ -247,6 +247,12 @@ struct NexthopDiff {
     groups: BTreeMap<BTreeSet<String>, u32>,
 }
 
+/// The ids that the nexthop objects of `desired` have once [`diff`] is carried out.
+pub(super) fn nexthop_ids(desired: &Desired, observed: &Observed, link_prefix: &str) -> BTreeMap<Nexthop, u32> {
+    let observed = &without_links(observed, &diff_links(desired, observed, link_prefix).replaced);
+    diff_nexthops(desired, observed).ids
+}
+
 /// A nexthop object keeps its id as long as its content is wanted, so that a restart changes nothing.
 fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
     let wanted = desired.nexthops();

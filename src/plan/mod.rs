@@ -19,6 +19,7 @@ pub mod nft;
 pub mod node;
 pub mod observed;
 pub mod pod;
+pub mod programmed;
 pub mod reach;
 pub mod rule;
 pub mod saved;

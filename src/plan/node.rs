@@ -139,9 +139,10 @@ pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
 }
 
+/// What VIPs take of an ingress node.
 #[derive(Default)]
-struct Build {
-    desired: Desired,
+pub(super) struct Build {
+    pub(super) desired: Desired,
     problems: BTreeSet<Problem>,
     gateways: BTreeSet<IpAddr>,
     /// Outer destinations that no slice and no map names.
@@ -151,6 +152,25 @@ struct Build {
 }
 
 impl Build {
+    /// What one VIP takes.
+    pub(super) fn of(vip: &Vip, ctx: &Context<'_>) -> Build {
+        let mut build = Build::default();
+        build.vip(vip, ctx);
+        build
+    }
+
+    /// Whether two states of a VIP differ at most in where its buckets lead.
+    pub(super) fn differs_in_next_hops_alone(&self, other: &Build, settings: &Settings) -> bool {
+        let announced =
+            |build: &Build| build.desired.routes.keys().any(|key| settings.announce_table == Some(key.table));
+        let rest = |build: &Build| (build.desired.links.clone(), build.desired.sysctls.clone(), announced(build));
+        rest(self) == rest(other)
+            && self.problems == other.problems
+            && self.gateways == other.gateways
+            && self.held_endpoints == other.held_endpoints
+            && self.refusing == other.refusing
+    }
+
     /// Routes of one VIP: one in each bucket's table.
     fn vip(&mut self, vip: &Vip, ctx: &Context<'_>) {
         let settings = ctx.settings;
@@ -377,7 +397,7 @@ fn no_address(ctx: &Context<'_>) -> Problem {
 }
 
 /// How this node hashes the flows of a VIP: as its map says, if there is room for its buckets.
-fn flows(vip: &Vip, settings: &Settings) -> FlowHash {
+pub(super) fn flows(vip: &Vip, settings: &Settings) -> FlowHash {
     Some(vip.flows(settings.flows())).filter(|flows| settings.can_hold(flows.buckets)).unwrap_or(settings.flows())
 }
 

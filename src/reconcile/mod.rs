@@ -14,6 +14,6 @@ mod ruleset;
 pub mod target;
 mod written;
 
-pub use once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, clear, reconcile};
+pub use once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, clear, follow, reconcile};
 pub use order::{Order, Site};
 pub use places::Places;

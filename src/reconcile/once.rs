@@ -12,7 +12,7 @@ use super::peers::Peers;
 use super::ruleset::Ruleset;
 use super::written::Written;
 use crate::kernel::bpf::Programs;
-use crate::kernel::{self, ApplyError, KernelError};
+use crate::kernel::{self, ApplyError, KernelError, Writer};
 use crate::model::names::LinkPrefix;
 use crate::model::{Cluster, Family, Mode, Problem, Reason};
 use crate::netns::{Netns, NetnsError};
@@ -22,6 +22,7 @@ use crate::plan::held::Held;
 use crate::plan::in_use::{self, BGP, Use, Uses, used_vips};
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node_holding, withdraw};
 use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
+use crate::plan::programmed::Programmed;
 use crate::plan::saved::saved;
 use crate::plan::surroundings;
 use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Step, Sysctl, set_withdrawn};
@@ -50,6 +51,8 @@ pub struct Memory {
     peers: Peers,
     /// Modes that cannot be had here, and why.
     lacking: BTreeMap<Mode, String>,
+    /// What the node is known to hold; `None` when it has to be read.
+    programmed: Option<Programmed>,
 }
 
 impl Memory {
@@ -64,6 +67,7 @@ impl Memory {
         self.ruleset.forget();
         self.peers = Peers::default();
         self.lacking.clear();
+        self.programmed = None;
     }
 }
 
@@ -146,7 +150,33 @@ pub fn reconcile(
     memory: &mut Memory,
     execution: Execution<'_>,
 ) -> Result<Outcome, ReconcileError> {
+    memory.programmed = None;
     netns.run(|| round(goal, settings, memory, execution))?
+}
+
+/// One round where nothing but the goal has changed since the last one: nothing is read. `None` if it takes more than is known.
+///
+/// # Errors
+/// The namespace could not be entered, or the kernel refused a step; the next round has to be a whole one.
+pub fn follow(
+    netns: &Netns,
+    goal: &Goal,
+    settings: &Settings,
+    memory: &mut Memory,
+    writer: &mut Writer,
+) -> Option<Result<Outcome, ReconcileError>> {
+    let (Goal::Node(cluster), Some(mut programmed)) = (goal, memory.programmed.take()) else { return None };
+    let plan = programmed.step(cluster, settings)?;
+    if !plan.is_empty() {
+        match netns.run(|| writer.apply(&plan)) {
+            Err(error) => return Some(Err(error.into())),
+            Ok(Err(error)) => return Some(Err(error.into())),
+            Ok(Ok(_)) => {}
+        }
+    }
+    let problems = programmed.problems().to_vec();
+    memory.programmed = Some(programmed);
+    Some(Ok(Outcome { plan, problems, ..Outcome::default() }))
 }
 
 /// One round with [`Goal::Nothing`], which needs to know no more than how our links are called; what `drain-node` has left
@@ -232,7 +262,7 @@ fn attempt(
 ) -> Result<Outcome, ReconcileError> {
     let prefix = settings.link_prefix.as_str();
     let observed = memory.ruleset.observe(prefix)?;
-    let (desired, problems) = match compute(goal, &observed, settings, memory) {
+    let Computed { desired, problems, of } = match compute(goal, &observed, settings, memory) {
         Err(refusal) if refusal.is_refusal() => {
             // What turns out to be a virtual machine's only later has been set up before.
             carry_out(&Desired::default(), observed, memory, prefix, execution)?;
@@ -240,8 +270,26 @@ fn attempt(
         }
         computed => computed?,
     };
+    let is_known = matches!(execution, Execution::Apply(_)) && memory.lacking.is_empty();
+    let programmed =
+        of.filter(|_| is_known).and_then(|of| Programmed::new(of, (&desired, &observed), problems.clone(), settings));
     let outcome = carry_out(&desired, observed, memory, prefix, execution)?;
+    memory.programmed = programmed;
     Ok(Outcome { problems, ..outcome })
+}
+
+/// What a namespace is to hold.
+struct Computed {
+    desired: Desired,
+    problems: Vec<Problem>,
+    /// The cluster and the routes that it follows from, if it follows from nothing else.
+    of: Option<(Arc<Cluster>, Routes)>,
+}
+
+impl Computed {
+    fn just(desired: Desired) -> Computed {
+        Computed { desired, problems: Vec::new(), of: None }
+    }
 }
 
 fn carry_out(
@@ -305,10 +353,10 @@ fn compute(
     observed: &Observed,
     settings: &Settings,
     memory: &mut Memory,
-) -> Result<(Desired, Vec<Problem>), ReconcileError> {
+) -> Result<Computed, ReconcileError> {
     Ok(match goal {
-        Goal::Nothing => (Desired::default(), Vec::new()),
-        Goal::Pod(input) => (desired_pod(input, observed, settings)?, Vec::new()),
+        Goal::Nothing => Computed::just(Desired::default()),
+        Goal::Pod(input) => Computed::just(desired_pod(input, observed, settings)?),
         Goal::Node(all) => {
             let used = used_vips(all, uses(all, observed, settings, &mut memory.peers));
             let cluster = &*in_use::without(all, &used);
@@ -326,7 +374,8 @@ fn compute(
                 problems.extend(surroundings::rule_problems(cluster, &rules(observed, settings), settings));
                 problems.extend(surroundings::problems(cluster, &around, settings));
             }
-            (desired, problems)
+            let of = used.is_empty().then(|| (all.clone(), routes));
+            Computed { desired, problems, of }
         }
     })
 }

@@ -11,10 +11,10 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Places;
 use super::backoff::Backoff;
-use super::once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, reconcile};
+use super::once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, follow, reconcile};
 use super::order::{Order, Site};
-use crate::kernel::Monitor;
 use crate::kernel::bpf::Programs;
+use crate::kernel::{Monitor, Writer};
 use crate::model::{Mode, Problem, Reason};
 use crate::netns::{FindError, Netns, NetnsId, PodQuery, PodSearch, addresses_in};
 use crate::plan::{Plan, Settings};
@@ -88,7 +88,7 @@ pub enum State {
 /// Name of the target that is the node itself.
 pub const NODE: &str = "node";
 
-/// Wakes come in bursts: a round waits this long for the burst to end.
+/// The kernel tells of changes in bursts: a round waits this long for the burst to end.
 const SETTLE: Duration = Duration::from_millis(30);
 
 /// Between two looks while an endpoint cannot be reached.
@@ -130,8 +130,19 @@ struct Target {
 struct Place {
     netns: Netns,
     monitor: Monitor,
+    /// Writes what is simple; the node's own namespace has one.
+    writer: Option<Writer>,
     /// What it was found by; `None` when it must be looked for again.
     site: Option<Site>,
+}
+
+/// How closely a round looks.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// The kernel is read.
+    Whole,
+    /// Nothing but the goal has changed.
+    AtGoal,
 }
 
 /// What ends a wait.
@@ -149,10 +160,11 @@ enum Wake {
 impl Target {
     async fn run(mut self) {
         let mut place: Option<Place> = None;
+        let mut look = Look::Whole;
         loop {
             self.started = Instant::now();
             let order = self.orders.borrow_and_update().clone();
-            let next = match self.round(&mut place, &order).await {
+            let next = match self.round(&mut place, &order, look).await {
                 Ok(Some(wait)) => wait,
                 Ok(None) => return,
                 Err(error) => {
@@ -160,7 +172,9 @@ impl Target {
                     self.failed(&error)
                 }
             };
-            match self.wait(place.as_mut().map(|place| &mut place.monitor), next).await {
+            let wake = self.wait(place.as_mut().map(|place| &mut place.monitor), next).await;
+            look = if matches!(wake, Wake::Order) { Look::AtGoal } else { Look::Whole };
+            match wake {
                 Wake::Shutdown => return,
                 Wake::Released => {
                     self.gone();
@@ -193,7 +207,12 @@ impl Target {
     }
 
     /// One round. `Ok(None)` ends the target.
-    async fn round(&mut self, place: &mut Option<Place>, order: &Order) -> Result<Option<Duration>, Failure> {
+    async fn round(
+        &mut self,
+        place: &mut Option<Place>,
+        order: &Order,
+        look: Look,
+    ) -> Result<Option<Duration>, Failure> {
         let goal = &order.goal;
         match self.locate(place, &order.site).await {
             Ok(()) => {}
@@ -203,8 +222,9 @@ impl Target {
             }
             Err(error) => return Err(error),
         }
-        let Some(Place { netns, .. }) = place.as_ref() else { return Ok(Some(self.shared.resync)) };
-        let Outcome { plan, problems, notes, program, lacking } = self.blocking_round(netns, goal).await?;
+        let Some(Place { netns, writer, .. }) = place.as_mut() else { return Ok(Some(self.shared.resync)) };
+        let Outcome { plan, problems, notes, program, lacking } =
+            self.blocking_round(netns, writer, goal, look).await?;
         self.backoff.succeeded();
         let writes = plan.steps.len();
         self.log(&plan);
@@ -243,14 +263,16 @@ impl Target {
             return Ok(());
         }
         // Listening starts before looking, so that nothing is missed in between.
-        let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str())?;
+        let writer = matches!(site, Site::Node(_)).then(|| Writer::open_in(&netns)).transpose()?;
+        let own = writer.as_ref().map(Writer::port);
+        let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str(), own)?;
         self.shared.places.found(&self.name, &netns);
         // The number of a pod's namespace that nobody has held open may be another one's by now, and so may be its ruleset's generation.
         let known = self.remembered.replace(netns.id()) == Some(netns.id()) && matches!(site, Site::Node(_));
         if !known {
             self.memory = Memory::default();
         }
-        *place = Some(Place { netns, monitor, site: Some(site.clone()) });
+        *place = Some(Place { netns, monitor, writer, site: Some(site.clone()) });
         Ok(())
     }
 
@@ -263,16 +285,28 @@ impl Target {
         }
     }
 
-    async fn blocking_round(&mut self, netns: &Netns, goal: &Goal) -> Result<Outcome, Failure> {
+    async fn blocking_round(
+        &mut self,
+        netns: &Netns,
+        writer: &mut Option<Writer>,
+        goal: &Goal,
+        look: Look,
+    ) -> Result<Outcome, Failure> {
         let _permit = self.shared.permits.clone().acquire_owned().await?;
         let (netns, goal, settings) = (netns.clone(), goal.clone(), self.shared.settings.clone());
-        let (mut memory, programs) = (self.memory.clone(), self.shared.programs.clone());
+        let (mut memory, programs) = (std::mem::take(&mut self.memory), self.shared.programs.clone());
+        let mut taken = writer.take();
         let work = move || {
-            let outcome = reconcile(&netns, &goal, &settings, &mut memory, Execution::Apply(&programs));
-            (outcome, memory)
+            let followed = match (look, &mut taken) {
+                (Look::AtGoal, Some(writer)) => follow(&netns, &goal, &settings, &mut memory, writer),
+                _ => None,
+            };
+            let whole = || reconcile(&netns, &goal, &settings, &mut memory, Execution::Apply(&programs));
+            let outcome = followed.unwrap_or_else(whole);
+            (outcome, memory, taken)
         };
-        let (outcome, memory) = tokio::task::spawn_blocking(work).await?;
-        self.memory = memory;
+        let (outcome, memory, taken) = tokio::task::spawn_blocking(work).await?;
+        (self.memory, *writer) = (memory, taken);
         Ok(outcome?)
     }
 
@@ -294,7 +328,7 @@ impl Target {
             heard = kernel => if heard { Wake::Kernel } else { Wake::Deaf },
             () = sleep_until(deadline) => Wake::Time,
         };
-        if matches!(wake, Wake::Order | Wake::Kernel) {
+        if matches!(wake, Wake::Kernel) {
             tokio::time::sleep(SETTLE).await;
         }
         wake

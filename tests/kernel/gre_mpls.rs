@@ -174,7 +174,7 @@ async fn a_deleted_label_wakes_the_monitor_and_a_foreign_one_does_not() {
     let target = lab(Mode::Mpls);
     apply_in(&target, &mpls_steps());
     sh(&target, "ip -f mpls route add 200 dev lo");
-    let mut monitor = Monitor::open_in(&target, PREFIX).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
     sh(&target, "ip -f mpls route del 200");
     assert!(tokio::time::timeout(Duration::from_millis(300), monitor.changed()).await.is_err());
     sh(&target, "ip -f mpls route del 20001");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{netns, require, sh};
+use tunnel_router::kernel::Writer;
 use tunnel_router::kernel::bpf::Programs;
 use tunnel_router::model::config::MplsLabels;
 use tunnel_router::model::handover::{
@@ -19,8 +20,8 @@ use tunnel_router::model::{
     Addresses, BucketCount, Cluster, Endpoint, EndpointId, Family, MarkField, Mode, Node, ServiceRef, Vip,
 };
 use tunnel_router::netns::Netns;
-use tunnel_router::plan::Settings;
-use tunnel_router::reconcile::{Execution, Goal, Memory, reconcile};
+use tunnel_router::plan::{Settings, Step};
+use tunnel_router::reconcile::{Execution, Goal, Memory, follow, reconcile};
 
 const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8:99::10"];
 const PORT: u16 = 8080;
@@ -118,10 +119,15 @@ impl Lab {
         Goal::Node(Arc::new(Cluster { vips, nodes, problems: Vec::new() }))
     }
 
+    /// All VIPs.
+    fn all(&self, id: TunnelId, refuses_syn: bool) -> Goal {
+        let intent = self.intent(id, refuses_syn);
+        self.goal(VIPS.map(|vip| self.vip(vip.parse().unwrap(), &intent)))
+    }
+
     /// Programs the node.
     fn program(&self, id: TunnelId, refuses_syn: bool) {
-        let intent = self.intent(id, refuses_syn);
-        let goal = self.goal(VIPS.map(|vip| self.vip(vip.parse().unwrap(), &intent)));
+        let goal = self.all(id, refuses_syn);
         let round = || {
             reconcile(&self.node, &goal, &settings(), &mut Memory::default(), Execution::Apply(&Programs::default()))
                 .unwrap()
@@ -217,8 +223,7 @@ fn packets_carry_the_names_of_former_owners(mode: Mode, outer: Family) {
         TunnelId::former(Name::FIRST),
         TunnelId::two_former(name(2047), name(2046)).with_datagrams(),
     ];
-    for id in ids {
-        lab.program(id, false);
+    let delivered = |id: TunnelId| {
         lab.watch(id);
         for vip in VIPS {
             let before = lab.watched();
@@ -226,7 +231,27 @@ fn packets_carry_the_names_of_former_owners(mode: Mode, outer: Family) {
             passes(&client, &listener.accept().unwrap().0);
             assert!(lab.watched() >= before + 2, "{mode} over {outer}, {vip}, {id}");
         }
+    };
+    for id in ids {
+        lab.program(id, false);
+        delivered(id);
     }
+    // The same by what is known to be there, without a look.
+    let (mut memory, mut writer) = (Memory::default(), Writer::open_in(&lab.node).unwrap());
+    let programs = Programs::default();
+    reconcile(&lab.node, &lab.all(ids[0], false), &settings(), &mut memory, Execution::Apply(&programs)).unwrap();
+    for id in [ids[1], ids[2], ids[0]] {
+        let goal = lab.all(id, false);
+        let plan = follow(&lab.node, &goal, &settings(), &mut memory, &mut writer).expect("simple").unwrap().plan;
+        let of_routes =
+            |step: &Step| matches!(step, Step::ReplaceRoute(..) | Step::ReplaceNexthop(..) | Step::DelNexthop(_));
+        assert!(!plan.is_empty() && plan.steps.iter().all(of_routes), "{plan}");
+        delivered(id);
+        let found = reconcile(&lab.node, &goal, &settings(), &mut Memory::default(), Execution::DryRun).unwrap();
+        assert!(found.plan.is_empty(), "left after\n{plan}\n{}", found.plan);
+    }
+    let (refusing, memory) = (lab.all(ids[0], true), &mut memory);
+    assert!(follow(&lab.node, &refusing, &settings(), memory, &mut writer).is_none(), "that takes nft");
 }
 
 fn syns_are_refused_and_the_rest_is_delivered(mode: Mode, outer: Family) {

@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use crate::support::{PREFIX, netns, sh};
 use tokio::time::timeout;
-use tunnel_router::kernel::{Change, Monitor};
+use tunnel_router::kernel::{Change, Monitor, Writer};
+use tunnel_router::model::Family;
+use tunnel_router::model::handover::TunnelId;
 use tunnel_router::netns::Netns;
+use tunnel_router::plan::step::RouteWrite;
+use tunnel_router::plan::{Nexthop, Plan, RouteKey, Step};
 
 /// Longer than the kernel takes to tell, under emulation too.
 const SOON: Duration = Duration::from_secs(20);
@@ -42,7 +46,7 @@ fn lab() -> Netns {
 #[tokio::test]
 async fn every_touch_of_ours_is_reported() {
     let target = lab();
-    let mut monitor = Monitor::open_in(&target, PREFIX).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
     for (command, want) in [
         ("ip route del 192.0.2.10/32 table 1000", Change::Route),
         ("ip rule del pref 101", Change::Rule),
@@ -68,9 +72,31 @@ async fn every_touch_of_ours_is_reported() {
 }
 
 #[tokio::test]
+async fn what_is_written_by_our_own_socket_is_not_told() {
+    let target = lab();
+    let mut writer = Writer::open_in(&target).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, Some(writer.port())).unwrap();
+    let nexthop = Nexthop::EncapIp {
+        family: Family::V4,
+        dev: "kst-vxlan".to_owned(),
+        src: "10.0.0.11".parse().unwrap(),
+        dst: "10.0.0.3".parse().unwrap(),
+        id: TunnelId::OWNER_ALONE,
+    };
+    let key = RouteKey { table: 1000, vip: "192.0.2.10".parse().unwrap() };
+    let to = |id| Step::ReplaceRoute(key, RouteWrite::Nhid { id, mtu: 1400 });
+    let steps = vec![Step::ReplaceNexthop(9, nexthop), to(9), Step::DelNexthop(7)];
+    target.run(|| writer.apply(&Plan { steps })).unwrap().unwrap();
+    assert!(sh(&target, "ip route show table 1000").contains("192.0.2.10 nhid 9"));
+    nothing(&mut monitor, "our own").await;
+    sh(&target, "ip route del 192.0.2.10/32 table 1000");
+    assert_eq!(changes(&mut monitor).await, BTreeSet::from([Change::Route]), "of somebody else");
+}
+
+#[tokio::test]
 async fn links_of_others_matter_when_routes_could_be_lost_with_them() {
     let target = lab();
-    let mut monitor = Monitor::open_in(&target, PREFIX).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
     for command in [
         "ip link add veth1 type veth peer name veth2",
         "ip link set veth1 up",
@@ -88,7 +114,7 @@ async fn links_of_others_matter_when_routes_could_be_lost_with_them() {
 async fn what_others_do_goes_unnoticed() {
     let target = lab();
     sh(&target, "ip link add br0 type bridge && ip link set br0 up && ip link set far up");
-    let mut monitor = Monitor::open_in(&target, PREFIX).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
     for command in [
         "ip route add 10.2.0.0/16 via 10.0.0.2",
         "ip route add 192.0.2.99/32 via 10.0.0.2 table 1000",
@@ -114,7 +140,7 @@ async fn what_others_do_goes_unnoticed() {
 #[tokio::test]
 async fn lost_notifications_are_a_change_and_the_next_one_is_heard() {
     let target = lab();
-    let mut monitor = Monitor::open_in(&target, PREFIX).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
     // More than a receive buffer full, all of it about other people's routes.
     sh(
         &target,
@@ -129,7 +155,7 @@ async fn lost_notifications_are_a_change_and_the_next_one_is_heard() {
 #[tokio::test]
 async fn a_monitor_can_be_given_up_at_any_moment() {
     let target = lab();
-    let mut monitor = Monitor::open_in(&target, PREFIX).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
     for _ in 0..20 {
         assert!(timeout(Duration::from_micros(50), monitor.changed()).await.is_err());
     }
@@ -140,7 +166,7 @@ async fn a_monitor_can_be_given_up_at_any_moment() {
 #[tokio::test]
 async fn a_namespace_without_processes_or_handles_is_no_trouble() {
     let target = lab();
-    let mut monitor = Monitor::open_in(&target, PREFIX).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
     drop(target);
     nothing(&mut monitor, "after the last handle was closed").await;
     drop(monitor);

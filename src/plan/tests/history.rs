@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -17,8 +18,9 @@ use crate::plan::nft::seen;
 use crate::plan::node::desired_node;
 use crate::plan::observed::ObservedRoute;
 use crate::plan::pod::{PodInput, desired_pod};
+use crate::plan::programmed::Programmed;
 use crate::plan::rule::walk;
-use crate::plan::{Desired, Nexthop, Observed, Plan, RouteKey, RuleSpec};
+use crate::plan::{Desired, Nexthop, Observed, Plan, RouteKey, RuleSpec, Settings, Step};
 
 fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::Gre), Just(Mode::Mpls), Just(Mode::Vxlan)]
@@ -141,6 +143,81 @@ proptest! {
             }
         }
     }
+}
+
+/// The endpoints of up to three VIPs, each with those that own buckets at first, those that do not at last, and a family of VIPs.
+fn any_turns() -> impl Strategy<Value = (Vec<(String, Mode, BTreeSet<u8>)>, Vec<Vec<(BTreeSet<u8>, BTreeSet<u8>)>>)> {
+    let pods = || proptest::collection::btree_set(2_u8..8, 0..5);
+    let carried = prop_oneof![Just(Mode::Gre), Just(Mode::Vxlan), Just(Mode::Mpls)];
+    let vips = proptest::collection::vec((any_vip(), carried, proptest::collection::btree_set(2_u8..8, 1..6)), 1..4);
+    let turn = proptest::collection::vec((proptest::collection::btree_set(2_u8..8, 1..3), pods()), 4);
+    (vips, proptest::collection::vec(turn, 2..6))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Where the change of some VIPs is said to take so much, nothing else is to be done afterwards.
+    #[test]
+    fn what_is_done_without_a_look_leaves_nothing_to_do(
+        (vips, turns) in any_turns(), nobody_mapped in any::<bool>(), announces in any::<bool>(),
+    ) {
+        let settings = Settings { announce_table: announces.then_some(107), ..settings("n1") };
+        let of = |turn: &[(BTreeSet<u8>, BTreeSet<u8>)]| {
+            let pod = |n: &u8| endpoint(*n, "n2");
+            let build = |((address, mode, pods), (before, not_ready)): (&(String, Mode, BTreeSet<u8>), &(BTreeSet<u8>, BTreeSet<u8>))| {
+                let now = pods.iter().map(|n| if not_ready.contains(n) { unready(pod(n)) } else { pod(n) }).collect();
+                match nobody_mapped && before.contains(&2) {
+                    true => bare_vip(address, *mode, now),
+                    false => draining_vip(address, *mode, now, &before.iter().map(pod).collect::<Vec<_>>()),
+                }
+            };
+            Arc::new(cluster(vips.iter().zip(turn).map(build).collect()))
+        };
+        let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+        let mut programmed = None::<Programmed>;
+        for turn in &turns {
+            let cluster = of(turn);
+            let routes = routes(&cluster);
+            let (desired, problems) = desired_node(&cluster, &routes, &settings);
+            let steps = match programmed.as_mut().and_then(|programmed| programmed.step(&cluster, &settings)) {
+                Some(steps) => steps,
+                None => {
+                    let (of, from) = ((cluster.clone(), routes), (&desired, &kernel.observed));
+                    programmed = Programmed::new(of, from, problems.clone(), &settings);
+                    plan(&desired, &kernel.observed)
+                }
+            };
+            kernel.apply(&steps, usize::MAX);
+            let again = plan(&desired, &kernel.observed);
+            prop_assert!(again.is_empty(), "after\n{steps}\nthere is left\n{again}");
+            prop_assert_eq!(programmed.as_ref().map(Programmed::problems), Some(&problems[..]));
+        }
+    }
+}
+
+#[test]
+fn another_owner_takes_next_hops_and_routes_and_nothing_else() {
+    let endpoints = vec![endpoint(3, "n2"), endpoint(5, "n2")];
+    let of = |first: Endpoint| {
+        let now = vec![first, endpoints[1].clone()];
+        let other = draining_vip("192.0.2.11", Mode::Vxlan, endpoints.clone(), &endpoints);
+        Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, now, &endpoints), other]))
+    };
+    let (before, after) = (of(endpoints[0].clone()), of(unready(endpoints[0].clone())));
+    let (desired, problems) = desired_node(&before, &routes(&before), &settings("n1"));
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    let mut programmed =
+        Programmed::new((before.clone(), routes(&before)), (&desired, &kernel.observed), problems, &settings("n1"))
+            .unwrap();
+    kernel.apply(&plan(&desired, &kernel.observed), usize::MAX);
+    let steps = programmed.step(&after, &settings("n1")).expect("simple").steps;
+    let routes =
+        steps.iter().filter(|step| matches!(step, Step::ReplaceRoute(key, _) if key.vip == ip("192.0.2.10"))).count();
+    let nexthops = steps.iter().filter(|step| matches!(step, Step::ReplaceNexthop(..) | Step::DelNexthop(_))).count();
+    // Half of the buckets; the next hop with a name comes, the one without goes.
+    assert_eq!((routes, nexthops, steps.len()), (8, 2, 10), "{steps:?}");
+    assert_eq!(programmed.step(&after, &settings("n1")).map(|plan| plan.steps), Some(Vec::new()));
 }
 
 /// The next hop of a bucket, as the rules and routes of a node lead to it.
