@@ -16,9 +16,9 @@ use crate::netns::{Netns, ProcFinder};
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
 use crate::reconcile::{Execution, Goal, Memory, reconcile};
-use crate::state::{Index, Resolved, resolve};
+use crate::state::{Index, Resolved};
 
-/// Waits for the first complete snapshot, prints the plan of every namespace and touches nothing.
+/// Waits until every kind was listed, prints the plan of every namespace and touches nothing.
 ///
 /// # Errors
 /// A kubeconfig that cannot be used. What cannot be planned for one namespace is printed as a comment.
@@ -26,16 +26,16 @@ pub async fn dry_run(config: Config, shutdown: CancellationToken) -> anyhow::Res
     let client = client(config.kubeconfig.as_deref()).await?;
     let mut index = Index::new(config.annotation.as_str());
     let mut changes = watch(client, scope(&config), shutdown.clone());
-    let snapshot = loop {
+    let settings = state_settings(&config)?;
+    let mut resolved = loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             Some(change) = changes.recv() => index.apply(change),
         };
-        if let Some(snapshot) = index.snapshot() {
-            break snapshot;
+        if let Some(resolved) = index.resolve(&settings) {
+            break resolved;
         }
     };
-    let mut resolved = resolve(&snapshot, &state_settings(&config)?);
     Follows::default().follow(&mut resolved.cluster, moment());
     tokio::task::spawn_blocking(move || print(&config, &resolved)).await?
 }

@@ -1,6 +1,6 @@
 //! The agent of one node: Kubernetes in, goals for namespaces out.
 //!
-//! It owns the wiring and no decision: watch events go into the index, each new snapshot is resolved into what the cluster
+//! It owns the wiring and no decision: watch events go into the index, each change is resolved into what the cluster
 //! asks for, and `dispatch` hands every namespace of this node its goal. What the namespaces report comes back to `status`,
 //! which tells the user. Kernel state outlives the agent: stopping it changes nothing.
 

@@ -30,7 +30,7 @@ use crate::netns::{Netns, PodSearch, ProcFinder};
 use crate::plan::{self, losses::judged};
 use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
-use crate::state::{Index, Resolved, Settings, resolve};
+use crate::state::{Index, Resolved, Settings};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services). The first of them is resolved at once, what comes within
 /// this time after it together.
@@ -209,8 +209,7 @@ struct Agent {
 impl Agent {
     fn resolve(&mut self) {
         self.resolved = tokio::time::Instant::now();
-        let Some(snapshot) = self.index.snapshot() else { return };
-        let mut resolved = resolve(&snapshot, &self.settings);
+        let Some(mut resolved) = self.index.resolve(&self.settings) else { return };
         self.follows.follow(&mut resolved.cluster, moment());
         let now = tokio::time::Instant::now();
         self.leaving.keep_absent(&mut resolved.cluster, now);

@@ -36,7 +36,7 @@ use crate::metrics::{Metrics, Ping, Reader, Server};
 use crate::model::Mode;
 use crate::model::config::ControllerConfig;
 use crate::reconcile::Places;
-use crate::state::{Index, Settings, resolve};
+use crate::state::{Index, Settings};
 use decide::{Decider, Now, Rules};
 use decision::Decision;
 
@@ -160,8 +160,7 @@ impl Controller {
             self.metrics.services().led(None);
             return None;
         }
-        let snapshot = self.index.snapshot()?;
-        let resolved = resolve(&snapshot, &self.settings);
+        let resolved = self.index.resolve(&self.settings)?;
         self.metrics.services().led(Some(&resolved.cluster));
         let decided = self.decider.decide(&self.index, &resolved.cluster, now);
         self.reporter.report(decided.problems);

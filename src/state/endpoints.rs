@@ -4,55 +4,25 @@
 //! own, or cannot be found from another node, is refused by name, and the other endpoints are served.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::annotation::is_unicast;
-use super::foreign::{Foreign, LINUX, foreign_network};
+use super::foreign::{Foreign, foreign_network};
+use super::key::{Key, ObjectKey};
 use super::problems::{Limited, problem, shown};
-use super::records::{AddressType, Condition, EndpointRecord, PodRecord, PodRef, SliceRecord};
-use super::snapshot::{ObjectKey, Snapshot};
+use super::records::{AddressType, Condition, EndpointRecord, PodRecord, PodRef};
+use super::view::View;
 use crate::model::handover::EndpointState;
 use crate::model::{Addresses, Endpoint, Family, Problem, Reason, ServiceRef};
 
-/// What is looked up while endpoints are judged; made once per snapshot.
-pub(super) struct Lookup<'a> {
-    /// Slices by the Service that they belong to.
-    slices: BTreeMap<(&'a str, &'a str), Vec<(&'a ObjectKey, &'a SliceRecord)>>,
-    /// Addresses of nodes.
-    nodes: BTreeSet<IpAddr>,
-    /// Operating systems of nodes that run another one than agents do, by name of the node.
-    other_systems: BTreeMap<&'a str, &'a str>,
-    /// Pods of the own node by UID.
-    pods: BTreeMap<&'a str, (&'a ObjectKey, &'a PodRecord)>,
-}
-
-impl<'a> Lookup<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        let mut slices: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (key, slice) in snapshot.slices.iter() {
-            if let Some(service) = &slice.service {
-                slices.entry((key.namespace.as_str(), service.as_str())).or_default().push((key, &**slice));
-            }
-        }
-        Self {
-            slices,
-            nodes: snapshot.nodes.values().flat_map(|node| node.all.iter().copied()).collect(),
-            other_systems: snapshot
-                .nodes
-                .iter()
-                .filter_map(|(key, node)| Some((key.name.as_str(), node.os().filter(|os| *os != LINUX)?)))
-                .collect(),
-            pods: snapshot.pods.iter().map(|(key, pod)| (pod.uid.as_str(), (key, &**pod))).collect(),
-        }
-    }
-
+impl<'a> View<'a> {
     /// The endpoints of a Service, sorted by pod UID, and what was refused.
-    pub(super) fn endpoints(&self, service: &ServiceRef, buckets: u16) -> (Vec<Endpoint>, Vec<Problem>) {
+    pub(super) fn endpoints(&self, service: &ServiceRef, key: &ObjectKey) -> (Vec<Endpoint>, Vec<Problem>) {
         let mut judged = Judged::default();
-        let own = self.slices.get(&(service.namespace.as_str(), service.name.as_str()));
-        for (key, slice) in own.into_iter().flatten() {
+        for (key, slice) in self.links.slices(key).iter().filter_map(|key| self.stores.slices.entry(key)) {
             if let AddressType::Other(kind) = &slice.address_type {
                 judged.refused.insert(Subject::Slice(key), Why::AddressType(kind));
             }
@@ -68,16 +38,16 @@ impl<'a> Lookup<'a> {
                 }
             }
         }
-        judged.finish(service, buckets)
+        judged.finish(service, self.settings.buckets)
     }
 
     /// Whether an endpoint can be served.
-    fn judge<'r>(
-        &'r self,
-        slice: &'r ObjectKey,
+    fn judge(
+        &self,
+        slice: &'a ObjectKey,
         address_type: &AddressType,
-        endpoint: &'r EndpointRecord,
-    ) -> Result<Candidate<'r>, (Subject<'r>, Why<'r>)> {
+        endpoint: &'a EndpointRecord,
+    ) -> Result<Candidate<'a>, (Subject<'a>, Why<'a>)> {
         let Some(pod) = &endpoint.pod else {
             return Err((Subject::Address(slice, endpoint.address.as_deref().unwrap_or_default()), Why::NoPod));
         };
@@ -94,26 +64,31 @@ impl<'a> Lookup<'a> {
             return refuse(Why::Namespace);
         }
         let Some(node) = endpoint.node.as_deref() else { return refuse(Why::NoNode) };
-        if let Some(os) = self.other_systems.get(node) {
+        if let Some(os) = self.links.other_system(node) {
             return refuse(Why::NodeOs(os));
         }
         Ok(Candidate { pod, node, address, condition: endpoint.condition, terminating: endpoint.terminating })
     }
 
+    /// A pod of the own node.
+    fn pod(&self, uid: &str) -> Option<(&'a Key, &'a Arc<PodRecord>)> {
+        self.stores.pods.entry(self.links.pod(uid)?)
+    }
+
     /// A pod in the node's network has the node's address; on the own node the pod says so itself.
     fn is_host_network(&self, uid: &str, address: IpAddr) -> bool {
-        self.nodes.contains(&address) || self.pods.get(uid).is_some_and(|(_, pod)| pod.host_network)
+        self.links.is_node_address(address) || self.pod(uid).is_some_and(|(_, pod)| pod.host_network)
     }
 
     /// Only the own node knows. The endpoint stays, so that all nodes compute the same map, and is never reported as set up.
-    fn foreign_network(&self, uid: &str) -> Option<Foreign<'_>> {
-        self.pods.get(uid).and_then(|(_, pod)| foreign_network(pod))
+    fn foreign_network(&self, uid: &str) -> Option<Foreign<'a>> {
+        self.pod(uid).and_then(|(_, pod)| foreign_network(pod))
     }
 
     /// The namespace of the pod: what the pod itself says, where it can be seen, rather than who refers to it.
     /// Otherwise a hand-made EndpointSlice could bring a VIP into a pod of somebody else's.
-    fn namespace<'r>(&'r self, pod: &'r PodRef) -> Option<&'r str> {
-        match self.pods.get(pod.uid.as_str()) {
+    fn namespace(&self, pod: &'a PodRef) -> Option<&'a str> {
+        match self.pod(&pod.uid) {
             Some((key, _)) => Some(&key.namespace),
             None => pod.namespace.as_deref(),
         }
@@ -263,7 +238,7 @@ impl<'a> Judged<'a> {
         let mut limited = Limited::new(service, Reason::EndpointRefused);
         for (subject, why) in &self.refused {
             // Another slice has the same pod in a form that can be served.
-            let served = matches!(subject, Subject::Pod(pod) if self.good.contains_key(pod.uid.as_str()));
+            let served = matches!(subject, Subject::Pod(pod) if self.good.contains_key(&*pod.uid));
             if !served || matches!(why, Why::Foreign(_)) {
                 limited.push(format!("Service {service}: {subject} {why}"), why.remedy());
             }
@@ -281,7 +256,7 @@ fn merged<'a>(mentions: &BTreeMap<Family, Mention<'a>>) -> Option<(Candidate<'a>
 
 fn endpoint(candidate: &Candidate<'_>, addresses: Addresses, service: &ServiceRef) -> Endpoint {
     Endpoint {
-        pod_uid: candidate.pod.uid.clone(),
+        pod_uid: candidate.pod.uid.to_string(),
         namespace: service.namespace.clone(),
         pod: candidate.pod.name.clone(),
         node: candidate.node.to_owned(),

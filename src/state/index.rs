@@ -1,7 +1,7 @@
 //! The synchronous state machine that watch events feed.
 //!
 //! It owns the records of every object and never the objects themselves: a Pod is kilobytes, its record a hundred
-//! bytes. It decides nothing about VIPs; [`resolve`](super::resolve) does, from a snapshot.
+//! bytes. Each change marks the Services that it concerns, and [`Index::resolve`] resolves only these.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,12 +11,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 use super::assignment::AssignmentFault;
+use super::dirty::Dirty;
+use super::key::{Key, ObjectKey};
+use super::known_maps::KnownMaps;
+use super::links::Links;
 use super::node_report::ReportFault;
-use super::records::{
-    Annotations, MapRecord, NodeRecord, PodRecord, Reduce, ReportRecord, ServiceCidrRecord, ServiceRecord, SliceRecord,
-};
-use super::snapshot::{ObjectKey, Snapshot};
-use super::store::{Step, Store};
+use super::records::{Annotations, MapRecord, Reduce, ReportRecord};
+use super::resolver::{Resolved, Resolver};
+use super::settings::Settings;
+use super::store::{Step, Stepped, Store};
+use super::stores::Stores;
+use super::view::View;
 use crate::model::handover::{Assignment, Generation, NodeReport, ServiceUid};
 
 /// One event of a watch, with the list that precedes it (and follows an expiry) as events, too.
@@ -82,196 +87,204 @@ pub struct StoredReport {
 }
 
 /// All that is known of the cluster.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Index {
     /// Which annotations are kept; fixed at construction.
     annotations: Annotations,
-    /// Every Service; updated by [`Change::Service`].
-    services: Store<ServiceRecord>,
-    /// Every EndpointSlice; updated by [`Change::EndpointSlice`].
-    slices: Store<SliceRecord>,
-    /// Every ServiceCIDR; updated by [`Change::ServiceCidr`].
-    service_cidrs: Store<ServiceCidrRecord>,
-    /// Every Node; updated by [`Change::Node`].
-    nodes: Store<NodeRecord>,
-    /// Pods of the own node; updated by [`Change::Pod`].
-    pods: Store<PodRecord>,
-    /// Bucket maps; updated by [`Change::Map`].
-    maps: Store<MapRecord>,
-    /// Reports of nodes; updated by [`Change::Report`]. Only a controller watches them.
-    reports: Store<ReportRecord>,
-    /// By UID of the Service, the newest map that could be read. Updated with `maps` and `services`. A map that is damaged,
-    /// deleted or replaced by an older one stays here until its Service is gone or asks for no VIP: nodes go on as it says.
-    assignments: Arc<BTreeMap<String, Arc<Assignment>>>,
-    /// It is a controller's.
-    decides: bool,
-    /// By UID of the Service, the version of a map that was stored when the Service asked for no VIP. The controller deletes it: should
-    /// the Service ask again before that is seen, it is not taken up again. Nodes go on as it says.
-    retired: BTreeMap<String, String>,
+    /// The records, as the watches have them.
+    pub(super) stores: Stores,
+    /// How they hang together; updated with each of them.
+    links: Links,
+    /// The newest map of each Service. Updated with stored maps, and with who asks for a VIP.
+    maps: KnownMaps,
+    /// What has changed since it was resolved.
+    pub(super) dirty: Dirty,
+    /// What was resolved last.
+    resolver: Resolver,
 }
 
 impl Index {
-    /// An index that knows nothing yet. `annotation` is [`Settings::annotation`](super::Settings::annotation).
+    /// An index that knows nothing yet. `annotation` is [`Settings::annotation`].
     pub fn new(annotation: &str) -> Self {
         Self {
             annotations: Annotations::new(annotation),
-            services: Store::default(),
-            slices: Store::default(),
-            service_cidrs: Store::default(),
-            nodes: Store::default(),
-            pods: Store::default(),
-            maps: Store::default(),
-            reports: Store::unwatched(),
-            assignments: Arc::default(),
-            decides: false,
-            retired: BTreeMap::new(),
+            stores: Stores { reports: Store::unwatched(), ..Stores::default() },
+            links: Links::default(),
+            maps: KnownMaps::default(),
+            dirty: Dirty::everything(),
+            resolver: Resolver::default(),
         }
     }
 
     /// The same for a controller: it sees the reports of nodes, and no pods.
     pub fn of_controller(annotation: &str) -> Self {
-        Self { pods: Store::unwatched(), reports: Store::default(), decides: true, ..Self::new(annotation) }
+        let stores = Stores { pods: Store::unwatched(), ..Stores::default() };
+        Self { stores, maps: KnownMaps::of_controller(), ..Self::new(annotation) }
     }
 
     /// Takes one event and says whether anything that matters differs from before, once every kind was listed: a node's
-    /// heartbeat, for one, changes nothing.
+    /// heartbeat changes nothing, for one, and neither does a Service that asks for no VIP.
     pub fn apply(&mut self, change: Change) -> bool {
-        let of_services = matches!(change, Change::Service(_));
-        let of_maps = matches!(change, Change::Map(_));
-        let changed = match change {
-            Change::Service(event) => reduce(event, &self.annotations).is_some_and(|s| self.services.step(s)),
-            Change::EndpointSlice(event) => reduce(event, &self.annotations).is_some_and(|s| self.slices.step(s)),
-            Change::ServiceCidr(event) => reduce(event, &self.annotations).is_some_and(|s| self.service_cidrs.step(s)),
-            Change::Node(event) => reduce(event, &self.annotations).is_some_and(|s| self.nodes.step(s)),
-            Change::Pod(event) => reduce(event, &self.annotations).is_some_and(|s| self.pods.step(s)),
-            Change::Report(event) => reduce(event, &self.annotations).is_some_and(|s| self.reports.step(s)),
-            Change::Map(event) => reduce(event, &self.annotations).is_some_and(|s| self.maps.step(s)),
+        let is_first = match change {
+            Change::Service(event) => self.service(event),
+            Change::EndpointSlice(event) => self.slice(event),
+            Change::ServiceCidr(event) => self.service_cidr(event),
+            Change::Node(event) => self.node(event),
+            Change::Pod(event) => self.pod(event),
+            Change::Map(event) => self.map(event),
+            Change::Report(event) => self.report(event),
         };
-        if changed && (of_maps || of_services) {
-            self.refresh_assignments();
-        }
-        changed && self.is_complete()
+        (self.dirty.take_touched() || is_first) && self.is_complete()
     }
 
-    /// Takes in what is stored and not older, and forgets the maps of Services that are gone or ask for no VIP any more.
-    fn refresh_assignments(&mut self) {
-        let asking: Option<BTreeSet<&str>> = self.services.current().map(|services| {
-            services.values().filter(|service| service.vips.is_some()).map(|service| service.uid.as_str()).collect()
-        });
-        let wanted = |uid: &str| asking.as_ref().is_none_or(|uids| uids.contains(uid));
-        let is_news = |uid: &str, map: &Assignment| {
-            let known = self.assignments.get(uid);
-            known.is_none_or(|known| **known != *map && map.generation >= known.generation)
-        };
-        let readable = self.readable_maps().filter(|(uid, map)| wanted(uid) && is_news(uid, map));
-        let new: Vec<(String, Arc<Assignment>)> =
-            readable.map(|(uid, map)| (uid.to_owned(), Arc::clone(map))).collect();
-        let gone: Vec<String> = self.assignments.keys().filter(|uid| !wanted(uid)).cloned().collect();
-        if self.decides {
-            let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
-            let unwanted = records.filter(|record| !wanted(&record.service_uid));
-            let unwanted = unwanted.map(|record| (record.service_uid.clone(), record.version.clone())).collect();
-            self.retire(unwanted);
+    fn service(&mut self, event: Watched<Service>) -> bool {
+        let stepped = step(&mut self.stores.services, event, &self.annotations);
+        for delta in &stepped.deltas {
+            self.links.service_changed(delta, &mut self.dirty);
+            delta.both().for_each(|record| self.refresh_map(&record.uid));
         }
-        if !new.is_empty() || !gone.is_empty() {
-            let known = Arc::make_mut(&mut self.assignments);
-            known.retain(|uid, _| !gone.contains(uid));
-            known.extend(new);
+        if stepped.is_first {
+            // Until now every Service could have been one that asks.
+            let stored: Vec<String> = self.links.with_maps().cloned().collect();
+            stored.iter().for_each(|uid| self.refresh_map(uid));
+        }
+        stepped.is_first
+    }
+
+    fn slice(&mut self, event: Watched<EndpointSlice>) -> bool {
+        let stepped = step(&mut self.stores.slices, event, &self.annotations);
+        stepped.deltas.iter().for_each(|delta| self.links.slice_changed(delta, &self.stores, &mut self.dirty));
+        stepped.is_first
+    }
+
+    fn service_cidr(&mut self, event: Watched<ServiceCIDR>) -> bool {
+        let stepped = step(&mut self.stores.service_cidrs, event, &self.annotations);
+        stepped.deltas.iter().for_each(|delta| self.links.service_cidr_changed(delta, &mut self.dirty));
+        stepped.is_first
+    }
+
+    fn node(&mut self, event: Watched<Node>) -> bool {
+        let stepped = step(&mut self.stores.nodes, event, &self.annotations);
+        stepped.deltas.iter().for_each(|delta| self.links.node_changed(delta, &mut self.dirty));
+        stepped.is_first
+    }
+
+    fn pod(&mut self, event: Watched<Pod>) -> bool {
+        let stepped = step(&mut self.stores.pods, event, &self.annotations);
+        stepped.deltas.iter().for_each(|delta| self.links.pod_changed(delta, &self.stores, &mut self.dirty));
+        stepped.is_first
+    }
+
+    fn map(&mut self, event: Watched<ConfigMap>) -> bool {
+        let stepped = step(&mut self.stores.maps, event, &self.annotations);
+        for delta in &stepped.deltas {
+            self.links.map_changed(delta, &self.stores, &mut self.dirty);
+            delta.both().for_each(|record| self.refresh_map(&record.service_uid));
+        }
+        // The controller deletes maps that nobody asks for.
+        stepped.is_first || !stepped.deltas.is_empty()
+    }
+
+    fn report(&mut self, event: Watched<ConfigMap>) -> bool {
+        let stepped = step(&mut self.stores.reports, event, &self.annotations);
+        stepped.is_first || !stepped.deltas.is_empty()
+    }
+
+    /// Looks again which map counts for the Service with this UID.
+    fn refresh_map(&mut self, uid: &str) {
+        let stored = self.links.maps(uid).iter().filter_map(|key| self.stores.maps.get(key));
+        let stored: Vec<&MapRecord> = stored.map(|record| &**record).collect();
+        let is_wanted = !self.stores.services.is_listed() || self.links.asks(uid);
+        if self.maps.refresh(uid, is_wanted, &stored) {
+            self.links.mark_owner(uid, &self.stores, &mut self.dirty);
         }
     }
 
-    /// Takes up no more what is stored for Services that ask for no VIP, as long as it is there in this version.
-    fn retire(&mut self, unwanted: Vec<(String, String)>) {
-        let records = || self.maps.current().into_iter().flat_map(|maps| maps.values());
-        let stored = |uid: &str| records().find(|record| record.service_uid == uid).map(|record| &record.version);
-        let still = std::mem::take(&mut self.retired).into_iter().filter(|(uid, version)| stored(uid) == Some(version));
-        self.retired = still.chain(unwanted).collect();
-    }
-
-    /// The stored maps that can be read, with the UIDs of their Services.
-    fn readable_maps(&self) -> impl Iterator<Item = (&str, &Arc<Assignment>)> {
-        let records = self.maps.current().into_iter().flat_map(|maps| maps.values());
-        let records = records.filter(|record| self.retired.get(&record.service_uid) != Some(&record.version));
-        records.filter_map(|record| Some((record.service_uid.as_str(), record.map.as_ref().ok()?)))
+    /// What the objects ask for now; `None` until every kind was listed once. Pure: the same objects and settings give the same
+    /// answer on every node, at any time. A VIP that has not changed is the same object as last time.
+    pub fn resolve(&mut self, settings: &Settings) -> Option<Resolved> {
+        if !self.is_complete() {
+            return None;
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        let view = View { stores: &self.stores, links: &self.links, maps: &self.maps, settings };
+        Some(self.resolver.resolve(view, dirty))
     }
 
     /// By UID of the Service, the newest map that could be read.
     pub fn assignments(&self) -> &BTreeMap<String, Arc<Assignment>> {
-        &self.assignments
+        self.maps.all()
     }
 
     /// Services whose stored map is an earlier decision than the one that is known here, with the generation of that one:
     /// somebody has restored what was saved before.
     pub fn superseded(&self) -> BTreeMap<ServiceUid, Generation> {
-        let later = self.readable_maps().filter_map(|(uid, stored)| {
-            let known = self.assignments.get(uid)?.generation;
-            (known > stored.generation).then(|| (ServiceUid::from(uid), known))
-        });
-        later.collect()
+        self.maps.superseded().clone()
     }
 
     /// UIDs of the Services that ask for VIPs, whether they get them or not.
     pub fn services_with_annotation(&self) -> BTreeSet<String> {
-        let services = self.services.current().into_iter().flat_map(|services| services.values());
-        services.filter(|service| service.vips.is_some()).map(|service| service.uid.clone()).collect()
+        self.links.asking().cloned().collect()
     }
 
     /// Names of the nodes that there are; `None` before the first list.
     pub fn node_names(&self) -> Option<BTreeSet<&str>> {
-        Some(self.nodes.current()?.keys().map(|key| key.name.as_str()).collect())
+        let names = self.stores.nodes.iter().map(|(key, _)| key.name.as_str());
+        self.stores.nodes.is_listed().then(|| names.collect())
     }
 
     /// The reports, by name of the node; `None` before the first list.
     pub fn stored_reports(&self) -> Option<BTreeMap<String, StoredReport>> {
-        let stored = |(key, record): (&ObjectKey, &Arc<ReportRecord>)| {
+        let stored = |(key, record): (&Key, &Arc<ReportRecord>)| {
             let (version, report) = (record.version.clone(), record.report.clone());
-            (record.node.clone(), StoredReport { key: key.clone(), version, report })
+            (record.node.clone(), StoredReport { key: ObjectKey::clone(key), version, report })
         };
-        let reports = self.reports.current()?.iter();
-        Some(reports.filter(|(_, record)| !record.node.is_empty()).map(stored).collect())
+        let reports = self.stores.reports.iter().filter(|(_, record)| !record.node.is_empty());
+        self.stores.reports.is_listed().then(|| reports.map(stored).collect())
     }
 
     /// Every ConfigMap that says it is a bucket map and has the name of one, by UID of the Service.
     pub fn stored_maps(&self) -> BTreeMap<String, StoredMap> {
-        let maps = self.maps.current().into_iter().flat_map(|maps| maps.iter());
-        let stored = |(key, record): (&ObjectKey, &Arc<MapRecord>)| {
+        let stored = |(key, record): (&Key, &Arc<MapRecord>)| {
             let (version, map) = (record.version.clone(), record.map.clone());
-            let map = StoredMap { key: key.clone(), version, map, may_be_replaced: record.may_be_replaced };
+            let map = StoredMap { key: ObjectKey::clone(key), version, map, may_be_replaced: record.may_be_replaced };
             (record.service_uid.clone(), map)
         };
-        maps.filter(|(_, record)| !record.service_uid.is_empty()).map(stored).collect()
-    }
-
-    /// The cluster as it is known now; `None` until every kind was listed once.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        self.reports.current()?;
-        Some(Snapshot {
-            services: self.services.current()?.clone(),
-            slices: self.slices.current()?.clone(),
-            service_cidrs: self.service_cidrs.current()?.clone(),
-            nodes: self.nodes.current()?.clone(),
-            pods: self.pods.current()?.clone(),
-            maps: self.maps.current()?.clone(),
-            assignments: self.assignments.clone(),
-        })
+        self.stores.maps.iter().filter(|(_, record)| !record.service_uid.is_empty()).map(stored).collect()
     }
 
     /// Kinds whose first list is not complete yet: what the agent waits for.
     pub fn missing(&self) -> Vec<&'static str> {
-        let known = [
-            ("Service", self.services.current().is_some()),
-            ("EndpointSlice", self.slices.current().is_some()),
-            ("ServiceCIDR", self.service_cidrs.current().is_some()),
-            ("Node", self.nodes.current().is_some()),
-            ("Pod", self.pods.current().is_some()),
-            ("ConfigMap", self.maps.current().is_some() && self.reports.current().is_some()),
-        ];
-        known.into_iter().filter(|(_, known)| !known).map(|(kind, _)| kind).collect()
+        self.stores.missing()
     }
 
     fn is_complete(&self) -> bool {
         self.missing().is_empty()
     }
+
+    /// The same knowledge, as if nothing had ever been linked or resolved.
+    #[cfg(test)]
+    pub(super) fn anew(&self) -> Self {
+        let (mut links, mut dirty) = (Links::default(), Dirty::everything());
+        let stores = self.stores.clone();
+        stores.services.deltas().for_each(|delta| links.service_changed(&delta, &mut dirty));
+        stores.slices.deltas().for_each(|delta| links.slice_changed(&delta, &stores, &mut dirty));
+        stores.service_cidrs.deltas().for_each(|delta| links.service_cidr_changed(&delta, &mut dirty));
+        stores.nodes.deltas().for_each(|delta| links.node_changed(&delta, &mut dirty));
+        stores.pods.deltas().for_each(|delta| links.pod_changed(&delta, &stores, &mut dirty));
+        stores.maps.deltas().for_each(|delta| links.map_changed(&delta, &stores, &mut dirty));
+        let (annotations, maps) = (self.annotations.clone(), self.maps.clone());
+        Self { annotations, stores, links, maps, dirty, resolver: Resolver::default() }
+    }
+}
+
+/// Takes an event of one kind.
+fn step<R: Reduce + PartialEq>(
+    store: &mut Store<R>,
+    event: Watched<R::Object>,
+    annotations: &Annotations,
+) -> Stepped<R> {
+    reduce(event, annotations).map(|step| store.step(step)).unwrap_or_default()
 }
 
 /// `None` for an object without a name, which no server sends.

@@ -3,10 +3,17 @@
 //!
 //! Two steps, both synchronous and without I/O:
 //!
-//! 1. [`Index`] is fed with every [`Change`] that a watch brings and keeps a small record of each object. It has no
-//!    [`Snapshot`] until every kind was listed once: a half-known cluster looks like one whose endpoints are gone.
-//! 2. [`resolve`] turns a snapshot into a cluster, and names everything that it refuses in a
-//!    [`Problem`](crate::model::Problem).
+//! 1. [`Index::apply`] takes every [`Change`] that a watch brings, keeps a small record of each object, and marks the
+//!    Services that the change concerns.
+//! 2. [`Index::resolve`] resolves these Services, and names everything that is refused in a
+//!    [`Problem`](crate::model::Problem). It says nothing until every kind was listed once: a half-known cluster looks like
+//!    one whose endpoints are gone.
+//!
+//! ```text
+//! Change ─► Store ─► Delta ─► Links ─► Dirty ─► Resolver ─► Resolved
+//!            records           who is    Services   one by one
+//!                              concerned
+//! ```
 //!
 //! Every node runs this for itself and must come to the same VIPs, so nothing here may depend on the order in which
 //! events arrived, on the time, or on anything random. What only the own node can see (its pods) may take an endpoint
@@ -16,26 +23,36 @@
 
 mod annotation;
 pub mod assignment;
+mod dirty;
 mod endpoints;
 mod foreign;
 mod index;
+mod key;
+mod known_maps;
+mod links;
+mod local_pods;
+mod multimap;
 pub mod node_report;
+mod nodes;
 mod problems;
 mod records;
 mod reserved;
 mod resolve;
+mod resolver;
 pub mod selector;
 mod settings;
-mod snapshot;
 mod store;
+mod stores;
+mod view;
 mod vips;
 
 #[cfg(test)]
 mod tests;
 
 pub use index::{Change, Index, StoredMap, StoredReport, Watched};
+pub use key::ObjectKey;
+pub use local_pods::LocalPod;
 pub use problems::{MAX_NOTE, problem};
-pub use resolve::{LocalPod, Resolved, resolve};
+pub use resolver::Resolved;
 pub use selector::{Selector, SelectorError};
 pub use settings::Settings;
-pub use snapshot::{ObjectKey, Snapshot};

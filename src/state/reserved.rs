@@ -2,13 +2,16 @@
 //!
 //! A VIP on such an address would take over traffic of the cluster itself (the way of CVE-2020-8554).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::snapshot::{ObjectKey, Snapshot};
+use super::key::ObjectKey;
+use super::links::{Links, Source};
+use super::records::{EndpointRecord, NodeRecord, PodRecord, ServiceCidrRecord, ServiceRecord, SliceRecord};
+use super::stores::Stores;
 
 /// Who has an address. Ordered: of several holders the first is named, the same one on every node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,101 +68,64 @@ impl Holder {
     }
 }
 
-/// Who has an address already, for those that are asked about.
-pub(super) type Holders = BTreeMap<IpAddr, BTreeSet<Holder>>;
-
-/// Which of the `wanted` addresses are held, and by whom. The cluster has far more addresses than VIPs are wanted, so
-/// only those that are asked about are remembered.
-pub(super) fn holders(snapshot: &Snapshot, wanted: &BTreeSet<IpAddr>) -> Holders {
-    let mut found = Found { wanted, holders: BTreeMap::new() };
-    nodes(snapshot, &mut found);
-    services(snapshot, &mut found);
-    service_cidrs(snapshot, &mut found);
-    pods(snapshot, &mut found);
-    found.holders
+/// Who has an address already. Of several the first is named, the same one on every node.
+pub(super) fn holders(address: IpAddr, links: &Links, stores: &Stores) -> BTreeSet<Holder> {
+    let holders = |source: &Source| match source {
+        Source::Node(key) => stores.nodes.get(key).map(|node| of_node(address, key, node)),
+        Source::Service(key) => stores.services.get(key).map(|service| of_service(address, key, service)),
+        Source::ServiceCidr(key) => stores.service_cidrs.get(key).map(|cidr| of_service_cidr(address, key, cidr)),
+        Source::Slice(key) => stores.slices.get(key).map(|slice| of_slice(address, key, slice)),
+        Source::Pod(key) => stores.pods.get(key).map(|pod| of_pod(address, key, pod)),
+    };
+    links.sources(address).filter_map(holders).flatten().collect()
 }
 
-struct Found<'a> {
-    wanted: &'a BTreeSet<IpAddr>,
-    holders: Holders,
+fn of_node(address: IpAddr, key: &ObjectKey, node: &NodeRecord) -> Vec<Holder> {
+    let own = node.all.contains(&address).then(|| Holder::Node(key.clone()));
+    let nets = node.pod_cidrs.iter().filter(|net| net.contains(&address));
+    own.into_iter().chain(nets.map(|net| Holder::PodCidr(*net, key.clone()))).collect()
 }
 
-impl Found<'_> {
-    fn note(&mut self, address: IpAddr, holder: impl FnOnce() -> Holder) {
-        if self.wanted.contains(&address) {
-            self.keep(address, holder());
-        }
-    }
-
-    fn note_range(&mut self, net: IpNet, holder: impl Fn() -> Holder) {
-        let wanted = self.wanted;
-        for address in wanted.range(net.network()..=net.broadcast()) {
-            self.keep(*address, holder());
-        }
-    }
-
-    fn keep(&mut self, address: IpAddr, holder: Holder) {
-        self.holders.entry(address).or_default().insert(holder);
-    }
+fn of_service(address: IpAddr, key: &ObjectKey, service: &ServiceRecord) -> Vec<Holder> {
+    let has = |list: &[IpAddr], holder: fn(ObjectKey) -> Holder| list.contains(&address).then(|| holder(key.clone()));
+    let cluster = has(&service.cluster_ips, Holder::ClusterIp);
+    let external = has(&service.external_ips, Holder::ExternalIp);
+    let load_balancer = has(&service.load_balancer_ips, Holder::LoadBalancer);
+    [cluster, external, load_balancer].into_iter().flatten().collect()
 }
 
-fn nodes(snapshot: &Snapshot, found: &mut Found<'_>) {
-    for (key, node) in snapshot.nodes.iter() {
-        for address in &node.all {
-            found.note(*address, || Holder::Node(key.clone()));
-        }
-        for net in &node.pod_cidrs {
-            found.note_range(*net, || Holder::PodCidr(*net, key.clone()));
-        }
-    }
-}
-
-fn service_cidrs(snapshot: &Snapshot, found: &mut Found<'_>) {
-    for (key, record) in snapshot.service_cidrs.iter() {
-        for net in &record.nets {
-            found.note_range(*net, || Holder::ServiceCidr(*net, key.clone()));
-        }
-    }
-}
-
-fn services(snapshot: &Snapshot, found: &mut Found<'_>) {
-    for (key, service) in snapshot.services.iter() {
-        for address in &service.cluster_ips {
-            found.note(*address, || Holder::ClusterIp(key.clone()));
-        }
-        for address in &service.external_ips {
-            found.note(*address, || Holder::ExternalIp(key.clone()));
-        }
-        for address in &service.load_balancer_ips {
-            found.note(*address, || Holder::LoadBalancer(key.clone()));
-        }
-    }
-}
-
-/// Its slices are the API server's own.
-fn is_of_api_server(slice: &ObjectKey, service: Option<&str>) -> bool {
-    slice.namespace == "default" && service == Some("kubernetes")
+fn of_service_cidr(address: IpAddr, key: &ObjectKey, cidr: &ServiceCidrRecord) -> Vec<Holder> {
+    let nets = cidr.nets.iter().filter(|net| net.contains(&address));
+    nets.map(|net| Holder::ServiceCidr(*net, key.clone())).collect()
 }
 
 /// Only endpoints that are pods count, and those of the API server: a Service without selector whose endpoint is a VIP is a fair way to give the VIP
 /// a name inside the cluster, and must not take the VIP down.
-fn pods(snapshot: &Snapshot, found: &mut Found<'_>) {
-    for (key, slice) in snapshot.slices.iter() {
-        let of_api_server = is_of_api_server(key, slice.service.as_deref());
-        for endpoint in &slice.endpoints {
-            if let Some(address) = endpoint.address.as_deref().filter(|_| of_api_server) {
-                address.parse().into_iter().for_each(|address| found.note(address, || Holder::ApiServer));
-            }
-            let (Some(address), Some(pod)) = (&endpoint.address, &endpoint.pod) else { continue };
-            let Ok(address) = address.parse() else { continue };
-            let namespace = pod.namespace.as_ref().unwrap_or(&key.namespace);
-            found.note(address, || Holder::Pod(ObjectKey { namespace: namespace.clone(), name: pod.name.clone() }));
-        }
-    }
-    for (key, pod) in snapshot.pods.iter() {
-        // A pod that has ended gave its address back.
-        for address in pod.addresses.iter().filter(|_| !pod.terminated) {
-            found.note(*address, || Holder::Pod(key.clone()));
-        }
-    }
+fn of_slice(address: IpAddr, key: &ObjectKey, slice: &SliceRecord) -> Vec<Holder> {
+    let has_it = |endpoint: &&EndpointRecord| endpoint.ip() == Some(address);
+    let of_api_server = is_of_api_server(key, slice);
+    let holders = slice.endpoints.iter().filter(has_it).flat_map(|endpoint| {
+        let pod = endpoint.pod.as_ref().map(|pod| {
+            let namespace = pod.namespace.as_ref().unwrap_or(&key.namespace).clone();
+            Holder::Pod(ObjectKey { namespace, name: pod.name.clone() })
+        });
+        pod.into_iter().chain(of_api_server.then_some(Holder::ApiServer))
+    });
+    holders.collect()
+}
+
+fn of_pod(address: IpAddr, key: &ObjectKey, pod: &PodRecord) -> Vec<Holder> {
+    // A pod that has ended gave its address back.
+    let has_it = !pod.terminated && pod.addresses.contains(&address);
+    has_it.then(|| Holder::Pod(key.clone())).into_iter().collect()
+}
+
+/// Whether a slice is the API server's own.
+pub(super) fn is_of_api_server(key: &ObjectKey, slice: &SliceRecord) -> bool {
+    key.namespace == "default" && slice.service.as_deref() == Some("kubernetes")
+}
+
+/// Whether a slice says that a pod has an address.
+pub(super) fn has_pod_with(address: IpAddr, slice: &SliceRecord) -> bool {
+    slice.endpoints.iter().any(|endpoint| endpoint.pod.is_some() && endpoint.ip() == Some(address))
 }

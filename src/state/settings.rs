@@ -4,7 +4,7 @@ use super::Selector;
 use crate::model::Mode;
 use crate::model::config::VipRange;
 
-/// Input of [`resolve`](super::resolve) besides the objects. The same on every node, but for `node_name`.
+/// Input of [`Index::resolve`](super::Index::resolve) besides the objects. The same on every node, but for `node_name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Annotation of a Service that lists its VIPs, such as `cmd.nu/tunnel`.

@@ -5,15 +5,19 @@
 //! Service's prevails, whatever order the objects arrived in; the controller writes that into its map. A Service that is being
 //! deleted keeps its VIPs until it is gone: its pods still serve.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::annotation;
+use jiff::Timestamp;
+
+use super::annotation::{self, BadMember};
+use super::key::{Key, ObjectKey};
 use super::problems::{Limited, problem};
 use super::records::ServiceRecord;
-use super::reserved::{Holder, Holders, holders};
+use super::reserved::{Holder, holders};
 use super::settings::Settings;
-use super::snapshot::{ObjectKey, Snapshot};
+use super::view::View;
 use crate::model::handover::Assignment;
 use crate::model::{Problem, Reason, ServiceRef};
 
@@ -24,6 +28,50 @@ pub(super) const MAX_VIPS: usize = 16;
 /// Bytes of an annotation that are read: [`MAX_VIPS`] of the longest addresses, with room to spare. The API takes 256 KiB.
 pub(super) const MAX_TEXT: usize = 2048;
 
+/// What becomes of a member of an annotation, before anybody else is asked.
+enum Member {
+    Wanted(IpAddr),
+    /// One more than a Service may have.
+    Beyond(IpAddr),
+    Bad(BadMember),
+}
+
+/// The members of an annotation, each address once. One that is too long has none.
+fn members(text: &str) -> Vec<Member> {
+    let text = Some(text).filter(|text| text.len() <= MAX_TEXT);
+    let mut seen = BTreeSet::new();
+    let judge = |member| match member {
+        Err(bad) => Some(Member::Bad(bad)),
+        Ok(address) if !seen.insert(address) => None,
+        Ok(address) if seen.len() <= MAX_VIPS => Some(Member::Wanted(address)),
+        Ok(address) => Some(Member::Beyond(address)),
+    };
+    text.into_iter().flat_map(annotation::parse).filter_map(judge).collect()
+}
+
+/// The addresses that a Service asks for.
+pub(super) fn wanted(record: &ServiceRecord) -> Vec<IpAddr> {
+    let text = record.vips.as_ref().filter(|_| !record.external_name);
+    let members = text.into_iter().flat_map(|text| members(text));
+    let wanted = members.filter_map(|member| match member {
+        Member::Wanted(address) => Some(address),
+        Member::Beyond(_) | Member::Bad(_) => None,
+    });
+    wanted.collect()
+}
+
+/// What is known of an address that is asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Who has it already.
+    holders: BTreeSet<Holder>,
+    /// The Service that gets it, if any may have it, and since when that one holds it.
+    owner: Option<(ServiceRef, Option<u64>)>,
+}
+
+/// What is known of addresses that are asked for.
+pub(super) type AskedFor = BTreeMap<IpAddr, Asked>;
+
 /// A Service that wants VIPs.
 #[derive(Debug)]
 pub(super) struct Claim<'a> {
@@ -31,8 +79,7 @@ pub(super) struct Claim<'a> {
     pub(super) service: ServiceRef,
     /// Its record.
     pub(super) record: &'a ServiceRecord,
-    /// The addresses that it gets, in the order in which it wrote them. First those it wants, then what [`grant`]
-    /// leaves.
+    /// The addresses that it gets, in the order in which it wrote them.
     pub(super) vips: Vec<IpAddr>,
     /// Members that were refused.
     invalid: Limited,
@@ -47,163 +94,122 @@ impl Claim<'_> {
     }
 }
 
-/// Every annotated Service with the VIPs that it owns, oldest first; and the Services that cannot have any.
-pub(super) fn claims<'a>(snapshot: &'a Snapshot, settings: &Settings) -> (Vec<Claim<'a>>, Vec<Problem>) {
-    let mut problems = Vec::new();
-    let mut claims = Vec::new();
-    for (key, record) in snapshot.services.iter() {
-        let Some(text) = &record.vips else { continue };
+/// Why a Service may not have an address, whoever else asks for it.
+#[derive(Debug)]
+enum Refusal<'a> {
+    /// It is in none of the networks for VIPs of the Service's namespace.
+    Outside,
+    /// Somebody has it.
+    Held(&'a Holder),
+}
+
+impl View<'_> {
+    /// Who has an address that is asked for, and who gets it.
+    pub(super) fn asked(&self, address: IpAddr) -> Asked {
+        let holders = holders(address, self.links, self.stores);
+        let claimants = self.links.claimants(address).iter().filter_map(|key| self.stores.services.entry(key));
+        let candidates = claimants.filter_map(|(key, record)| {
+            let since = self.held_since(&record.uid, address);
+            self.refusal(address, key, since.is_some(), &holders).is_none().then(|| (since, Reverse(age(key, record))))
+        });
+        // The one that got it last; of several, and where nobody holds it, the oldest.
+        let owner = candidates
+            .max()
+            .and_then(|(since, Reverse((.., key)))| Some((reference(key, self.stores.services.get(key)?), since)));
+        Asked { holders, owner }
+    }
+
+    /// What an annotated Service gets. All addresses that it asks for are known.
+    pub(super) fn claim<'r>(&self, key: &Key, record: &'r ServiceRecord, text: &str, asked: &AskedFor) -> Claim<'r> {
         let service = reference(key, record);
-        if record.external_name {
-            problems.push(external_name(&service, settings));
-        } else {
-            claims.push(claim(service, record, text, settings));
+        let subject = subject(&service, self.settings);
+        let (invalid, conflicts) =
+            (Limited::new(&service, Reason::InvalidVip), Limited::new(&service, Reason::VipConflict));
+        let mut claim = Claim { service, record, vips: Vec::new(), invalid, conflicts };
+        if text.len() > MAX_TEXT {
+            let what = format!("{subject} has more than {MAX_TEXT} bytes");
+            claim.invalid.push(what, &format!("list at most {MAX_VIPS} VIPs"));
         }
-    }
-    claims.sort_by(|a, b| age(a).cmp(&age(b)));
-    let wanted: BTreeSet<IpAddr> = claims.iter().flat_map(|c| c.vips.iter().copied()).collect();
-    let holders = holders(snapshot, &wanted);
-    claims.iter_mut().for_each(|claim| refuse(claim, &holders, snapshot, settings));
-    grant(&mut claims, snapshot, settings);
-    problems.extend(newcomers(&claims, &holders, snapshot));
-    (claims, problems)
-}
-
-fn reference(key: &ObjectKey, record: &ServiceRecord) -> ServiceRef {
-    ServiceRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: record.uid.clone() }
-}
-
-/// Smaller is older. A Service without a creation time is no older than any other.
-fn age<'a>(claim: &'a Claim<'_>) -> impl Ord + use<'a> {
-    (claim.record.created.is_none(), claim.record.created, &claim.service.uid, &claim.service)
-}
-
-fn external_name(service: &ServiceRef, settings: &Settings) -> Problem {
-    let what = format!("Service {service} has type ExternalName, which has no endpoints");
-    let remedy = format!("change its type, or remove the annotation {}", settings.annotation);
-    problem(service, Reason::UnsupportedService, what, &remedy)
-}
-
-fn claim<'a>(service: ServiceRef, record: &'a ServiceRecord, text: &str, settings: &Settings) -> Claim<'a> {
-    let mut invalid = Limited::new(&service, Reason::InvalidVip);
-    let mut vips = Vec::new();
-    let mut seen = BTreeSet::new();
-    let text = Some(text).filter(|text| text.len() <= MAX_TEXT);
-    if text.is_none() {
-        let what = format!("{} has more than {MAX_TEXT} bytes", subject(&service, settings));
-        invalid.push(what, &format!("list at most {MAX_VIPS} VIPs"));
-    }
-    for member in text.into_iter().flat_map(annotation::parse) {
-        match member {
-            Ok(address) if !seen.insert(address) => {}
-            Ok(address) if vips.len() < MAX_VIPS => vips.push(address),
-            Ok(address) => {
-                let what = format!(
-                    "{}: {address} is beyond the {MAX_VIPS} VIPs that a Service may have",
-                    subject(&service, settings)
-                );
-                invalid.push(what, "spread the VIPs over several Services");
-            }
-            Err(bad) => invalid.push(format!("{}: {bad}", subject(&service, settings)), bad.remedy()),
-        }
-    }
-    let conflicts = Limited::new(&service, Reason::VipConflict);
-    Claim { service, record, vips, invalid, conflicts }
-}
-
-/// Takes away what a Service may not have, whoever else wants it.
-fn refuse(claim: &mut Claim<'_>, holders: &Holders, snapshot: &Snapshot, settings: &Settings) {
-    let map = snapshot.assignments.get(&claim.service.uid);
-    for address in std::mem::take(&mut claim.vips) {
-        let is_held = map.is_some_and(|map| held_since(map, address).is_some());
-        match refusal(address, claim, is_held, holders, settings) {
-            Some((what, remedy)) => {
-                let subject = subject(&claim.service, settings);
-                claim.invalid.push(format!("{subject}: {address} {what}"), &remedy);
-            }
-            None => claim.vips.push(address),
-        }
-    }
-}
-
-/// Takes away what another Service has: the one that holds the address by its map, else the oldest that wants it.
-fn grant(claims: &mut [Claim<'_>], snapshot: &Snapshot, settings: &Settings) {
-    let mut owners = held(claims, snapshot);
-    for claim in claims {
-        for address in std::mem::take(&mut claim.vips) {
-            let owner = owners.entry(address).or_insert_with(|| (claim.service.clone(), None));
-            if owner.0 == claim.service {
-                claim.vips.push(address);
-                continue;
-            }
-            let subject = subject(&claim.service, settings);
-            let (why, owner) = match owner {
-                (owner, Some(_)) => ("is held by", owner),
-                (owner, None) => ("belongs to the older", owner),
-            };
-            let what = format!("{subject}: {address} {why} Service {owner}");
-            claim.conflicts.push(what, "use another address, or remove it there");
-        }
-    }
-}
-
-/// Who holds which of the addresses that are wanted, and since when: of several the one that got it last, then the older one.
-fn held(claims: &[Claim<'_>], snapshot: &Snapshot) -> BTreeMap<IpAddr, (ServiceRef, Option<u64>)> {
-    let mut held: BTreeMap<IpAddr, (ServiceRef, Option<u64>)> = BTreeMap::new();
-    for claim in claims {
-        let Some(map) = snapshot.assignments.get(&claim.service.uid) else { continue };
-        for address in &claim.vips {
-            let since = held_since(map, *address);
-            if since.is_some() && held.get(address).is_none_or(|(_, other)| since > *other) {
-                held.insert(*address, (claim.service.clone(), since));
+        let mut wanted = Vec::new();
+        for member in members(text) {
+            match member {
+                Member::Wanted(address) => wanted.push(address),
+                Member::Beyond(address) => {
+                    let what = format!("{subject}: {address} is beyond the {MAX_VIPS} VIPs that a Service may have");
+                    claim.invalid.push(what, "spread the VIPs over several Services");
+                }
+                Member::Bad(bad) => claim.invalid.push(format!("{subject}: {bad}"), bad.remedy()),
             }
         }
+        for (address, asked) in wanted.into_iter().filter_map(|address| Some((address, asked.get(&address)?))) {
+            self.grant(address, asked, key, &mut claim);
+        }
+        claim
     }
-    held
-}
 
-/// Since when a map holds an address. A map that was written before that was stored holds whatever its Service asks for.
-fn held_since(map: &Assignment, address: IpAddr) -> Option<u64> {
-    if map.vips.is_none() { Some(0) } else { map.holds(address) }
-}
+    /// Gives a Service an address that it asks for, or says why not.
+    fn grant(&self, address: IpAddr, asked: &Asked, key: &Key, claim: &mut Claim<'_>) {
+        let subject = subject(&claim.service, self.settings);
+        let is_held = self.held_since(&claim.service.uid, address).is_some();
+        if let Some(refusal) = self.refusal(address, key, is_held, &asked.holders) {
+            let (what, remedy) = self.in_words(&refusal, &key.namespace);
+            claim.invalid.push(format!("{subject}: {address} {what}"), &remedy);
+            return;
+        }
+        match &asked.owner {
+            Some((owner, since)) if *owner != claim.service => {
+                let why = if since.is_some() { "is held by" } else { "belongs to the older" };
+                let what = format!("{subject}: {address} {why} Service {owner}");
+                claim.conflicts.push(what, "use another address, or remove it there");
+            }
+            _ => claim.vips.push(address),
+        }
+    }
 
-/// What is wrong with an address that is well written, and the remedy.
-fn refusal(
-    address: IpAddr,
-    claim: &Claim<'_>,
-    is_held: bool,
-    holders: &Holders,
-    settings: &Settings,
-) -> Option<(String, String)> {
-    let namespace = &claim.service.namespace;
-    if !settings.vip_ranges.is_empty() && !settings.vip_ranges.iter().any(|range| range.admits(address, namespace)) {
-        let nets: Vec<String> =
-            settings.vip_ranges.iter().filter(|r| r.is_for(namespace)).map(|r| r.net.to_string()).collect();
-        let what = format!("is outside the networks that VIPs of namespace {namespace} must be in");
+    /// Since when the map of a Service holds an address. A map that was written before that was stored holds whatever its Service
+    /// asks for.
+    fn held_since(&self, uid: &str, address: IpAddr) -> Option<u64> {
+        let since = |map: &Assignment| if map.vips.is_none() { Some(0) } else { map.holds(address) };
+        self.maps.get(uid).and_then(|map| since(map))
+    }
+
+    /// What is wrong with an address that is well written.
+    fn refusal<'h>(
+        &self,
+        address: IpAddr,
+        service: &ObjectKey,
+        is_held: bool,
+        holders: &'h BTreeSet<Holder>,
+    ) -> Option<Refusal<'h>> {
+        let ranges = &self.settings.vip_ranges;
+        if !ranges.is_empty() && !ranges.iter().any(|range| range.admits(address, &service.namespace)) {
+            return Some(Refusal::Outside);
+        }
+        let is_own = |holder: &Holder| holder.service() == Some(service);
+        holders.iter().find(|holder| !is_own(holder) && (!is_held || holder.prevails())).map(Refusal::Held)
+    }
+
+    /// A refusal and its remedy.
+    fn in_words(&self, refusal: &Refusal<'_>, namespace: &str) -> (String, String) {
+        if let Refusal::Held(holder) = refusal {
+            return (holder.to_string(), "use an address that nothing in the cluster has".to_owned());
+        }
+        let ranges = self.settings.vip_ranges.iter().filter(|range| range.is_for(namespace));
+        let nets: Vec<String> = ranges.map(|range| range.net.to_string()).collect();
         let remedy = match nets.is_empty() {
             true => "there are none; ask for one in --vip-cidrs".to_owned(),
             false => format!("use an address of {}", nets.join(", ")),
         };
-        return Some((what, remedy));
+        (format!("is outside the networks that VIPs of namespace {namespace} must be in"), remedy)
     }
-    let own = |holder: &Holder| holder.service().is_some_and(|key| is(&claim.service, key));
-    let counts = |holder: &&Holder| !own(holder) && (!is_held || holder.prevails());
-    let holder = holders.get(&address)?.iter().find(counts)?;
-    Some((holder.to_string(), "use an address that nothing in the cluster has".to_owned()))
-}
 
-fn is(service: &ServiceRef, key: &ObjectKey) -> bool {
-    service.namespace == key.namespace && service.name == key.name
-}
-
-/// Whoever claims the address of a VIP in another way than by the annotation: the VIP stays, and they are told.
-fn newcomers(claims: &[Claim<'_>], holders: &Holders, snapshot: &Snapshot) -> Vec<Problem> {
-    let mut out = Vec::new();
-    for claim in claims {
-        let all =
-            claim.vips.iter().flat_map(|vip| holders.get(vip).into_iter().flatten().map(move |holder| (vip, holder)));
+    /// Whoever claims the address of a VIP in another way than by the annotation: the VIP stays, and they are told.
+    pub(super) fn newcomers(&self, claim: &Claim<'_>, asked: &AskedFor) -> Vec<Problem> {
+        let holders = |vip: &IpAddr| asked.get(vip).map(|asked| &asked.holders).into_iter().flatten();
+        let all = claim.vips.iter().flat_map(|vip| holders(vip).map(move |holder| (vip, holder)));
+        let mut out = Vec::new();
         for (vip, holder) in all.filter(|(_, holder)| !holder.prevails()) {
-            let service = holder.service().and_then(|key| Some(reference(key, snapshot.services.get(key)?)));
+            let service = holder.service().and_then(|key| Some(reference(key, self.stores.services.get(key)?)));
             let Some(other) = service else {
                 let what = format!("{vip}, a VIP of Service {}, {holder}; it stays a VIP", claim.service);
                 out.push(problem(&claim.service, Reason::VipConflict, what, "see who wrote that EndpointSlice"));
@@ -214,8 +220,18 @@ fn newcomers(claims: &[Claim<'_>], holders: &Holders, snapshot: &Snapshot) -> Ve
                 out.push(problem(&other, Reason::VipConflict, what, "use another address"));
             }
         }
+        out
     }
-    out
+}
+
+/// A Service by name and UID.
+pub(super) fn reference(key: &ObjectKey, record: &ServiceRecord) -> ServiceRef {
+    ServiceRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: record.uid.clone() }
+}
+
+/// Smaller is older. A Service without a creation time is no older than any other. The last field is the key.
+fn age<'a>(key: &'a Key, record: &'a ServiceRecord) -> (bool, Option<Timestamp>, &'a str, &'a Key) {
+    (record.created.is_none(), record.created, &record.uid, key)
 }
 
 fn subject(service: &ServiceRef, settings: &Settings) -> String {

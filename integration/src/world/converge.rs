@@ -25,7 +25,7 @@ use tunnel_router::plan::Settings;
 use tunnel_router::plan::pod::PodInput;
 use tunnel_router::reconcile::{Execution, Goal, Memory, reconcile};
 use tunnel_router::state::assignment::MAP_LABEL;
-use tunnel_router::state::{Change, Index, Resolved, Watched, resolve};
+use tunnel_router::state::{Change, Index, Resolved, Watched};
 
 use super::World;
 use crate::lab::Node as LabNode;
@@ -277,8 +277,7 @@ impl World {
         self.feed::<Pod>(&mut index, "pods", Change::Pod, own)?;
         let ours = |map: &ConfigMap| map.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MAP_LABEL.0));
         self.feed::<ConfigMap>(&mut index, "configmaps", Change::Map, ours)?;
-        let snapshot = index.snapshot().context("a kind was not listed")?;
-        Ok(resolve(&snapshot, &state_settings(config)?))
+        index.resolve(&state_settings(config)?).context("a kind was not listed")
     }
 
     fn feed<K: DeserializeOwned>(

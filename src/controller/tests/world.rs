@@ -15,7 +15,7 @@ use crate::model::handover::{Assignment, Moment, NodeReport, Over, SetUp};
 use crate::model::{BucketCount, EndpointId, Mode, Problem, Reason};
 use crate::state::assignment::{MAP_KEY, decode, encode, map_name};
 use crate::state::node_report::{self, REPORT_KEY, report_name};
-use crate::state::{Change, Index, ObjectKey, Settings, Watched, resolve};
+use crate::state::{Change, Index, ObjectKey, Resolved, Settings, Watched};
 
 pub(super) const UID: &str = "uid-echo";
 /// When every test begins, in milliseconds since 1970 (UTC).
@@ -296,8 +296,7 @@ impl World {
     pub(super) fn look(&mut self) -> Vec<Decision> {
         let now = self.now();
         self.decider.observe(&self.index, now.moment.instant);
-        let Some(snapshot) = self.index.snapshot() else { return Vec::new() };
-        let cluster = resolve(&snapshot, &settings()).cluster;
+        let Some(Resolved { cluster, .. }) = self.index.resolve(&settings()) else { return Vec::new() };
         let Decided { begin, problems, due } = self.decider.decide(&self.index, &cluster, now);
         (self.problems, self.due) = (problems, due);
         begin

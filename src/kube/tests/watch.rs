@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::log::Log;
 use super::server::{After, Reply, Request, Server, client, until};
 use crate::kube::watch::{Pace, Scope, watch_at};
-use crate::state::{Change, Index, Watched};
+use crate::model::Mode;
+use crate::state::{Change, Index, Settings, Watched};
 
 const SCOPE: Scope<'_> = Scope { node: Some("worker-a"), namespace: "tunnels" };
 const SERVICES: &str = "/api/v1/services";
@@ -129,7 +130,7 @@ async fn the_index_is_complete_when_all_lists_were_received() {
     let mut changes = start(&server.client());
     let mut index = Index::new("cmd.nu/tunnel");
     let listed = || server.requests(|r| !r.is_watch()).len();
-    while index.snapshot().is_none() || listed() < 6 {
+    while !index.missing().is_empty() || listed() < 6 {
         let change = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.expect("no change comes");
         index.apply(change.unwrap());
     }
@@ -151,13 +152,21 @@ async fn nothing_is_known_while_bucket_maps_may_not_be_read() {
     .await;
     let mut changes = start(&server.client());
     let mut index = Index::new("cmd.nu/tunnel");
+    let settings = Settings {
+        annotation: "cmd.nu/tunnel".to_owned(),
+        default_mode: Mode::Gre,
+        ingress_nodes: None,
+        vip_ranges: Vec::new(),
+        node_name: String::new(),
+        buckets: 64,
+    };
     let refused = || server.requests(|r| r.parameter("labelSelector").is_some()).len();
     while refused() < 6 || index.missing() != ["ConfigMap"] {
         if let Ok(change) = tokio::time::timeout(Duration::from_millis(10), changes.recv()).await {
             index.apply(change.unwrap());
         }
     }
-    assert_eq!(index.snapshot(), None, "a list that is refused is no empty list");
+    assert_eq!(index.resolve(&settings), None, "a list that is refused is no empty list");
 }
 
 #[tokio::test]

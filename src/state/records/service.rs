@@ -38,6 +38,13 @@ pub(in crate::state) struct ServiceRecord {
     pub not_enforced: Vec<&'static str>,
 }
 
+impl ServiceRecord {
+    /// The addresses that it has, but for its VIPs.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.cluster_ips.iter().chain(&self.external_ips).chain(&self.load_balancer_ips).copied()
+    }
+}
+
 fn load_balancer_ips(service: &Service) -> Vec<IpAddr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let given = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();

@@ -1,5 +1,8 @@
 //! EndpointSlices: which pods are behind a Service, and how they are.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 
@@ -46,11 +49,18 @@ pub(in crate::state) struct EndpointRecord {
     pub terminating: bool,
 }
 
+impl EndpointRecord {
+    /// Its address, if it is an IP address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.as_ref()?.parse().ok()
+    }
+}
+
 /// A pod as an endpoint refers to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::state) struct PodRef {
-    /// `metadata.uid` of the pod.
-    pub uid: String,
+    /// `metadata.uid` of the pod; links share it.
+    pub uid: Arc<str>,
     /// Its namespace, if the reference says so.
     pub namespace: Option<String>,
     /// Its name.
@@ -105,7 +115,7 @@ fn pod(target: &ObjectReference) -> Option<PodRef> {
         return None;
     }
     let uid = target.uid.clone().filter(|uid| !uid.is_empty())?;
-    Some(PodRef { uid, namespace: target.namespace.clone(), name: target.name.clone().unwrap_or_default() })
+    Some(PodRef { uid: uid.into(), namespace: target.namespace.clone(), name: target.name.clone().unwrap_or_default() })
 }
 
 /// What is left out means `ready`, `serving` and not `terminating`: so the API's documentation has it.

@@ -37,9 +37,8 @@ fn map_of(service: &str, vips: Option<&[&str]>, since: u64) -> ConfigMap {
 }
 
 impl World {
-    fn stored(mut self, map: ConfigMap) -> Self {
-        self.0.apply(Change::Map(Watched::Apply(Box::new(map))));
-        self
+    fn stored(self, map: ConfigMap) -> Self {
+        self.change(Change::Map(Watched::Apply(Box::new(map))))
     }
 }
 

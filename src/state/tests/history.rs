@@ -20,6 +20,8 @@ struct History {
     said: Vec<Change>,
     /// Kinds of which something was missed.
     stale: BTreeSet<&'static str>,
+    /// Events that came.
+    count: usize,
     index: Index,
 }
 
@@ -80,11 +82,25 @@ fn object(cluster: &[Change], which: u8) -> Change {
         Change::Service(Watched::Apply(service)) if variant % 4 == 2 => {
             service.metadata.annotations.get_or_insert_default().insert(ANNOTATION.to_owned(), "192.0.2.15".to_owned());
         }
+        Change::Service(Watched::Apply(service)) if variant % 4 == 3 => {
+            service.metadata.uid = Some(format!("uid-{}", variant / 8));
+            service.spec.get_or_insert_default().external_ips = Some(vec!["192.0.2.11".to_owned()]);
+        }
         Change::EndpointSlice(Watched::Apply(slice)) => {
             slice.metadata.generation = Some(i64::from(variant));
             slice.endpoints.iter_mut().for_each(|all| all.truncate(usize::from(variant % 4)));
+            if variant > 11 {
+                slice.endpoints.get_or_insert_default().push(mk_endpoint("taker", "192.0.2.11"));
+            }
         }
-        Change::Node(Watched::Apply(node)) if variant % 2 == 1 => node.status = None,
+        Change::Node(Watched::Apply(node)) if variant % 4 == 1 => node.status = None,
+        Change::Node(Watched::Apply(node)) if variant % 4 == 2 => {
+            node.spec.get_or_insert_default().unschedulable = Some(true);
+        }
+        Change::Node(Watched::Apply(node)) if variant % 4 == 3 => {
+            let pod = node_address("InternalIP", "10.244.2.1");
+            node.status.get_or_insert_default().addresses.get_or_insert_default().push(pod);
+        }
         Change::Pod(Watched::Apply(pod)) if variant % 2 == 1 => pod.status = None,
         _ => {}
     }
@@ -94,7 +110,7 @@ fn object(cluster: &[Change], which: u8) -> Change {
 impl History {
     fn new() -> History {
         let World(index) = World::new();
-        History { stored: BTreeMap::new(), said: Vec::new(), stale: BTreeSet::new(), index }
+        History { stored: BTreeMap::new(), said: Vec::new(), stale: BTreeSet::new(), count: 0, index }
     }
 
     /// One step of a script.
@@ -156,11 +172,17 @@ impl History {
         self.said.clear();
     }
 
-    /// A change says of itself whether it changed anything.
+    /// A change that says that it changed nothing has no effect. What it concerns is found out at once, or together with what the
+    /// next ones concern.
     fn apply(&mut self, change: Change) {
-        let before = self.index.snapshot();
+        let before = whole(&self.index, &settings());
         let changed = self.index.apply(change.clone());
-        assert_eq!(changed, before != self.index.snapshot(), "{change:?}");
+        let now = whole(&self.index, &settings());
+        assert!(changed || before == now, "{change:?}");
+        self.count += 1;
+        if self.count.is_multiple_of(3) {
+            assert_eq!(self.index.resolve(&settings()), Some(now), "{change:?}");
+        }
     }
 
     fn catch_up(&mut self) {
@@ -168,12 +190,12 @@ impl History {
     }
 
     /// What a watcher knows that begins now.
-    fn fresh(&self) -> Snapshot {
+    fn fresh(&self) -> Index {
         let World(mut index) = World::new();
         self.stored.values().for_each(|change| {
             index.apply(change.clone());
         });
-        index.snapshot().unwrap()
+        index
     }
 }
 
@@ -209,11 +231,17 @@ fn fuzz_events() {
         let mut history = History::new();
         script.chunks_exact(2).for_each(|step| history.step(&cluster, step[0], step[1]));
         history.catch_up();
-        let (known, fresh) = (history.index.snapshot().unwrap(), history.fresh());
-        for (uid, map) in fresh.assignments.iter() {
-            let known = known.assignments.get(uid).expect("a stored map is known");
+        let fresh = history.fresh();
+        let known = &mut history.index;
+        for (uid, map) in fresh.assignments() {
+            let known = known.assignments().get(uid).expect("a stored map is known");
             assert!(known.generation > map.generation || known == map);
         }
-        assert_eq!(Snapshot { assignments: fresh.assignments.clone(), ..known }, fresh);
+        let (a, b) = (&known.stores, &fresh.stores);
+        assert!(a.services.iter().eq(b.services.iter()) && a.slices.iter().eq(b.slices.iter()));
+        assert!(
+            a.nodes.iter().eq(b.nodes.iter()) && a.pods.iter().eq(b.pods.iter()) && a.maps.iter().eq(b.maps.iter())
+        );
+        assert_eq!(known.resolve(&settings()), Some(whole(known, &settings())));
     });
 }

@@ -31,16 +31,14 @@ fn text(generation: u64) -> String {
 const OLD: &str = r#"{"version":1,"generation":17,"service":{"namespace":"shop","name":"echo","uid":"uid-echo"},"buckets":16,"seed":1,"endpoints":[],"owners":[]}"#;
 
 impl World {
-    fn map(mut self, text: impl Into<String>) -> Self {
-        self.0.apply(Change::Map(Watched::Apply(Box::new(stored(text.into())))));
-        self
+    fn map(self, text: impl Into<String>) -> Self {
+        self.change(Change::Map(Watched::Apply(Box::new(stored(text.into())))))
     }
 
-    fn no_map(mut self) -> Self {
+    fn no_map(self) -> Self {
         let name = map_name(&uid());
         let key = ObjectKey { namespace: "kube-service-tunnel".to_owned(), name };
-        self.0.apply(Change::Map(Watched::Delete(key)));
-        self
+        self.change(Change::Map(Watched::Delete(key)))
     }
 
     fn generation(&self) -> Option<u64> {

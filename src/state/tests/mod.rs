@@ -7,11 +7,13 @@ mod history;
 mod index;
 mod maps;
 mod nodes;
+mod one_by_one;
 mod order;
 mod pods;
 mod problems;
 mod recorded;
 mod reports;
+mod scale;
 mod selector;
 mod services;
 mod slices;
@@ -168,33 +170,35 @@ impl World {
         ]
     }
 
-    fn service(mut self, service: Service) -> Self {
-        self.0.apply(Change::Service(Watched::Apply(Box::new(service))));
+    /// Takes a change, and resolves what it concerns.
+    fn change(mut self, change: Change) -> Self {
+        self.0.apply(change);
+        self.0.resolve(&settings());
         self
     }
 
-    fn slice(mut self, slice: EndpointSlice) -> Self {
-        self.0.apply(Change::EndpointSlice(Watched::Apply(Box::new(slice))));
-        self
+    fn service(self, service: Service) -> Self {
+        self.change(Change::Service(Watched::Apply(Box::new(service))))
     }
 
-    fn service_cidr(mut self, name: &str, cidrs: &[&str]) -> Self {
+    fn slice(self, slice: EndpointSlice) -> Self {
+        self.change(Change::EndpointSlice(Watched::Apply(Box::new(slice))))
+    }
+
+    fn service_cidr(self, name: &str, cidrs: &[&str]) -> Self {
         let mut metadata = meta(name);
         metadata.namespace = None;
         let spec = Some(ServiceCIDRSpec { cidrs: Some(cidrs.iter().map(|cidr| (*cidr).to_owned()).collect()) });
         let object = ServiceCIDR { metadata, spec, status: None };
-        self.0.apply(Change::ServiceCidr(Watched::Apply(Box::new(object))));
-        self
+        self.change(Change::ServiceCidr(Watched::Apply(Box::new(object))))
     }
 
-    fn node(mut self, node: Node) -> Self {
-        self.0.apply(Change::Node(Watched::Apply(Box::new(node))));
-        self
+    fn node(self, node: Node) -> Self {
+        self.change(Change::Node(Watched::Apply(Box::new(node))))
     }
 
-    fn pod(mut self, pod: Pod) -> Self {
-        self.0.apply(Change::Pod(Watched::Apply(Box::new(pod))));
-        self
+    fn pod(self, pod: Pod) -> Self {
+        self.change(Change::Pod(Watched::Apply(Box::new(pod))))
     }
 
     fn resolve(&self) -> Resolved {
@@ -202,8 +206,15 @@ impl World {
     }
 
     fn resolve_with(&self, settings: &Settings) -> Resolved {
-        resolve(&self.0.snapshot().unwrap(), settings)
+        let resolved = self.0.clone().resolve(settings).unwrap();
+        assert_eq!(resolved, whole(&self.0, settings), "resolved Service by Service, and at once");
+        resolved
     }
+}
+
+/// Everything resolved at once, by links that are made anew.
+fn whole(index: &Index, settings: &Settings) -> Resolved {
+    index.anew().resolve(settings).unwrap()
 }
 
 fn ip(text: &str) -> IpAddr {

@@ -36,7 +36,7 @@ pub(super) fn objects() -> Vec<Change> {
 }
 
 /// The same objects, with what a later list of their kind would say.
-fn as_lists(changes: &[Change]) -> Vec<Change> {
+pub(super) fn as_lists(changes: &[Change]) -> Vec<Change> {
     let mut all = Vec::new();
     macro_rules! list {
         ($kind:ident) => {

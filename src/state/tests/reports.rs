@@ -24,12 +24,12 @@ fn controller() -> Index {
 
 #[test]
 fn only_a_controller_waits_for_the_first_list_of_reports() {
-    assert!(World::new().0.snapshot().is_some());
+    assert!(World::new().0.resolve(&settings()).is_some());
     let mut index = controller();
-    assert_eq!((index.snapshot(), index.stored_reports(), index.missing()), (None, None, vec!["ConfigMap"]));
+    assert_eq!((index.resolve(&settings()), index.stored_reports(), index.missing()), (None, None, vec!["ConfigMap"]));
     index.apply(Change::Report(Watched::Init));
     assert!(index.apply(Change::Report(Watched::InitDone)));
-    assert!(index.snapshot().is_some() && index.stored_reports().is_some_and(|reports| reports.is_empty()));
+    assert!(index.resolve(&settings()).is_some() && index.stored_reports().is_some_and(|reports| reports.is_empty()));
 }
 
 #[test]

@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use super::super::problems::MAX_NAMED;
 use super::*;
 use crate::model::Addresses;
@@ -301,24 +299,4 @@ fn an_alias_for_a_vip_inside_the_cluster_does_not_take_it_down() {
     let resolved = world().slice(mk_slice("alias-1", "alias", vec![alias])).resolve();
     assert_eq!(vips(&resolved), [VIP]);
     assert!(resolved.cluster.problems.is_empty());
-}
-
-#[test]
-fn a_thousand_endpoints_and_many_services_resolve_quickly() {
-    let mut world = World::new();
-    for s in 0..100 {
-        world = world.service(mk_service(&format!("s{s}"), &format!("198.51.100.{s}")));
-        let endpoint = |n: usize| mk_endpoint(&format!("s{s}-p{n}"), &format!("10.{s}.{}.{}", n / 250, n % 250 + 1));
-        for slice in 0..10 {
-            let endpoints = (slice * 100..slice * 100 + 100).map(endpoint).collect();
-            world = world.slice(mk_slice(&format!("s{s}-{slice}"), &format!("s{s}"), endpoints));
-        }
-    }
-    let snapshot = world.0.snapshot().unwrap();
-    let begun = Instant::now();
-    let resolved = resolve(&snapshot, &Settings { buckets: 1024, ..settings() });
-    let spent = begun.elapsed();
-    assert_eq!(resolved.cluster.vips().map(|vip| vip.endpoints.len()).sum::<usize>(), 100_000);
-    // Generous: a hundred times the endpoints that are promised, on a machine that may be busy.
-    assert!(spent < Duration::from_secs(3), "{spent:?}");
 }
