@@ -69,16 +69,16 @@ fn is_out_of_reach(pod: &LocalPod) -> bool {
 /// Goals of all pods of this node that serve a VIP, by pod UID: of those that slices list, and of those that a map names.
 /// `underlay` is what [`underlay`] says. No program is attached yet.
 pub fn pod_goals(
-    resolved: &Resolved,
+    cluster: &Cluster,
+    local_pods: &BTreeMap<String, LocalPod>,
     settings: &Settings,
     underlay: &BTreeMap<IpAddr, u32>,
 ) -> BTreeMap<String, PodGoal> {
-    let cluster = &resolved.cluster;
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
     for vip in cluster.vips().filter(|v| !settings.unavailable.contains_key(&v.mode)) {
         for (uid, listed) in vip.pods_of(&settings.node_name) {
-            let pod = resolved.local_pods.get(uid);
+            let pod = local_pods.get(uid);
             let Some(query) = query(uid, pod, Some(listed)) else { continue };
             let name = vip.endpoints.iter().find(|e| e.pod_uid == uid).map(|e| format!("{}/{}", e.namespace, e.pod));
             // Who is in no slice any more is there as long as its pod is.
@@ -111,6 +111,9 @@ pub fn pod_goals(
 
 /// The Services of a pod whose mode this node cannot do.
 fn unavailable(uid: &str, cluster: &Cluster, settings: &Settings) -> BTreeSet<ServiceUid> {
+    if settings.unavailable.is_empty() {
+        return BTreeSet::new();
+    }
     let vips = cluster.vips().filter(|vip| settings.unavailable.contains_key(&vip.mode));
     let of_pod = vips.filter(|vip| vip.pods_of(&settings.node_name).contains_key(uid));
     of_pod.map(|vip| ServiceUid::from(vip.service.uid.as_str())).collect()
@@ -158,10 +161,13 @@ impl Dispatcher {
         Dispatcher { shared, node_netns, targets: HashMap::new(), swept: false }
     }
 
-    /// The goals of the pods in a new state of the cluster, by target.
-    pub fn pod_goals(&self, resolved: &Resolved) -> BTreeMap<String, PodGoal> {
-        let underlay = underlay(&self.node_netns, &resolved.cluster);
-        let goals = pod_goals(resolved, &self.shared.settings, &underlay);
+    /// The goals of the pods in a new state of the cluster, by target; `here` are the VIPs with pods on this node.
+    pub fn pod_goals(&self, here: &Cluster, local_pods: &BTreeMap<String, LocalPod>) -> BTreeMap<String, PodGoal> {
+        if here.vips.is_empty() {
+            return BTreeMap::new();
+        }
+        let underlay = underlay(&self.node_netns, here);
+        let goals = pod_goals(here, local_pods, &self.shared.settings, &underlay);
         goals.into_iter().map(|(uid, goal)| (pod_target(&uid), goal)).collect()
     }
 
@@ -337,7 +343,7 @@ mod tests {
     fn goal_with(pod: LocalPod) -> Option<PodGoal> {
         let mut resolved = resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1"])]);
         resolved.local_pods.insert(pod.uid.clone(), pod);
-        pod_goals(&resolved, &settings(), &BTreeMap::new()).remove("uid-n1")
+        pod_goals(&resolved.cluster, &resolved.local_pods, &settings(), &BTreeMap::new()).remove("uid-n1")
     }
 
     #[test]
@@ -368,7 +374,7 @@ mod tests {
     fn a_pod_gets_the_vips_of_all_its_services_also_before_it_is_ready() {
         let resolved =
             resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1", "n2"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
-        let goals = pod_goals(&resolved, &settings(), &BTreeMap::new());
+        let goals = pod_goals(&resolved.cluster, &resolved.local_pods, &settings(), &BTreeMap::new());
         assert_eq!(goals.keys().collect::<Vec<_>>(), ["uid-n1"]);
         let goal = &goals["uid-n1"];
         assert_eq!(goal.services.len(), 2);
@@ -380,7 +386,7 @@ mod tests {
         let resolved = resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
         let mut settings = settings();
         settings.unavailable.insert(Mode::Mpls, "no module".into());
-        let goals = pod_goals(&resolved, &settings, &BTreeMap::new());
+        let goals = pod_goals(&resolved.cluster, &resolved.local_pods, &settings, &BTreeMap::new());
         assert_eq!(goals["uid-n1"].input.vips.values().collect::<Vec<_>>(), [&Mode::Gre]);
         assert_eq!(goals["uid-n1"].unavailable, ["192.0.2.2".into()].into());
     }

@@ -60,7 +60,7 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
     let underlay = underlay(&Netns::current()?, &resolved.cluster);
     let finder = ProcFinder::new(config.kernel.proc_root.clone());
     let processes = finder.scan()?;
-    for pod in pod_goals(resolved, &settings, &underlay).into_values() {
+    for pod in pod_goals(&resolved.cluster, &resolved.local_pods, &settings, &underlay).into_values() {
         let title = format!("pod {} ({})", pod.name, pod.input.addresses);
         match finder.find_among(&processes, &pod.query) {
             Ok(netns) => {

@@ -10,6 +10,7 @@ pub mod drain_node;
 mod drains;
 pub mod dry_run;
 pub mod follows;
+mod here;
 mod leaving;
 mod losses;
 pub mod refuse;

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::status::Status;
 use crate::model::handover::{Assignment, Generation, NodeReport, ServiceUid};
 use crate::model::{Cluster, EndpointId};
-use crate::state::Resolved;
+use crate::state::LocalPod;
 
 /// Pods that a map names on this node, and that have ended: the API does not know them any more, or all their containers have
 /// ended for good.
-pub(super) fn ended(resolved: &Resolved, node: &str) -> BTreeSet<EndpointId> {
-    let maps = maps_of(&resolved.cluster, node).into_values();
+pub(super) fn ended(here: &Cluster, local_pods: &BTreeMap<String, LocalPod>, node: &str) -> BTreeSet<EndpointId> {
+    let maps = maps_of(here, node).into_values();
     let members = maps.flat_map(|map| &map.members).filter(|(_, member)| member.node.as_str() == node);
-    let has_ended = |id: &EndpointId| resolved.local_pods.get(id.as_str()).is_none_or(|pod| pod.terminated);
+    let has_ended = |id: &EndpointId| local_pods.get(id.as_str()).is_none_or(|pod| pod.terminated);
     members.map(|(id, _)| id).filter(|id| has_ended(id)).cloned().collect()
 }
 
 /// Writes down how the pods of this node are set up and what they know: what their maps announce, once the pods are as they are asked
 /// to be, and what was said before until then.
-pub(super) fn note_pods(report: &mut NodeReport, cluster: &Cluster, status: &Status, node: &str) {
+pub(super) fn note_pods(report: &mut NodeReport, here: &Cluster, status: &Status, node: &str) {
     report.pods = status.set_up();
     let (before, outdated) = (report.knows.take().unwrap_or_default(), status.outdated());
     let knows = |(service, map): (ServiceUid, &Assignment)| {
@@ -26,7 +26,7 @@ pub(super) fn note_pods(report: &mut NodeReport, cluster: &Cluster, status: &Sta
         let known: Generation = known.or_else(|| before.get(&service).copied())?;
         Some((service, known))
     };
-    report.knows = Some(maps_of(cluster, node).into_iter().filter_map(knows).collect());
+    report.knows = Some(maps_of(here, node).into_iter().filter_map(knows).collect());
 }
 
 /// The maps that name pods of this node.

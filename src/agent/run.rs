@@ -12,6 +12,7 @@ use tracing::info;
 use super::dispatch::{Dispatcher, send, send_part};
 use super::drains::{Draining, draining, open_connections, watch_drains};
 use super::follows::{Follows, moment};
+use super::here::Here;
 use super::leaving::Leaving;
 use super::losses::{Ask, Watched, watch_losses};
 use super::report::{ended, note_pods};
@@ -83,6 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         unready,
         waiting: Waiting::default(),
         follows: Follows::default(),
+        here: Here::default(),
         second_chances,
         leaving: Leaving::default(),
         places: places.clone(),
@@ -187,6 +189,7 @@ struct Agent {
     unready: watched::Sender<Vec<String>>,
     waiting: Waiting,
     follows: Follows,
+    here: Here,
     second_chances: SecondChances,
     leaving: Leaving,
     places: Places,
@@ -217,6 +220,7 @@ impl Agent {
         if self.config.kernel.announce_table.is_some() {
             self.leaving.go_on(&mut resolved.cluster, &self.settings.node_name, now);
         }
+        self.here.look(&resolved.cluster, &self.settings.node_name);
         let is_new = self.last.as_ref() != Some(&resolved);
         if is_new || self.second_chances.due().is_some_and(|due| due <= now) {
             self.dispatch(&resolved);
@@ -224,8 +228,8 @@ impl Agent {
         let first = self.last.is_none();
         self.report.send_if_modified(|report| {
             let before = report.clone();
-            note_pods(report, &resolved.cluster, &self.status, &self.settings.node_name);
-            report.ended = ended(&resolved, &self.settings.node_name);
+            note_pods(report, self.here.part(), &self.status, &self.settings.node_name);
+            report.ended = ended(self.here.part(), &resolved.local_pods, &self.settings.node_name);
             report.holds = self.index.superseded();
             // The first one tells that nothing is to be told.
             first || *report != before
@@ -236,20 +240,20 @@ impl Agent {
     }
 
     fn dispatch(&mut self, resolved: &Resolved) {
-        let cluster = &resolved.cluster;
+        let (cluster, here) = (&resolved.cluster, self.here.part());
         let node = &self.settings.node_name;
-        let mut pods = self.dispatcher.pod_goals(resolved);
-        let program = self.second_chances.serve(cluster, node, &pods, &self.config.kernel);
+        let mut pods = self.dispatcher.pod_goals(here, &resolved.local_pods);
+        let program = self.second_chances.serve(here, node, &pods, &self.config.kernel);
         pods.values_mut().for_each(|pod| pod.input.program = program);
         self.dispatcher.dispatch(resolved, &pods);
         self.status.dispatched(&cluster.problems, cluster.node_ref(node), pods);
-        send(&self.draining, draining(cluster, node));
-        let drains = program.is_some() && cluster.vips().any(|vip| drains_here(vip, node));
+        send(&self.draining, draining(here, node));
+        let drains = program.is_some() && here.vips().any(|vip| drains_here(vip, node));
         self.forwards = drains.then(|| self.forwards.unwrap_or_else(|| tokio::time::Instant::now() + FORWARDS));
         let set_up = self.status.set_up();
         let lacks = |pod: &SetUp, service: &ServiceRef| pod.lacks.contains(&ServiceUid::from(service.uid.as_str()));
         let stands = |uid: &str, service: &ServiceRef| set_up.get(uid).is_some_and(|pod| !lacks(pod, service));
-        self.waiting.dispatched(cluster, stands, tokio::time::Instant::now());
+        self.waiting.dispatched((cluster, here), stands, tokio::time::Instant::now());
         let old = self.last.as_ref().map(|last| &last.cluster);
         let (names, waiting) = (self.status.pod_names(), self.status.waiting());
         self.metrics.dispatched(old, cluster, &names, &waiting);
@@ -266,8 +270,7 @@ impl Agent {
 
     fn look_at_forwards(&mut self) {
         self.forwards = Some(tokio::time::Instant::now() + FORWARDS);
-        let Some(last) = &self.last else { return };
-        let forwarding = self.second_chances.forwarding(&last.cluster);
+        let forwarding = self.second_chances.forwarding(self.here.part());
         send_part(&self.report, |report| &mut report.forwarding, forwarding);
     }
 
@@ -328,10 +331,10 @@ impl Agent {
         self.status.reported(&self.settings.node_name, report);
         self.status.announce();
         // There is no target before the first dispatch.
-        if let Some(last) = &self.last {
+        if self.last.is_some() {
             self.report.send_if_modified(|report| {
                 let before = report.clone();
-                note_pods(report, &last.cluster, &self.status, &self.settings.node_name);
+                note_pods(report, self.here.part(), &self.status, &self.settings.node_name);
                 *report != before
             });
         }

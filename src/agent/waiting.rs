@@ -20,13 +20,19 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A new state of the cluster; `stands` says of which pods, by UID, this node has reported that they are set up for a
+    /// A new state of the cluster, and of the part with pods on this node; `stands` says of which pods, by UID, this node has reported that they are set up for a
     /// Service.
-    pub(super) fn dispatched(&mut self, cluster: &Cluster, stands: impl Fn(&str, &ServiceRef) -> bool, now: Instant) {
+    pub(super) fn dispatched(
+        &mut self,
+        (cluster, here): (&Cluster, &Cluster),
+        stands: impl Fn(&str, &ServiceRef) -> bool,
+        now: Instant,
+    ) {
         let since = |service: &ServiceRef| self.services.get(service).map_or(now, |(_, since)| *since);
-        let waiting = cluster
-            .vips
-            .values()
+        // Of Services with a map only pods of this node can be known to stand.
+        let unmapped = cluster.vips().filter(|vip| vip.map.is_none());
+        let waiting = unmapped
+            .chain(here.vips().filter(|vip| vip.map.is_some()))
             .map(|vip| (&vip.service, vip.waiting(|uid| stands(uid, &vip.service))))
             .filter(|(_, count)| *count > 0);
         let services = waiting.map(|(service, count)| (service.clone(), (count, since(service)))).collect();
@@ -83,16 +89,21 @@ mod tests {
         Cluster { vips: [(vip.address, vip.into())].into(), ..Cluster::default() }
     }
 
+    /// Dispatches such a Service, with all pods on this node and set up.
+    fn look(waiting: &mut Waiting, in_map: Option<&[u8]>, there: &[u8], now: Instant) {
+        let cluster = cluster(in_map, there);
+        waiting.dispatched((&cluster, &cluster), |_, _| true, now);
+    }
+
     #[test]
     fn a_pod_that_waits_for_long_is_told_of_until_it_has_its_share() {
         let (start, mut waiting) = (Instant::now(), Waiting::default());
         let after = |seconds| start + Duration::from_secs(seconds);
-        let all = |_: &str, _: &ServiceRef| true;
-        waiting.dispatched(&cluster(Some(&[1]), &[1]), all, start);
+        look(&mut waiting, Some(&[1]), &[1], start);
         assert_eq!(waiting.due(), None);
-        waiting.dispatched(&cluster(Some(&[1]), &[1, 2]), all, start);
+        look(&mut waiting, Some(&[1]), &[1, 2], start);
         assert_eq!(waiting.due(), Some(after(30)));
-        waiting.dispatched(&cluster(Some(&[1]), &[1, 2, 3]), all, after(10));
+        look(&mut waiting, Some(&[1]), &[1, 2, 3], after(10));
         assert_eq!(waiting.due(), Some(after(30)), "more that wait do not put it off");
         waiting.ripen(after(29));
         assert_eq!(waiting.problems().count(), 0);
@@ -100,7 +111,7 @@ mod tests {
         let problem = waiting.problems().next().unwrap();
         assert!(problem.reason == Reason::NoController && problem.note.starts_with("2 ready pods"), "{}", problem.note);
         assert_eq!(waiting.due(), None);
-        waiting.dispatched(&cluster(Some(&[1, 2, 3]), &[1, 2, 3]), all, after(40));
+        look(&mut waiting, Some(&[1, 2, 3]), &[1, 2, 3], after(40));
         assert_eq!(waiting.problems().count(), 0);
     }
 

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::labels::EligibleLabels;
 use super::registry::gauge;
+use crate::model::cluster::differing;
 use crate::model::handover::{EndpointState, NextHop};
 use crate::model::{Bucket, Cluster, Vip};
 use crate::plan::nft::Counter as Counted;
@@ -20,6 +21,8 @@ use crate::plan::nft::Counter as Counted;
 pub(super) struct Totals {
     vips: Family<EligibleLabels, Gauge>,
     endpoints: Family<EligibleLabels, Gauge>,
+    /// What the two show.
+    sum: Mutex<Sum>,
     moved: Counter,
     packets: Counter,
     bytes: Counter,
@@ -39,21 +42,23 @@ impl Totals {
         r.register("received_bytes", "Their bytes, IP headers included", self.bytes.clone());
     }
 
-    /// A new state of the cluster was dispatched.
+    /// A new state of the cluster was dispatched after `old`, which was the last one.
     pub(super) fn dispatched(&self, old: Option<&Cluster>, new: &Cluster) {
         let of = |family: &Family<EligibleLabels, Gauge>, eligible, count| {
             family.get_or_create(&EligibleLabels { eligible }).set(gauge(count));
         };
-        let ready: Vec<usize> = new.vips().map(ready).collect();
-        let served = ready.iter().filter(|ready| **ready > 0).count();
-        of(&self.vips, "true", served);
-        of(&self.vips, "false", ready.len() - served);
-        let (ready, all) = (ready.iter().sum(), new.vips().map(|vip| vip.endpoints.len()).sum::<usize>());
-        of(&self.endpoints, "true", ready);
-        of(&self.endpoints, "false", all - ready);
-        let same = new.vips.iter().filter_map(|(address, vip)| Some((old?.vips.get(address)?, vip)));
-        let moves = same.filter(|(before, after)| before.service == after.service);
-        self.moved.inc_by(moves.map(|(before, after)| moved(before, after)).sum());
+        let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing = BTreeMap::new();
+        for (before, after) in differing(old.map_or(&nothing, |old| &old.vips), &new.vips) {
+            before.into_iter().for_each(|vip| sum.subtract(Sum::of(vip)));
+            after.into_iter().for_each(|vip| sum.add(Sum::of(vip)));
+            let same = before.zip(after).filter(|(before, after)| before.service == after.service);
+            self.moved.inc_by(same.map_or(0, |(before, after)| moved(before, after)));
+        }
+        of(&self.vips, "true", sum.served);
+        of(&self.vips, "false", sum.vips - sum.served);
+        of(&self.endpoints, "true", sum.ready);
+        of(&self.endpoints, "false", sum.endpoints - sum.ready);
     }
 
     /// The kernel's counters, by VIP. They go with their VIP, and a total that falls would count as a restart: it grows by what has
@@ -68,6 +73,37 @@ impl Totals {
             }
         }
         *last = Some(now.clone());
+    }
+}
+
+/// Of all VIPs together.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    vips: usize,
+    /// With an endpoint that may get new connections.
+    served: usize,
+    endpoints: usize,
+    ready: usize,
+}
+
+impl Sum {
+    fn of(vip: &Vip) -> Sum {
+        let ready = ready(vip);
+        Sum { vips: 1, served: usize::from(ready > 0), endpoints: vip.endpoints.len(), ready }
+    }
+
+    fn add(&mut self, other: Sum) {
+        self.vips += other.vips;
+        self.served += other.served;
+        self.endpoints += other.endpoints;
+        self.ready += other.ready;
+    }
+
+    fn subtract(&mut self, other: Sum) {
+        self.vips = self.vips.saturating_sub(other.vips);
+        self.served = self.served.saturating_sub(other.served);
+        self.endpoints = self.endpoints.saturating_sub(other.endpoints);
+        self.ready = self.ready.saturating_sub(other.ready);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every node derives the same [`Cluster`] from the same objects; what differs from node to node (is this endpoint
 //! local, is this node an ingress node) is asked later, by `plan`.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -184,6 +185,29 @@ impl Cluster {
         let uid = self.nodes.get(name).map(|node| node.uid.clone()).filter(|uid| !uid.is_empty());
         NodeRef { name: name.to_owned(), uid }
     }
+}
+
+/// VIPs that are other objects in `new` than in `old`, as they were and as they are.
+pub fn differing<'a>(
+    old: &'a BTreeMap<IpAddr, Arc<Vip>>,
+    new: &'a BTreeMap<IpAddr, Arc<Vip>>,
+) -> impl Iterator<Item = (Option<&'a Arc<Vip>>, Option<&'a Arc<Vip>>)> {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((before, _)), Some((after, _))) => before.cmp(after),
+            };
+            let before = if order.is_le() { old.next().map(|(_, vip)| vip) } else { None };
+            let after = if order.is_ge() { new.next().map(|(_, vip)| vip) } else { None };
+            if !before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(before, after)) {
+                return Some((before, after));
+            }
+        }
+    })
 }
 
 /// Why something was refused: the `reason` of the Event.

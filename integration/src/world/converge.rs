@@ -202,7 +202,12 @@ impl World {
             Inside::Pod(name) => {
                 let (pod, on_node) = (self.lab.pod(name)?, Netns::open(node.netns().path())?);
                 let netns = Netns::open(pod.netns().path())?;
-                let mut goals = pod_goals(resolved, settings, &underlay(&on_node, &resolved.cluster));
+                let mut goals = pod_goals(
+                    &resolved.cluster,
+                    &resolved.local_pods,
+                    settings,
+                    &underlay(&on_node, &resolved.cluster),
+                );
                 // Any program of our version will do.
                 let with_program =
                     |goal: PodGoal| PodInput { program: attached(&netns, settings).or(Some(0)), ..goal.input };
