@@ -14,6 +14,8 @@ const IPV6_IN_IP: u8 = 41;
 const VXLAN_HEADERS: usize = 8 + 8;
 /// Without checksum, key or sequence number.
 const GRE_HEADER: usize = 4;
+/// In the first two bytes of the GRE header: four bytes of key follow (RFC 2890).
+const GRE_KEY: u16 = 0x2000;
 
 /// What a datagram is wrapped in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +93,10 @@ fn unwrap<'a>(packet: &Ip<'a>) -> Option<(Wrapping, Option<&'a [u8]>)> {
     let behind = |length: usize| packet.payload.get(length..);
     match packet.protocol {
         IPV4_IN_IP | IPV6_IN_IP => Some((Wrapping::Ipip, Some(packet.payload))),
-        GRE => Some((Wrapping::Tunnel(Mode::Gre), behind(GRE_HEADER))),
+        GRE => {
+            let key = if short(packet.payload, 0)? & GRE_KEY == 0 { 0 } else { 4 };
+            Some((Wrapping::Tunnel(Mode::Gre), behind(GRE_HEADER + key)))
+        }
         UDP if short(packet.payload, 2) == Some(VXLAN_PORT) => {
             Some((Wrapping::Tunnel(Mode::Vxlan), behind(VXLAN_HEADERS)))
         }
@@ -150,6 +155,13 @@ mod tests {
             let frame = Frame { mac: [2, 0, 0, 0, 0, 1], wrapping, outer, inner, ports: (2000, 53) };
             assert_eq!(Frame::parse(&bytes), Some(frame));
         }
+    }
+
+    #[test]
+    fn a_datagram_is_found_behind_the_key_of_gre() {
+        let gre = [&[0x20, 0, 8, 0, 0, 0x40, 0, 7][..], &datagram().to_bytes()].concat();
+        let frame = Frame::parse(&ethernet(ETHERTYPE_IPV4, &Ipv4::new(NODE, POD, GRE, gre).to_bytes())).unwrap();
+        assert_eq!((frame.wrapping, frame.ports), (Wrapping::Tunnel(Mode::Gre), (2000, 53)));
     }
 
     #[test]
