@@ -70,9 +70,16 @@ impl FrameSender {
 
     /// Sends one frame from the device's own Ethernet address.
     pub fn send(&self, to: [u8; 6], ethertype: u16, payload: &[u8]) -> Result<()> {
+        self.send_often(to, ethertype, payload, 1)
+    }
+
+    /// The same frame many times.
+    pub fn send_often(&self, to: [u8; 6], ethertype: u16, payload: &[u8], times: usize) -> Result<()> {
         let from = self.device.addr().context("the device has no Ethernet address")?;
         let frame = [&to[..], &from, &ethertype.to_be_bytes(), payload].concat();
-        sendto(self.fd.as_raw_fd(), &frame, &self.device, MsgFlags::empty()).context("send a frame")?;
+        for _ in 0..times {
+            sendto(self.fd.as_raw_fd(), &frame, &self.device, MsgFlags::empty()).context("send a frame")?;
+        }
         Ok(())
     }
 }

@@ -5,9 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tunnel_router::model::Mode;
 
 use super::site::VXLAN_PORT;
-use crate::traffic::packet::{ETHERTYPE_IPV4, ETHERTYPE_MPLS, GRE, UDP};
+use crate::traffic::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_MPLS, GRE, TCP, UDP};
 
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const IPV4_IN_IP: u8 = 4;
 const IPV6_IN_IP: u8 = 41;
 /// UDP and VXLAN.
@@ -35,12 +34,18 @@ pub struct Frame {
     pub mac: [u8; 6],
     /// How the datagram travels.
     pub wrapping: Wrapping,
+    /// The tunnel id: the key of GRE, the VNI of VXLAN; 0 if there is none.
+    pub id: u32,
     /// Source and destination of the outer IP header, if there is one.
     pub outer: Option<(IpAddr, IpAddr)>,
-    /// Source and destination of the datagram.
+    /// Source and destination of the packet inside.
     pub inner: (IpAddr, IpAddr),
+    /// Its protocol, one that has ports.
+    pub protocol: u8,
     /// Its source and destination port.
     pub ports: (u16, u16),
+    /// What follows its IP header.
+    pub payload: Vec<u8>,
 }
 
 impl Frame {
@@ -48,21 +53,19 @@ impl Frame {
     pub fn parse(bytes: &[u8]) -> Option<Frame> {
         let mac = bytes.get(..6)?.try_into().ok()?;
         let (ethertype, rest) = (short(bytes, 12)?, bytes.get(14..)?);
-        let frame = |wrapping, outer, datagram: Ip<'_>| {
-            let ports = (short(datagram.payload, 0)?, short(datagram.payload, 2)?);
-            let inner = (datagram.source, datagram.destination);
-            (datagram.protocol == UDP).then_some(Frame { mac, wrapping, outer, inner, ports })
+        let frame = |wrapping, id, outer, packet: Ip<'_>| {
+            let ports = (short(packet.payload, 0)?, short(packet.payload, 2)?);
+            let (inner, payload) = ((packet.source, packet.destination), packet.payload.to_vec());
+            let has_ports = [TCP, UDP].contains(&packet.protocol);
+            has_ports.then_some(Frame { mac, wrapping, id, outer, inner, protocol: packet.protocol, ports, payload })
         };
         match ethertype {
-            ETHERTYPE_MPLS => frame(Wrapping::Tunnel(Mode::Mpls), None, ip(behind_labels(rest)?)?),
+            ETHERTYPE_MPLS => frame(Wrapping::Tunnel(Mode::Mpls), 0, None, ip(behind_labels(rest)?)?),
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
                 let packet = ip(rest)?;
-                match unwrap(&packet) {
-                    Some((wrapping, inside)) => {
-                        frame(wrapping, Some((packet.source, packet.destination)), ip(inside?)?)
-                    }
-                    None => frame(Wrapping::Bare, None, packet),
-                }
+                let (wrapping, id, inside) = unwrap(&packet, rest)?;
+                let outer = (wrapping != Wrapping::Bare).then_some((packet.source, packet.destination));
+                frame(wrapping, id, outer, ip(inside)?)
             }
             _ => None,
         }
@@ -88,20 +91,18 @@ fn ip(bytes: &[u8]) -> Option<Ip<'_>> {
     }
 }
 
-/// What is in a tunnel's packet: `None` if it is none, `Some(None)` where there should be something.
-fn unwrap<'a>(packet: &Ip<'a>) -> Option<(Wrapping, Option<&'a [u8]>)> {
-    let behind = |length: usize| packet.payload.get(length..);
-    match packet.protocol {
-        IPV4_IN_IP | IPV6_IN_IP => Some((Wrapping::Ipip, Some(packet.payload))),
-        GRE => {
-            let key = if short(packet.payload, 0)? & GRE_KEY == 0 { 0 } else { 4 };
-            Some((Wrapping::Tunnel(Mode::Gre), behind(GRE_HEADER + key)))
+/// How a packet of these bytes travels, its tunnel id, and what is inside; `None` if it is cut off.
+fn unwrap<'a>(packet: &Ip<'a>, bytes: &'a [u8]) -> Option<(Wrapping, u32, &'a [u8])> {
+    let payload = packet.payload;
+    Some(match packet.protocol {
+        IPV4_IN_IP | IPV6_IN_IP => (Wrapping::Ipip, 0, payload),
+        GRE if short(payload, 0)? & GRE_KEY == 0 => (Wrapping::Tunnel(Mode::Gre), 0, payload.get(GRE_HEADER..)?),
+        GRE => (Wrapping::Tunnel(Mode::Gre), long(payload, GRE_HEADER)?, payload.get(GRE_HEADER + 4..)?),
+        UDP if short(payload, 2) == Some(VXLAN_PORT) => {
+            (Wrapping::Tunnel(Mode::Vxlan), long(payload, VXLAN_HEADERS - 4)? >> 8, payload.get(VXLAN_HEADERS..)?)
         }
-        UDP if short(packet.payload, 2) == Some(VXLAN_PORT) => {
-            Some((Wrapping::Tunnel(Mode::Vxlan), behind(VXLAN_HEADERS)))
-        }
-        _ => None,
-    }
+        _ => (Wrapping::Bare, 0, bytes),
+    })
 }
 
 /// The stack is as deep as its first entry with the bottom bit.
@@ -117,6 +118,10 @@ fn behind_labels(mut bytes: &[u8]) -> Option<&[u8]> {
 
 fn short(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -142,17 +147,17 @@ mod tests {
     fn a_datagram_is_found_in_whatever_it_is_wrapped() {
         let (inner, ends) = (datagram(), Some((NODE.into(), POD.into())));
         let ipip = Ipv4::new(NODE, POD, IPV4_IN_IP, inner.to_bytes());
-        let vxlan = inner.in_vxlan_gpe(SocketAddrV4::new(NODE, 1), SocketAddrV4::new(POD, VXLAN_PORT), 0);
+        let vxlan = inner.in_vxlan_gpe(SocketAddrV4::new(NODE, 1), SocketAddrV4::new(POD, VXLAN_PORT), 5);
         let cases = [
-            (ethernet(ETHERTYPE_IPV4, &inner.to_bytes()), Wrapping::Bare, None),
-            (ethernet(ETHERTYPE_IPV4, &ipip.to_bytes()), Wrapping::Ipip, ends),
-            (ethernet(ETHERTYPE_IPV4, &inner.in_gre(NODE, POD).to_bytes()), Wrapping::Tunnel(Mode::Gre), ends),
-            (ethernet(ETHERTYPE_IPV4, &vxlan.to_bytes()), Wrapping::Tunnel(Mode::Vxlan), ends),
-            (ethernet(ETHERTYPE_MPLS, &inner.behind_label(100, 64)), Wrapping::Tunnel(Mode::Mpls), None),
+            (ethernet(ETHERTYPE_IPV4, &inner.to_bytes()), Wrapping::Bare, 0, None),
+            (ethernet(ETHERTYPE_IPV4, &ipip.to_bytes()), Wrapping::Ipip, 0, ends),
+            (ethernet(ETHERTYPE_IPV4, &inner.in_gre(NODE, POD).to_bytes()), Wrapping::Tunnel(Mode::Gre), 0, ends),
+            (ethernet(ETHERTYPE_IPV4, &vxlan.to_bytes()), Wrapping::Tunnel(Mode::Vxlan), 5, ends),
+            (ethernet(ETHERTYPE_MPLS, &inner.behind_label(100, 64)), Wrapping::Tunnel(Mode::Mpls), 0, None),
         ];
-        for (bytes, wrapping, outer) in cases {
-            let inner = (CLIENT.into(), VIP.into());
-            let frame = Frame { mac: [2, 0, 0, 0, 0, 1], wrapping, outer, inner, ports: (2000, 53) };
+        for (bytes, wrapping, id, outer) in cases {
+            let (mac, inner, payload) = ([2, 0, 0, 0, 0, 1], (CLIENT.into(), VIP.into()), datagram().payload);
+            let frame = Frame { mac, wrapping, id, outer, inner, protocol: UDP, ports: (2000, 53), payload };
             assert_eq!(Frame::parse(&bytes), Some(frame));
         }
     }
@@ -161,7 +166,7 @@ mod tests {
     fn a_datagram_is_found_behind_the_key_of_gre() {
         let gre = [&[0x20, 0, 8, 0, 0, 0x40, 0, 7][..], &datagram().to_bytes()].concat();
         let frame = Frame::parse(&ethernet(ETHERTYPE_IPV4, &Ipv4::new(NODE, POD, GRE, gre).to_bytes())).unwrap();
-        assert_eq!((frame.wrapping, frame.ports), (Wrapping::Tunnel(Mode::Gre), (2000, 53)));
+        assert_eq!((frame.wrapping, frame.id, frame.ports), (Wrapping::Tunnel(Mode::Gre), 0x40_0007, (2000, 53)));
     }
 
     #[test]
@@ -177,9 +182,9 @@ mod tests {
     fn anything_else_is_none() {
         let arp = ethernet(0x0806, &[0; 28]);
         let short = ethernet(ETHERTYPE_IPV4, &datagram().to_bytes()[..12]);
-        let tcp = ethernet(ETHERTYPE_IPV4, &Ipv4::new(NODE, POD, 6, vec![0; 20]).to_bytes());
+        let sctp = ethernet(ETHERTYPE_IPV4, &Ipv4::new(NODE, POD, 132, vec![0; 20]).to_bytes());
         let endless = ethernet(ETHERTYPE_MPLS, &[0; 8]);
-        for bytes in [arp, short, tcp, endless, Vec::new()] {
+        for bytes in [arp, short, sctp, endless, Vec::new()] {
             assert_eq!(Frame::parse(&bytes), None);
         }
     }

@@ -14,7 +14,9 @@
 //! A number is only printed for packets that went the way that the case is named after: before and after each measurement
 //! a packet socket at the sink looks at every packet of a short run. It is closed in between, for it costs, too.
 //!
-//! - [`Case`]: what there is to measure
+//! Pods are measured by themselves, with packets that pktgen cannot make: see `pod`.
+//!
+//! - [`Case`]: what there is to measure; `way`: the ways of forwarding
 //! - `site`: the three namespaces, new for every case
 //! - `ours`: the product's own code programs the node; the only file that knows the product's types
 //! - `peers`: plain forwarding, IPVS and kube-proxy
@@ -27,19 +29,22 @@ mod frame;
 mod ours;
 mod peers;
 mod pktgen;
+mod pod;
 mod report;
 mod site;
 mod tool;
+mod way;
 mod witness;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use case::{Case, Way};
+use case::Case;
 use pktgen::Generator;
 use report::{Measured, Row};
 use site::{FLOWS, Site};
+use way::{Forwarding, Way};
 
 /// Packets of a measured run.
 const PACKETS: usize = 20_000;
@@ -52,7 +57,8 @@ const RUNS: usize = 2;
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// Loaded before the first case: a module adds its devices and hooks to every later namespace, and the last case shall
-/// meet the same kernel as the first.
+/// meet the same kernel as the first. And while the machine waits for a module's file its clock leaps, so that whatever has a
+/// time limit runs into it.
 const MODULES: &[&str] = &[
     "ip_gre",
     "ip6_gre",
@@ -62,13 +68,18 @@ const MODULES: &[&str] = &[
     "mpls_router",
     "mpls_iptunnel",
     "ip_vs_mh",
+    "cls_bpf",
+    "nfnetlink_cttimeout",
     "nft_ct",
+    "nft_fib_inet",
     "nft_hash",
     "nft_masq",
     "nft_nat",
     "nft_numgen",
     "nft_reject_inet",
+    "nft_socket",
     "pktgen",
+    "sch_ingress",
 ];
 
 /// Arguments of `kst-lab bench packet`.
@@ -77,7 +88,8 @@ pub struct Args {
     /// One JSON object per case and nothing else
     #[arg(long)]
     json: bool,
-    /// What to measure, besides plain forwarding and IPVS, which the others are compared with [default: everything]
+    /// What to measure, besides what it is compared with: plain forwarding and IPVS, or the pod without the program
+    /// [default: everything]
     #[arg(value_name = "CASE")]
     cases: Vec<Case>,
 }
@@ -92,7 +104,7 @@ pub async fn run(args: Args) -> Result<()> {
     tool::run_here("modprobe", &[&["-a"], MODULES].concat(), "")?;
     let mut rows = Vec::new();
     for case in case::selection(&args.cases) {
-        let measured = measure(&case).await.with_context(|| format!("case {case}"))?;
+        let measured = measure(case).await.with_context(|| format!("case {case}"))?;
         eprintln!("{case}: {measured}");
         rows.push(Row { case, measured });
     }
@@ -104,7 +116,14 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-async fn measure(case: &Case) -> Result<Measured> {
+async fn measure(case: Case) -> Result<Measured> {
+    match case {
+        Case::Node(forwarding) => measure_node(forwarding).await,
+        Case::Pod(pod) => pod::measure(pod).await,
+    }
+}
+
+async fn measure_node(case: Forwarding) -> Result<Measured> {
     let site = Site::build(case).await?;
     program(case, &site).await?;
     let generator = Generator::new(&site, &site.uplink_mac().await?)?;
@@ -117,7 +136,7 @@ async fn measure(case: &Case) -> Result<Measured> {
     Ok(Measured::of(&runs))
 }
 
-async fn program(case: &Case, site: &Site) -> Result<()> {
+async fn program(case: Forwarding, site: &Site) -> Result<()> {
     match case.way {
         Way::Plain => peers::plain(site).await,
         Way::Ipvs => peers::ipvs(site),
@@ -127,7 +146,7 @@ async fn program(case: &Case, site: &Site) -> Result<()> {
 }
 
 /// A short run whose packets are all looked at.
-fn look(case: &Case, site: &Site, generator: &Generator) -> Result<()> {
+fn look(case: Forwarding, site: &Site, generator: &Generator) -> Result<()> {
     std::thread::sleep(SETTLING);
     let witness = site.witness()?;
     generator.send(FEW)?;

@@ -45,7 +45,7 @@ fn has_sources(outcome: &Outcome, settings: &Settings) -> bool {
 }
 
 /// What the agent uses when nothing is said.
-fn settings(buckets: BucketCount) -> Result<Settings> {
+pub(super) fn settings(buckets: BucketCount) -> Result<Settings> {
     Ok(Settings {
         node_name: NODE.to_owned(),
         buckets,

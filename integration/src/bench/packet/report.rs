@@ -46,23 +46,42 @@ pub struct Row {
 struct Line {
     bench: &'static str,
     case: String,
-    instructions: u64,
-    vs_plain: f64,
-    vs_ipvs: f64,
+    instructions: i64,
+    #[serde(flatten)]
+    compared: Compared,
 }
 
-/// The table.
+/// What a case is compared with.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Compared {
+    /// A way of forwarding: as a share of plain forwarding, and of IPVS, of the same family.
+    Node { vs_plain: f64, vs_ipvs: f64 },
+    /// What becomes of a packet in a pod: how much more than without the program.
+    Pod { over_none: i64 },
+}
+
+/// A table of what nodes do, and one of what pods do.
 pub fn table(rows: &[Row]) -> String {
-    let mut out = format!("{:<20} {:>12} {:>9} {:>9} {:>8}\n", "case", "instructions", "vs plain", "vs IPVS", "spread");
-    for row in rows {
-        if let Some((plain, ipvs)) = ratios(rows, row) {
-            let (name, m) = (row.case.to_string(), row.measured);
-            let spread = format!("{:.2} %", 100.0 * m.spread);
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "{name:<20} {:>12.0} {plain:>9.2} {ipvs:>9.2} {spread:>8}", m.instructions);
+    let (mut nodes, mut pods) = (Vec::new(), Vec::new());
+    for (row, compared) in rows.iter().filter_map(|row| Some((row, compared(rows, row)?))) {
+        let (name, m) = (row.case.to_string(), row.measured);
+        let spread = format!("{:.2} %", 100.0 * m.spread);
+        match compared {
+            Compared::Node { vs_plain, vs_ipvs } => {
+                nodes.push(format!("{name:<24} {:>12.0} {vs_plain:>9.2} {vs_ipvs:>9.2} {spread:>8}\n", m.instructions))
+            }
+            Compared::Pod { over_none } => {
+                pods.push(format!("{name:<24} {:>12.0} {over_none:>+19} {spread:>8}\n", m.instructions));
+            }
         }
     }
-    out
+    let titles = [
+        format!("{:<24} {:>12} {:>9} {:>9} {:>8}\n", "case", "instructions", "vs plain", "vs IPVS", "spread"),
+        format!("{:<24} {:>12} {:>19} {:>8}\n", "case", "instructions", "over no program", "spread"),
+    ];
+    let tables = titles.into_iter().zip([nodes, pods]).filter(|(_, lines)| !lines.is_empty());
+    tables.map(|(title, lines)| title + &lines.concat()).collect::<Vec<_>>().join("\n")
 }
 
 /// A line per case.
@@ -71,31 +90,29 @@ pub fn table(rows: &[Row]) -> String {
 /// A number that JSON cannot hold.
 pub fn json_lines(rows: &[Row]) -> Result<String> {
     let mut out = String::new();
-    for row in rows {
-        if let Some((plain, ipvs)) = ratios(rows, row) {
-            let line = Line {
-                bench: "packet",
-                case: row.case.to_string(),
-                instructions: whole(row.measured.instructions),
-                vs_plain: rounded(plain),
-                vs_ipvs: rounded(ipvs),
-            };
-            writeln!(out, "{}", serde_json::to_string(&line)?)?;
-        }
+    for (row, compared) in rows.iter().filter_map(|row| Some((row, compared(rows, row)?))) {
+        let (case, instructions) = (row.case.to_string(), whole(row.measured.instructions));
+        writeln!(out, "{}", serde_json::to_string(&Line { bench: "packet", case, instructions, compared })?)?;
     }
     Ok(out)
 }
 
-/// Compared with plain forwarding and with IPVS of the same family.
-fn ratios(rows: &[Row], row: &Row) -> Option<(f64, f64)> {
+/// `None` if what it is compared with has not been measured.
+fn compared(rows: &[Row], row: &Row) -> Option<Compared> {
     let of = |case: Case| rows.iter().find(|r| r.case == case).map(|r| r.measured.instructions);
     let own = row.measured.instructions;
-    Some((own / of(row.case.plain())?, own / of(row.case.ipvs())?))
+    Some(match row.case {
+        Case::Node(forwarding) => {
+            let [plain, ipvs] = [forwarding.plain(), forwarding.ipvs()].map(Case::Node);
+            Compared::Node { vs_plain: rounded(own / of(plain)?), vs_ipvs: rounded(own / of(ipvs)?) }
+        }
+        Case::Pod(pod) => Compared::Pod { over_none: whole(own - of(Case::Pod(pod.reference()))?) },
+    })
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousands, never negative")]
-fn whole(instructions: f64) -> u64 {
-    instructions.round() as u64
+#[allow(clippy::cast_possible_truncation, reason = "some thousands")]
+fn whole(instructions: f64) -> i64 {
+    instructions.round() as i64
 }
 
 /// To three decimals: more than the spread allows.
@@ -127,7 +144,18 @@ mod tests {
     #[test]
     fn the_table_compares_with_plain_forwarding_and_with_ipvs() {
         let text = table(&rows());
-        assert!(text.contains("plain                        5000      1.00      0.62   0.04 %\n"), "{text}");
-        assert!(text.contains("gre-v4-64                   16000      3.20      2.00   0.00 %\n"), "{text}");
+        assert!(text.contains("plain                            5000      1.00      0.62   0.04 %\n"), "{text}");
+        assert!(text.contains("gre-v4-64                       16000      3.20      2.00   0.00 %\n"), "{text}");
+    }
+
+    #[test]
+    fn pods_are_compared_with_the_pod_without_the_program() {
+        let rows = [row("pod-gre-v4-none", &[10_000.2]), row("pod-gre-v4-steady", &[10_375.4])];
+        let want = "case                     instructions     over no program   spread\n\
+                    pod-gre-v4-none                 10000                  +0   0.00 %\n\
+                    pod-gre-v4-steady               10375                +375   0.00 %\n";
+        assert_eq!(table(&rows), want);
+        let line = r#"{"bench":"packet","case":"pod-gre-v4-steady","instructions":10375,"over_none":375}"#;
+        assert_eq!(json_lines(&rows).unwrap().lines().last(), Some(line));
     }
 }

@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result};
 use tunnel_router::model::Family;
 
-use super::case::{Case, Way};
 use super::tool;
+use super::way::{Forwarding, Way};
 use super::witness::Witness;
 use crate::lab::stack::{Stack, VethEnd};
 use crate::netns::Netns;
@@ -32,7 +32,7 @@ const UPLINK: &str = "c0";
 pub const DOWNLINK: &str = "p0";
 /// Device of the sink.
 const SINK_DEVICE: &str = "eth0";
-const MTU: u32 = 1500;
+pub(super) const MTU: u32 = 1500;
 
 /// The three namespaces of one case.
 pub struct Site {
@@ -42,13 +42,20 @@ pub struct Site {
     node: Stack,
     sink: Stack,
     /// Last: the kernel removes a namespace when nobody holds it any more.
-    _names: Names,
+    _names: Names<3>,
 }
 
 /// The names of namespaces, which go when this does.
-struct Names([String; 3]);
+pub(super) struct Names<const N: usize>(pub(super) [String; N]);
 
-impl Drop for Names {
+impl<const N: usize> Names<N> {
+    /// A name for each role.
+    pub(super) fn of(roles: [&str; N]) -> Self {
+        Names(roles.map(|role| format!("kst-bench-{}-{role}", std::process::id())))
+    }
+}
+
+impl<const N: usize> Drop for Names<N> {
     fn drop(&mut self) {
         for error in self.0.iter().filter_map(|name| Netns::delete(name).err()) {
             eprintln!("{error}");
@@ -58,8 +65,8 @@ impl Drop for Names {
 
 impl Site {
     /// Builds the three and what joins them. The device to the endpoints has an address unless the case says otherwise.
-    pub async fn build(case: &Case) -> Result<Site> {
-        let names = Names(["generator", "node", "sink"].map(|role| format!("kst-bench-{}-{role}", std::process::id())));
+    pub async fn build(case: Forwarding) -> Result<Site> {
+        let names = Names::of(["generator", "node", "sink"]);
         let [generator, node, sink] = &names.0;
         let site = Site {
             family: case.family,
@@ -112,11 +119,7 @@ impl Site {
 
     /// How many packets have arrived at the sink so far.
     pub fn arrived(&self) -> Result<usize> {
-        // /proc/net would be that of the main thread's namespace.
-        let counters = self.sink.netns().run_io("read counters", || fs::read_to_string("/proc/thread-self/net/dev"))?;
-        let line = counters.lines().find_map(|line| line.trim_start().strip_prefix(SINK_DEVICE)?.strip_prefix(':'));
-        let packets = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-        packets.with_context(|| format!("no counters of {SINK_DEVICE}"))
+        received(self.sink.netns(), SINK_DEVICE)
     }
 
     /// Ethernet address of the node's uplink, in the usual notation.
@@ -177,13 +180,23 @@ impl Site {
     }
 }
 
+/// How many packets a device has received so far.
+pub(super) fn received(netns: &Netns, device: &str) -> Result<usize> {
+    // /proc/net would be that of the main thread's namespace.
+    let counters = netns.run_io("read counters", || fs::read_to_string("/proc/thread-self/net/dev"))?;
+    let line = counters.lines().find_map(|line| line.trim_start().strip_prefix(device)?.strip_prefix(':'));
+    let packets = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    packets.with_context(|| format!("no counters of {device}"))
+}
+
 /// Ethernet address of an endpoint: MPLS packets tell them apart by nothing else.
 pub fn endpoint_mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0xee, n]
 }
 
 /// Says nothing of its own accord.
-const SILENT: &[(&str, &str)] = &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")];
+pub(super) const SILENT: &[(&str, &str)] =
+    &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")];
 
 const NODE: &[(&str, &str)] = &[
     ("net/ipv4/ip_forward", "1"),

@@ -9,11 +9,12 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket, sockopt,
 };
 
-use super::case::Way;
 use super::frame::{Frame, Wrapping};
 use super::site::{ENDPOINTS, FLOWS, PORT, Site, endpoint_mac};
+use super::way::Way;
 use crate::netns::Netns;
 use crate::traffic::link_address;
+use crate::traffic::packet::UDP;
 
 /// Room for all packets of a run that is looked at.
 const BUFFER: usize = 16 << 20;
@@ -78,14 +79,15 @@ pub fn verify(frames: &[Vec<u8>], way: Way, site: &Site, sent: usize) -> Result<
 /// The endpoint that a packet was sent to, if everything about the packet is as it should be.
 fn endpoint(frame: &Frame, way: Way, site: &Site) -> Option<u8> {
     let n = (0..ENDPOINTS).find(|n| endpoint_mac(*n) == frame.mac)?;
-    let untouched = frame.inner == (site.client(), site.vip()) && frame.ports.1 == PORT;
+    let sent = frame.protocol == UDP && frame.ports.1 == PORT;
+    let untouched = sent && frame.inner == (site.client(), site.vip());
     let wrapped = |source| frame.outer == Some((source, site.endpoint(n)));
     let good = match way {
         Way::Plain => untouched && frame.wrapping == Wrapping::Bare,
         // IPVS takes the address that the node would use towards the endpoint.
         Way::Ipvs => untouched && frame.wrapping == Wrapping::Ipip && wrapped(site.downlink_address()),
         Way::KubeProxy => {
-            let translated = frame.inner == (site.downlink_address(), site.endpoint(n)) && frame.ports.1 == PORT;
+            let translated = sent && frame.inner == (site.downlink_address(), site.endpoint(n));
             translated && frame.wrapping == Wrapping::Bare
         }
         Way::Ours { mode, .. } => {

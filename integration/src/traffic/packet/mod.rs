@@ -2,12 +2,14 @@
 
 mod ipv4;
 mod ipv6;
+mod tcp;
 mod tunnel;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
+pub use tcp::{ACK, RST, SYN, Segment, TCP};
 pub use tunnel::{Ends, UdpEnds};
 
 /// IP protocol number of ICMP.
