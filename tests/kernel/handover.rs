@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{netns, require, sh};
+use crate::support::{netns, require, settle, sh};
 use tunnel_router::kernel::Writer;
 use tunnel_router::kernel::bpf::Programs;
 use tunnel_router::model::config::MplsLabels;
@@ -65,6 +65,7 @@ impl Lab {
         }
         let lab = Lab { mode, outer, client, node, pod };
         lab.end_tunnel();
+        [&lab.client, &lab.node, &lab.pod].into_iter().for_each(settle);
         lab
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::support::{netns, sh};
+use crate::support::{netns, settle, sh};
 use nix::errno::Errno;
 use tunnel_router::kernel::{KernelError, MarkedRoute, RouteFact, marked_route, route_to, routes_to};
 use tunnel_router::netns::Netns;
@@ -101,6 +101,7 @@ fn join(target: &Netns, router: &Netns) {
          ip link add small mtu 1000 type veth peer name end; ip link set small up; ip link set end up
          ip addr add 198.51.100.1/24 dev small",
     );
+    settle(target);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Throw-away network namespaces for tests, and `ip` and `nft` as independent witnesses inside them.
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 use tunnel_router::kernel::bpf::{SecondChance, Sizes, Types};
 use tunnel_router::kernel::{Features, KernelError, apply, features, observe};
 use tunnel_router::model::Mode;
@@ -17,6 +20,48 @@ pub fn netns() -> Netns {
     let netns = Netns::anonymous().unwrap();
     sh(&netns, "ip link set lo up");
     netns
+}
+
+/// Returns when a namespace is what its last commands have asked for. The kernel finishes two things in the background, and
+/// until then drops packets in silence:
+///
+/// - the queue of a veth device that was up before its peer (`linkwatch_do_dev`, net/core/link_watch.c)
+/// - the local route of an IPv6 address, also of one with `nodad` (`addrconf_dad_work`, net/ipv6/addrconf.c)
+pub fn settle(netns: &Netns) {
+    let patience = PollTimeout::from(60_000_u16);
+    let changes = netns.run(changes).unwrap();
+    loop {
+        // One process: they are slow to start in an emulated machine.
+        let lines = "link show type veth\naddr show\nroute show table local";
+        let shown = sh(netns, &format!("echo '{lines}' | ip -6 -o -batch -"));
+        if is_settled(&shown) {
+            return;
+        }
+        let mut fds = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, patience), Ok(1), "it does not settle: {shown}");
+        // What has changed is asked for above.
+        while recv(changes.as_raw_fd(), &mut [0; 8192], MsgFlags::MSG_DONTWAIT).is_ok() {}
+    }
+}
+
+/// A socket that hears of every change of a link, an IPv6 address or an IPv6 route in the thread's namespace.
+fn changes() -> OwnedFd {
+    const LINK: u32 = 1;
+    const IPV6_IFADDR: u32 = 0x100;
+    const IPV6_ROUTE: u32 = 0x400;
+    let (flags, protocol) = (SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
+    let changes = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).unwrap();
+    bind(changes.as_raw_fd(), &NetlinkAddr::new(0, LINK | IPV6_IFADDR | IPV6_ROUTE)).unwrap();
+    changes
+}
+
+/// Whether all of these links send, and all of these addresses have a local route. Link-local ones are left out: no test sends
+/// to them, and looking for duplicates of them takes a second.
+fn is_settled(shown: &str) -> bool {
+    let send = shown.lines().filter(|line| line.contains("link/ether")).all(|line| line.contains(" state UP "));
+    let addresses = shown.lines().filter_map(|line| line.split_once(" inet6 ")?.1.split_once('/'));
+    let has_route = |address: &str| shown.lines().any(|line| line.starts_with(&format!("local {address} ")));
+    send && addresses.map(|(address, _)| address).filter(|address| !address.starts_with("fe80:")).all(has_route)
 }
 
 /// What this kernel has. It is found out once for all tests: that starts processes.

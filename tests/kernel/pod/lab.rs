@@ -18,7 +18,7 @@ use tunnel_router::plan::pod::PodInput;
 use tunnel_router::reconcile::{Execution, Goal, Memory, Outcome, reconcile};
 
 use crate::second_chance::packet::{Flow, PORT};
-use crate::support::{PREFIX, load_program, netns, sh};
+use crate::support::{PREFIX, load_program, netns, settle, sh};
 
 pub const VXLAN_PORT: u16 = 4790;
 
@@ -123,6 +123,8 @@ impl Lab {
              ip addr add fd00:244:1::2/128 dev eth0 nodad
              ip route add default dev eth0; ip -6 route add default dev eth0",
         );
+        settle(&outside);
+        settle(&pod);
         Lab { tunnel, pod, outside, programs: Programs::default(), memory: Memory::default() }
     }
 

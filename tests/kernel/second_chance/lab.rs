@@ -21,7 +21,7 @@ use tunnel_router::model::{Addresses, Family};
 use tunnel_router::netns::Netns;
 
 use super::packet::{Flow, PORT, Seen};
-use crate::support::load_program;
+use crate::support::{load_program, settle};
 
 /// What carries the packets, and the family of its outer header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +159,7 @@ impl Lab {
             batch(netns, &[format!("link set {} up", tunnel.device())]);
             serve(netns, pod);
         }
+        pods.values().chain([&node]).for_each(settle);
         let wire = node.run(packet_socket).unwrap();
         let ports = PODS.iter().map(|pod| (index_of(&node, &format!("v{pod}")), *pod)).collect();
         Lab { tunnel, node, pods, program, wire, ports, handshakes: RefCell::default() }
