@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::user::User;
+use super::volume::{Counters, Volumes};
 
 /// One request as the server understood it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,16 +68,17 @@ pub struct Record {
     pub code: Option<u16>,
 }
 
-/// All records since the start or the last [`Journal::clear`].
+/// All records since the start or the last [`Journal::clear`], and counts since the start.
 #[derive(Debug)]
 pub struct Journal {
     records: Mutex<Vec<Record>>,
     changed: watch::Sender<usize>,
+    counters: Counters,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { records: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { records: Mutex::default(), changed: watch::Sender::new(0), counters: Counters::default() }
     }
 }
 
@@ -101,7 +103,16 @@ impl Journal {
         self.with(|records| records.iter().filter(|record| record.info.is_write()).cloned().collect())
     }
 
-    /// Forgets everything.
+    /// How much has been asked for, and how much has been answered, so far.
+    pub fn volumes(&self) -> Volumes {
+        self.counters.look()
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Forgets every request; the counts go on.
     pub fn clear(&self) {
         self.with(Vec::clear);
     }

@@ -34,6 +34,7 @@ mod shape;
 mod store;
 mod user;
 mod verbs;
+mod volume;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,7 @@ pub use policy::Policies;
 pub use rbac::Grants;
 pub use resource::{Generation, NameRule, RESOURCES, Resource};
 pub use user::{User, service_account};
+pub use volume::{Asked, Volume, Volumes};
 
 use certificate::Authority;
 use controllers::{Controllers, Enabled};

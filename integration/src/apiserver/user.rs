@@ -25,6 +25,11 @@ impl User {
         self
     }
 
+    /// The node of the pod that the token was issued for; empty if it names none.
+    pub fn node(&self) -> &str {
+        self.extra.get(NODE_NAME).and_then(|names| names.first()).map(String::as_str).unwrap_or_default()
+    }
+
     /// Whether roles limit this user.
     pub fn is_service_account(&self) -> bool {
         self.name.starts_with(SERVICE_ACCOUNT)

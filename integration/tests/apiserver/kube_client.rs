@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::pin::pin;
 
 use futures::{Stream, StreamExt};
-use integration::apiserver::{ApiError, ApiServer, Options, Record};
+use integration::apiserver::{ApiError, ApiServer, Options, Record, Volumes};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::events::v1::Event as KubeEvent;
@@ -304,6 +304,30 @@ async fn the_journal_says_who_wrote_what() {
     assert_eq!(writes.len(), 1, "reads and in-process writes are not in it");
     assert_eq!((writes[0].info.field_manager(), &writes[0].body, writes[0].code), ("tunnel-router", &patch, Some(200)));
     assert_eq!(server.journal().count("get", "services"), 1);
+}
+
+#[tokio::test]
+async fn volumes_count_events_and_bytes_of_a_watch_and_no_bookmarks() {
+    let (server, client) = start();
+    let api: Api<Service> = Api::all(client);
+    let listed = api.list(&ListParams::default()).await.unwrap();
+    let version = listed.metadata.resource_version.unwrap();
+    let mut events = pin!(api.watch(&WatchParams::default(), &version).await.unwrap());
+    server.journal().wait_for(watches(1)).await;
+    let before = server.journal().volumes();
+    let sent = |of: &Volumes, verb: &str| of.sum(|asked| asked.verb == verb);
+    assert_eq!(sent(&before, "list").requests, 1);
+    assert!(sent(&before, "list").sent > 100, "{before:?}");
+
+    server.faults().bookmark_watches();
+    assert!(matches!(events.next().await.unwrap().unwrap(), WatchEvent::Bookmark(_)));
+    assert_eq!(server.journal().volumes().since(&before), Volumes::default());
+    let stored = server.store().create(service_json("echo")).unwrap();
+    assert!(matches!(events.next().await.unwrap().unwrap(), WatchEvent::Added(_)));
+    let after = sent(&server.journal().volumes().since(&before), "watch");
+    assert_eq!((after.requests, after.events, after.received), (0, 1, 0));
+    let event = json!({"type": "ADDED", "object": stored}).to_string().len() + 1;
+    assert_eq!(after.sent, u64::try_from(event).unwrap());
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     info.user = user.clone().unwrap_or_default();
     let body = axum::body::to_bytes(body, MAX_BODY).await;
     let shown = if info.is_write() { body.as_ref().ok().map(readable) } else { None };
+    let received = body.as_ref().map_or(0, Bytes::len);
     let ears = app.faults.listen();
     let entry = app.journal.enter(info.clone(), shown.unwrap_or_default());
     app.faults.pause().await;
@@ -75,7 +76,7 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     let response = result.unwrap_or_else(|error| refused(&error));
     app.journal.answered(entry, response.status().as_u16());
-    response
+    app.journal.counters().count(&info, received, response)
 }
 
 fn serve(app: &App, info: &RequestInfo, accept: &str, body: &Bytes, ears: Ears) -> ApiResult<Response> {
