@@ -1,6 +1,7 @@
 //! `kst-lab soak-table`: the results of several runs in one table.
 //!
-//! Each fault has one row: counts are added up, and of times the longest is shown.
+//! Each fault has one row: counts are added up, and of times the longest is shown. What `--compare` printed of others has rows
+//! of its own, and is no failure of ours.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use tunnel_router::model::Mode;
 
 use super::row::{Numbers, Row, Run};
 use super::table;
@@ -27,6 +29,8 @@ struct Joined {
     runs: BTreeSet<Run>,
     /// In the order of their first appearance, with the number of rows that each was joined from.
     faults: Vec<(String, usize, Numbers)>,
+    /// The same of other systems, by system and fault.
+    others: Vec<(String, usize, Numbers)>,
     /// Lines that hold no row, and why.
     refused: Vec<String>,
 }
@@ -61,11 +65,15 @@ impl Joined {
     }
 
     fn add_row(&mut self, Row { fault, run, numbers }: Row) {
-        self.runs.insert(run);
-        match self.faults.iter_mut().find(|(name, ..)| *name == fault) {
+        let (list, name) = match run.system.parse::<Mode>() {
+            Ok(_) => (&mut self.faults, fault),
+            Err(_) => (&mut self.others, format!("{}, {fault}", run.system)),
+        };
+        match list.iter_mut().find(|(known, ..)| *known == name) {
             Some((_, rows, sum)) => (*rows, *sum) = (*rows + 1, sum.joined(&numbers)),
-            None => self.faults.push((fault, 1, numbers)),
+            None => list.push((name, 1, numbers)),
         }
+        self.runs.insert(run);
     }
 
     fn text(&self) -> String {
@@ -79,7 +87,7 @@ impl Joined {
         let line = |(fault, rows, numbers): &(String, usize, Numbers)| {
             table::line(&if *rows == 1 { fault.clone() } else { format!("{fault} ×{rows}") }, numbers) + "\n"
         };
-        let lines: String = self.faults.iter().map(line).collect();
+        let lines: String = self.faults.iter().chain(&self.others).map(line).collect();
         format!("{runs}\n{}\n{lines}", table::head())
     }
 }
@@ -122,6 +130,17 @@ mod tests {
         assert_eq!([over.joined(&never), never.joined(&over)].map(|n| (n.tcp_over_ms, n.passes())), [(None, false); 2]);
         assert!(over.joined(&over).passes());
         assert!(!Numbers { broken_pod_alive: 1, ..over }.passes());
+    }
+
+    #[test]
+    fn rows_of_other_systems_stand_apart_and_fail_nothing() {
+        let mut joined = Joined::default();
+        joined.add("a", &json("scale-up", 1, numbers(3, Some(1))));
+        let other = json("scale-up", 1, Numbers { broken_pod_alive: 2, ..numbers(4, None) });
+        joined.add("a", &other.replace("\"vxlan\"", "\"ecmp\""));
+        let all = joined.faults.iter().chain(&joined.others).map(|(name, _, n)| (name.as_str(), n.held));
+        assert_eq!(all.collect::<Vec<_>>(), [("scale-up", 3), ("ecmp, scale-up", 4)]);
+        assert!(joined.faults.iter().all(|(_, _, numbers)| numbers.passes()), "{}", joined.text());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! A connection that broke although its pod lived is a failure of the run.
 
+mod compare;
 mod cpu;
 mod fault;
 mod faults;
@@ -26,12 +27,12 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use tunnel_router::model::Mode;
 
+use compare::{Contender, compare};
 use cpu::CpuTime;
 pub use fault::Fault;
 use fault::Form;
 pub use join::{TableArgs, join};
 use pace::Pace;
-use peers::{Peer, PeerStage};
 use row::{Numbers, Row, Run};
 use stage::{Stage, StageSpec};
 use traffic::Counts;
@@ -73,12 +74,12 @@ pub struct SoakArgs {
     /// [default: 1000 in the long form, unless pods end slowly; else no limit]
     #[arg(long, value_name = "MS", conflicts_with = "compare")]
     within: Option<u64>,
-    /// Instead, the loss of an ingress node and scaling, and the same with router ECMP and with IPVS
+    /// Instead, a few rows, and the same with what others do
     #[arg(long, conflicts_with_all = ["fault", "list"])]
     compare: bool,
-    /// With --compare: only this, and not tunnel-router; may be repeated
-    #[arg(long, value_enum, value_name = "PEER", requires = "compare")]
-    peer: Vec<Peer>,
+    /// With --compare: only these, in this order; may be repeated, or a list with commas
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', requires = "compare")]
+    system: Vec<Contender>,
     /// Leave the agents' logs behind, as after a failure. RUST_LOG=tunnel_router=debug,integration=debug has them say more, and shows
     /// stored maps and late answers here
     #[arg(long)]
@@ -130,6 +131,7 @@ struct Sum {
     /// Rows in which new connections were answered too late.
     late: usize,
     complaints: Vec<String>,
+    rows: Vec<(Fault, Numbers)>,
 }
 
 /// Until 20 new connections in a row are answered, in the long form.
@@ -162,7 +164,7 @@ pub async fn run(args: SoakArgs) -> Result<ExitCode> {
     let bfd = Duration::from_millis(args.bfd_interval);
     let spec = StageSpec { mode, connections, flows, seed, pace, bfd };
     if args.compare {
-        return compare(spec, &args.peer, &output).await;
+        return compare(spec, &args.system, &output).await;
     }
     let mut stage = Stage::build(spec).await.context("build the stage")?;
     let mut sum = Sum::default();
@@ -189,31 +191,6 @@ impl SoakArgs {
     }
 }
 
-/// The same faults on what users would take instead. What breaks there is no failure of ours.
-async fn compare(spec: StageSpec, only: &[Peer], output: &Output) -> Result<ExitCode> {
-    let mut own = Sum::default();
-    let mut results = Vec::new();
-    let faults = [Fault::ScaleUp, Fault::IngressLost, Fault::ScaleDown, Fault::IngressLost];
-    if only.is_empty() {
-        let mut stage = Stage::build(spec).await.context("build the stage")?;
-        let outcome = go_through(&mut stage, &[("tunnel-router", faults.to_vec())], (output, None), &mut own).await;
-        own.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
-        outcome?;
-        results.push(format!("{} of {} broken with tunnel-router", own.broken, stage.connections_ever()));
-    }
-    for peer in Peer::value_variants().iter().filter(|peer| only.is_empty() || only.contains(peer)) {
-        let mut stage = PeerStage::build(*peer, spec).await.with_context(|| peer.to_string())?;
-        let mut faults = faults.to_vec();
-        faults.retain(|fault| *peer == Peer::Ipvs || *fault != Fault::IngressLost);
-        let (title, mut sum) = (peer.to_string(), Sum::default());
-        let output = Output { run: Run { system: title.clone(), ..output.run.clone() }, ..output.clone() };
-        go_through(&mut stage, &[(title.as_str(), faults)], (&output, None), &mut sum).await?;
-        results.push(format!("{} of {} broken with {peer}", sum.broken, stage.connections_ever()));
-    }
-    output.text(&format!("compare: {}", results.join(", ")));
-    Ok(if own.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 /// The faults of each round.
 fn rounds(args: &SoakArgs, seed: u64) -> Vec<(&'static str, Vec<Fault>)> {
     if !args.fault.is_empty() {
@@ -237,11 +214,11 @@ impl Output {
         }
     }
 
-    fn row(&self, fault: Fault, numbers: Numbers) -> Result<()> {
+    fn row(&self, fault: Fault, numbers: &Numbers) -> Result<()> {
         let fault = fault.name();
         let line = match self.json {
-            true => serde_json::to_string(&Row { fault, run: self.run.clone(), numbers })?,
-            false => table::line(&fault, &numbers),
+            true => serde_json::to_string(&Row { fault, run: self.run.clone(), numbers: numbers.clone() })?,
+            false => table::line(&fault, numbers),
         };
         println!("{line}");
         Ok(())
@@ -270,7 +247,8 @@ async fn go_through(
                 sum.late += 1;
                 sum.complaints.push(format!("{fault}: {late}"));
             }
-            output.row(*fault, numbers)?;
+            output.row(*fault, &numbers)?;
+            sum.rows.push((*fault, numbers));
             sum.faults += 1;
             sum.broken += counts.broken_alive().count();
             sum.given_up += counts.given_up().count();

@@ -12,3 +12,5 @@ mod objects;
 mod power;
 mod readiness;
 mod sandbox;
+
+pub(super) use power::NOTICED;

@@ -8,7 +8,7 @@ use crate::soak::stage::{CONTROLLERS, SIDE, Stage, WORKERS};
 use crate::world::echo::SERVICE;
 
 /// After which time the endpoints of such a node become not ready.
-const NOTICED: Duration = Duration::from_secs(5);
+pub(in crate::soak) const NOTICED: Duration = Duration::from_secs(5);
 /// Pods on a node that is an ingress node, too.
 const PODS: usize = 2;
 

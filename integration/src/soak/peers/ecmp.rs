@@ -19,11 +19,25 @@ pub(super) fn add(router: &Netns, pod: &Netns, number: u8) -> Result<()> {
     Ok(pod.set_sysctl("net/ipv4/conf/eth1/rp_filter", "2")?)
 }
 
-/// One next hop for each pod.
-pub(super) fn route(router: &Netns, pods: &[&Pod]) -> Result<()> {
-    let number = |pod: &&Pod| pod.name().rsplit('-').next().and_then(|number| number.parse::<u8>().ok());
-    let hops: String = pods.iter().filter_map(number).map(|number| format!(" nexthop via {}", leg(number))).collect();
-    World::run_in(router, &format!("ip route replace {VIP}/32{hops}")).map(drop)
+/// One next hop for each pod that is ready; without any the router knows no way.
+pub(super) fn route(router: &Netns, ready: &[&Pod]) -> Result<()> {
+    let hops = ready.iter().filter_map(|pod| Some(format!(" nexthop via {}", leg(number(pod.name())?))));
+    let route = match hops.collect::<String>() {
+        none if none.is_empty() => format!("unreachable {VIP}/32"),
+        hops => format!("{VIP}/32{hops}"),
+    };
+    World::run_in(router, &format!("ip route replace {route}")).map(drop)
+}
+
+/// A pod's node has lost its power: whatever goes to the pod is lost, and nobody sees a carrier go.
+pub(super) fn cut(router: &Netns, pod: &str) -> Result<()> {
+    let Some(number) = number(pod) else { return Ok(()) };
+    // 0 is "disabled".
+    World::run_in(router, &format!("bridge link set dev leg{number} state 0")).map(drop)
+}
+
+fn number(pod: &str) -> Option<u8> {
+    pod.rsplit('-').next()?.parse().ok()
 }
 
 fn leg(number: u8) -> String {

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::lab::{Pod, nft};
+use super::Endpoints;
+use crate::lab::nft;
 use crate::netns::Netns;
 use crate::world::World;
 use crate::world::echo::VIP;
@@ -41,10 +42,18 @@ pub(super) fn add(pod: &Netns) -> Result<()> {
     Ok(pod.set_sysctl("net/ipv4/conf/tunl0/rp_filter", "2")?)
 }
 
-/// Makes these the destinations: those that end keep their connections and get no new ones.
-pub(super) fn program(node: &Netns, ready: &[&Pod], ending: &[&Pod]) -> Result<()> {
+/// Whether this kernel has it; looking loads the module.
+pub(super) fn is_here() -> bool {
+    let loads =
+        |module: &str| Command::new("modprobe").args(["-q", module]).status().is_ok_and(|status| status.success());
+    ["ip_vs_mh", "ipip"].into_iter().all(loads)
+}
+
+/// Makes these the destinations: those that are not ready keep their connections and get no new ones.
+pub(super) fn program(node: &Netns, endpoints: &Endpoints) -> Result<()> {
     let have = World::run_in(node, "ipvsadm -Sn")?;
-    let wanted = ready.iter().map(|pod| (pod, 1)).chain(ending.iter().map(|pod| (pod, 0)));
+    let ready = endpoints.ready.iter().map(|pod| (pod, 1));
+    let wanted = ready.chain(endpoints.others.iter().map(|pod| (pod, 0)));
     let mut script = String::new();
     let mut known = Vec::new();
     for (pod, weight) in wanted {

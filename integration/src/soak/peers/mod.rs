@@ -1,17 +1,23 @@
-//! What users would take instead, under the same traffic: router ECMP straight to the pods, and IPVS with tunnels.
+//! What users would take instead, under the same traffic: router ECMP straight to the pods, IPVS with tunnels, and the
+//! destination NAT of kube-proxy.
 //!
-//! Both get what helps them: the router is told at once which pods are there, as if every pod spoke BGP; IPVS keeps its
-//! connections to pods that are told to end (weight 0, as kube-router does), hashes alike on both nodes (`mh`), and takes up
-//! connections that it does not know (`sloppy_tcp`).
+//! Each gets what helps it. The router is told at once which pods are ready, as if every pod spoke BGP. IPVS keeps its
+//! connections to pods that are not ready (weight 0, as kube-router does), hashes alike on both nodes (`mh`), and takes up
+//! connections that it does not know (`sloppy_tcp`). Servers behind both are bound to the VIP. kube-proxy's rules are loaded in
+//! one transaction, and without its delay of a second between two of them.
+//!
+//! A small stand-in for their control planes ([`PeerStage::program`]) follows every change of the endpoints.
 
 mod ecmp;
 mod ipvs;
+mod nft_dnat;
+mod rows;
 
-use std::fmt;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use anyhow::{Context, Result};
 
 use super::System;
 use super::fault::Fault;
@@ -19,24 +25,41 @@ use super::pace::Pace;
 use super::pods::{Ending, LOOK};
 use super::stage::{FEW, INGRESS, PATIENCE, StageSpec, WORKERS};
 use super::traffic::{Counts, Traffic, TrafficSpec};
-use crate::lab::{Lab, LabSpec, NodeSpec, PodSpec, nft};
+use crate::lab::{Lab, LabSpec, NodeSpec, Pod, PodSpec, nft};
+use crate::netns::Netns;
 use crate::traffic::Client;
 use crate::world::echo::{VIP, echo_at};
 
 /// One of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Peer {
-    /// the router's own ECMP, straight to the pods
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
     Ecmp,
-    /// IPVS in tunnel mode by firewall mark on both ingress nodes, scheduler mh, `sloppy_tcp`
     Ipvs,
+    NftDnat,
 }
 
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(&value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default())
+impl Peer {
+    /// What it needs and this kernel does not have.
+    pub fn missing(self) -> Option<&'static str> {
+        (self == Peer::Ipvs && !ipvs::is_here()).then_some("IPVS (modules ip_vs_mh, ipip)")
     }
+
+    /// Where servers have to listen. One on the wildcard address would answer datagrams from the pod's own address.
+    fn bound_to(self) -> Result<Vec<IpAddr>> {
+        Ok(vec![if self == Peer::NftDnat { Ipv4Addr::UNSPECIFIED.into() } else { VIP.parse()? }])
+    }
+
+    /// Whether anything stands between the router and the pods.
+    pub fn has_ingress_nodes(self) -> bool {
+        self != Peer::Ecmp
+    }
+}
+
+/// What the API says of the pods.
+struct Endpoints<'a> {
+    ready: Vec<&'a Pod>,
+    /// Those that are not ready, or have been told to end.
+    others: Vec<&'a Pod>,
 }
 
 /// A lab with one of them, its pods, and traffic.
@@ -46,7 +69,11 @@ pub(super) struct PeerStage {
     peer: Peer,
     pace: Pace,
     bfd: Duration,
+    rng: fastrand::Rng,
+    /// Pods that have not been told to end.
     pods: Vec<String>,
+    /// Those of them that the API calls not ready.
+    unready: BTreeSet<String>,
     ending: Vec<Ending>,
     started: u8,
     /// The ingress nodes that the router sends to.
@@ -58,12 +85,11 @@ impl PeerStage {
         let nodes = INGRESS.map(NodeSpec::ingress).into_iter().chain(WORKERS.map(NodeSpec::worker)).collect();
         let lab = Lab::build(LabSpec { nodes, ..LabSpec::default() }).await?;
         for node in lab.nodes() {
-            nft::load(node.netns(), &untracked())?;
-            // Replies come from an address that no route of the node leads to through the pods' devices.
-            for scope in ["all", "default", "eth0"] {
-                node.netns().set_sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), "0")?;
-            }
+            prepare(peer, node.netns())?;
         }
+        // Else the kernel gives a connection another hash with each retransmission (`sk_rethink_txhash`), and the router, whose
+        // links are veth, takes that hash for its own. A real router hashes what it reads in the packet.
+        lab.client().set_sysctl("net/core/txrehash", "0")?;
         let traffic = Traffic::new(TrafficSpec {
             client: Client::new(lab.client()).with_patience(PATIENCE),
             sources: lab.client_addresses(),
@@ -71,26 +97,39 @@ impl PeerStage {
             connections: spec.connections,
             flows: spec.flows,
         });
-        let (pods, ending, ingress) = (Vec::new(), Vec::new(), INGRESS.to_vec());
-        let mut stage =
-            PeerStage { traffic, lab, peer, pace: spec.pace, bfd: spec.bfd, pods, ending, started: 0, ingress };
+        let mut stage = PeerStage {
+            traffic,
+            lab,
+            peer,
+            pace: spec.pace,
+            bfd: spec.bfd,
+            rng: fastrand::Rng::with_seed(spec.seed),
+            pods: Vec::new(),
+            unready: BTreeSet::new(),
+            ending: Vec::new(),
+            started: 0,
+            ingress: INGRESS.to_vec(),
+        };
         if peer == Peer::Ipvs {
             INGRESS.iter().try_for_each(|node| ipvs::furnish(stage.lab.node(node)?.netns()))?;
         }
-        stage.add_pods(FEW).await?;
+        stage.add_pods(&WORKERS, FEW).await?;
         stage.traffic.start().await?;
         stage.traffic.take();
         Ok(stage)
     }
 
-    async fn add_pods(&mut self, count: usize) -> Result<()> {
+    /// Starts pods on these nodes, in turn.
+    async fn add_pods(&mut self, nodes: &[&str], count: usize) -> Result<()> {
         for _ in 0..count {
             let name = format!("echo-{}", self.started);
-            let node = WORKERS[usize::from(self.started) % WORKERS.len()];
-            let pod = self.lab.add_pod(PodSpec::new(&name, node)).await?.netns().clone();
+            let node = nodes[usize::from(self.started) % nodes.len()];
+            let spec = PodSpec { bind: self.peer.bound_to()?, ..PodSpec::new(&name, node) };
+            let pod = self.lab.add_pod(spec).await?.netns().clone();
             match self.peer {
                 Peer::Ecmp => ecmp::add(self.lab.router(), &pod, self.started)?,
                 Peer::Ipvs => ipvs::add(&pod)?,
+                Peer::NftDnat => {}
             }
             self.started += 1;
             self.pods.push(name);
@@ -104,16 +143,26 @@ impl PeerStage {
         self.ending.push(Ending::now(name));
     }
 
-    /// Tells the router, or IPVS, which pods there are.
+    /// Does what a control plane does when it hears of the endpoints.
     async fn program(&self) -> Result<()> {
-        let ready = self.pods.iter().map(|name| self.lab.pod(name)).collect::<Result<Vec<_>>>()?;
-        let ending = self.ending.iter().map(|pod| self.lab.pod(&pod.name)).collect::<Result<Vec<_>>>()?;
-        match self.peer {
-            Peer::Ecmp => ecmp::route(self.lab.router(), &ready),
-            Peer::Ipvs => {
-                INGRESS.iter().try_for_each(|node| ipvs::program(self.lab.node(node)?.netns(), &ready, &ending))?;
-                self.lab.route_vip(VIP.parse()?, &self.ingress).await
+        let (unready, ready): (Vec<&String>, Vec<&String>) =
+            self.pods.iter().partition(|pod| self.unready.contains(*pod));
+        let others = unready.into_iter().chain(self.ending.iter().map(|pod| &pod.name));
+        let endpoints = Endpoints {
+            ready: ready.into_iter().map(|name| self.lab.pod(name)).collect::<Result<_>>()?,
+            others: others.map(|name| self.lab.pod(name)).collect::<Result<_>>()?,
+        };
+        for node in INGRESS.iter().filter(|_| self.peer.has_ingress_nodes()) {
+            let node = self.lab.node(node)?.netns();
+            match self.peer {
+                Peer::Ecmp => {}
+                Peer::Ipvs => ipvs::program(node, &endpoints)?,
+                Peer::NftDnat => nft_dnat::program(node, &endpoints).await?,
             }
+        }
+        match self.peer {
+            Peer::Ecmp => ecmp::route(self.lab.router(), &endpoints.ready),
+            Peer::Ipvs | Peer::NftDnat => self.lab.route_vip(VIP.parse()?, &self.ingress).await,
         }
     }
 
@@ -132,39 +181,11 @@ impl PeerStage {
         }
         Ok(())
     }
-
-    async fn ingress_lost(&mut self) -> Result<()> {
-        let [first, second] = INGRESS;
-        self.lab.cut(first).await?;
-        tokio::time::sleep(3 * self.bfd).await;
-        self.ingress = vec![second];
-        self.program().await?;
-        tokio::time::sleep(self.pace.observe).await;
-        self.lab.heal(first).await?;
-        ipvs::forget(self.lab.node(first)?.netns())?;
-        self.ingress = INGRESS.to_vec();
-        self.program().await
-    }
 }
 
 impl System for PeerStage {
     async fn inject(&mut self, fault: Fault) -> Result<()> {
-        match fault {
-            Fault::IngressLost if self.peer == Peer::Ipvs => self.ingress_lost().await,
-            Fault::ScaleUp => {
-                self.add_pods(FEW).await?;
-                tokio::time::sleep(self.pace.observe).await;
-                Ok(())
-            }
-            Fault::ScaleDown => {
-                for name in self.pods.iter().take(FEW).cloned().collect::<Vec<_>>() {
-                    self.end_pod(&name);
-                }
-                self.program().await?;
-                self.all_ended().await
-            }
-            _ => bail!("{fault} is not tried with {}", self.peer),
-        }
+        self.inject_row(fault).await
     }
 
     async fn well(&mut self) -> Result<()> {
@@ -178,6 +199,18 @@ impl System for PeerStage {
     fn connections_ever(&self) -> usize {
         self.traffic.opened_ever()
     }
+}
+
+/// What a node has once and for all.
+fn prepare(peer: Peer, node: &Netns) -> Result<()> {
+    if peer != Peer::NftDnat {
+        nft::load(node, &untracked())?;
+    }
+    // Replies come from an address that no route of the node leads to through the pods' devices.
+    for scope in ["all", "default", "eth0"] {
+        node.set_sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), "0")?;
+    }
+    Ok(())
 }
 
 /// Requests and replies take different ways: connection tracking would call them invalid.
