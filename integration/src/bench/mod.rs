@@ -1,5 +1,6 @@
-//! Measurements of the data path that can be repeated: `kst-lab bench`, which `hack/bench` runs on the right kernel.
+//! Measurements that can be repeated: `kst-lab bench`, which `hack/bench` runs on the right kernel.
 
+pub mod api;
 pub mod packet;
 
 use anyhow::Result;
@@ -10,6 +11,14 @@ use clap::Subcommand;
 pub enum BenchCommand {
     /// What forwarding one packet costs, in instructions; needs a clock that counts them (run hack/bench packet).
     Packet(packet::Args),
+    /// What a change costs the API server: requests, events of watches, and bytes
+    ///
+    /// Real are the agents of all nodes, each of which is an ingress node and has pods; two controllers; the first ten endpoints,
+    /// and those that are replaced or added, which are pods of the lab. Further endpoints are objects: Pods on ten more
+    /// nodes that have no agents. The reports of these nodes are written as agents would write them, at the same occasions,
+    /// and are not counted. The API server is the lab's double, which answers with JSON as a real one does. Counted are
+    /// bodies, without what HTTP and TLS add. Leases and bookmarks come by the clock, and are no cost of a change.
+    Api(api::Args),
 }
 
 /// Runs one measurement and prints its result.
@@ -19,5 +28,6 @@ pub enum BenchCommand {
 pub async fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Packet(args) => packet::run(args).await,
+        BenchCommand::Api(args) => api::run(args).await,
     }
 }

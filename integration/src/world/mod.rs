@@ -389,13 +389,15 @@ impl World {
     /// The stored bucket map of a Service, once it is as it should be.
     pub async fn stored_map(&self, service: &str, fits: impl Fn(&Assignment) -> bool) -> Result<Assignment> {
         let (name, uid) = (self.map_name(service)?, self.service_uid(service)?);
-        let look = || {
-            let object = self.api.store().get("configmaps", NAMESPACE, &name).ok()?;
-            let stored = decode(object["data"][MAP_KEY].as_str(), &uid).ok()?;
-            Some(stored.map).filter(|map| fits(map))
-        };
+        let look = || self.map_of(&uid).filter(|map| fits(map));
         let found = tokio::time::timeout(converge::PATIENCE, self.api.store().wait_for(|_| look())).await;
         found.ok().flatten().with_context(|| format!("{name} did not become so\n{}", self.logs()))
+    }
+
+    /// The stored bucket map of the Service with this UID, as it is now.
+    pub fn map_of(&self, uid: &str) -> Option<Assignment> {
+        let object = self.api.store().get("configmaps", NAMESPACE, &map_name(uid)).ok()?;
+        decode(object["data"][MAP_KEY].as_str(), uid).ok().map(|stored| stored.map)
     }
 
     /// Leaves the logs of agents and controllers behind when the world ends, and says in which directory.

@@ -6,6 +6,7 @@
 
 mod announce;
 mod api;
+mod api_cost;
 mod bad_input;
 mod bird;
 mod changes;
