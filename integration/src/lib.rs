@@ -8,6 +8,8 @@ pub mod lab;
 pub mod netns;
 pub mod pod;
 pub mod protocol;
+#[cfg(test)]
+mod release;
 pub mod soak;
 pub mod traffic;
 pub mod world;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -59,12 +58,6 @@ fn environment(objects: &[Value]) -> BTreeMap<&str, &str> {
         objects.iter().find(|object| object["kind"] == "DaemonSet" && object["metadata"]["name"] == "tunnel-router");
     let env = agent.unwrap()["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
     env.iter().filter_map(|variable| Some((variable["name"].as_str()?, variable["value"].as_str()?))).collect()
-}
-
-#[test]
-fn the_one_file_is_made_of_the_base() {
-    let output = Command::new(repository().join("hack/manifests")).arg("--check").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
