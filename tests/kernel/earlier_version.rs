@@ -1,15 +1,21 @@
-//! What version 0.1 has left in a namespace is recognised and replaced: its plans (`tests/golden/0.1`) are run as scripts, then one
+//! What version 0.1 has left in a namespace is recognised and replaced: its plans (`tests/fixtures/upgrade/0.1`) are run as scripts, then one
 //! round brings the namespace to what this version wants. Witnesses: `ip`, `nft`, `tc`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::support::{load_program, netns, sh};
 use tunnel_router::agent::start::plan_settings;
 use tunnel_router::cli::{Cli, Command, Host, agent_config};
 use tunnel_router::kernel::bpf::{OBJECT, Programs, Sizes};
-use tunnel_router::model::{Addresses, Family, Mode};
+use tunnel_router::model::handover::{
+    EndpointState, FlowHash, Generation, HashKey, Intent, Member, Name, NextHop, Served, TunnelId,
+};
+use tunnel_router::model::{
+    Addresses, BucketCount, Cluster, Endpoint, EndpointId, Family, Mode, Node, ServiceRef, Vip,
+};
 use tunnel_router::netns::Netns;
 use tunnel_router::plan::Settings;
 use tunnel_router::plan::pod::PodInput;
@@ -22,7 +28,7 @@ fn settings() -> Settings {
 }
 
 fn run_old(netns: &Netns, script: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/0.1").join(script);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/upgrade/0.1").join(script);
     // The `ip` of Debian 12 cannot say whose an address is; those here stay in any case.
     let known = "sed '/^ip address/s/ proto 107//'";
     sh(netns, &format!("{known} {} | sh -e", path.display()));
@@ -108,4 +114,94 @@ fn gre_a_pod_gets_another_device_and_loses_what_it_passed_packets_on_by() {
 #[test]
 fn mpls_a_pod_loses_what_it_passed_packets_on_by() {
     is_replaced("pod-mpls-drain.sh", Mode::Mpls);
+}
+
+/// A node's namespace with its uplink and the device of one pod.
+fn node() -> Netns {
+    let netns = netns();
+    for (device, peer) in [("eth0", "up0"), ("veth2", "pod0")] {
+        sh(
+            &netns,
+            &format!("ip link add {device} type veth peer name {peer}; ip link set {device} up; ip link set {peer} up"),
+        );
+    }
+    sh(&netns, "echo 1 > /proc/sys/net/ipv4/ip_forward");
+    sh(&netns, "ip address add 10.0.0.1/24 dev eth0; ip route add default via 10.0.0.254");
+    sh(&netns, "ip route add 10.244.1.2 dev veth2");
+    netns
+}
+
+/// The pod owns every bucket.
+fn intent(pod: &Endpoint) -> Intent {
+    let owner = EndpointId::from(pod.pod_uid.as_str());
+    let hop = NextHop { owner: owner.clone(), addresses: pod.addresses, id: TunnelId::default(), refuses_syn: false };
+    let member = Member {
+        name: Name::FIRST,
+        node: pod.node.as_str().into(),
+        addresses: pod.addresses,
+        set_up: true,
+        program: true,
+        named: None,
+    };
+    let hash = FlowHash { buckets: BucketCount::new(16).unwrap(), seed: 7, key: HashKey::Ports };
+    Intent {
+        generation: Generation(1),
+        hash,
+        next_hops: hash.buckets.iter().map(|bucket| (bucket, hop.clone())).collect(),
+        served: Served::default(),
+        members: BTreeMap::from([(owner, member)]),
+    }
+}
+
+fn node_goal() -> Goal {
+    let addresses = Addresses::from(ip("10.244.1.2"));
+    let pod = Endpoint {
+        pod_uid: "uid-pod".to_owned(),
+        namespace: "default".to_owned(),
+        pod: "echo".to_owned(),
+        node: "n1".to_owned(),
+        addresses,
+        state: EndpointState::Ready,
+    };
+    let vip = Vip {
+        address: ip("192.0.2.10"),
+        service: ServiceRef { namespace: "default".into(), name: "echo".into(), uid: "uid-echo".into() },
+        mode: Mode::Vxlan,
+        client_ip_affinity: false,
+        tracked: false,
+        intent: Some(Arc::new(intent(&pod))),
+        endpoints: vec![pod],
+        local_only: false,
+        drain_limit: None,
+        map: None,
+        holds: false,
+    };
+    let addresses = vec![ip("10.0.0.1")];
+    let node = Node { name: "n1".to_owned(), uid: "uid-n1".to_owned(), addresses, ingress: true, cordoned: false };
+    let (vips, nodes) = (BTreeMap::from([(vip.address, vip.into())]), BTreeMap::from([(node.name.clone(), node)]));
+    Goal::Node(Arc::new(Cluster { vips, nodes, problems: Vec::new() }))
+}
+
+/// What `ip` and `nft` list after two rounds, the second of which finds nothing to do. The numbers of next hops are left out.
+fn programmed(netns: &Netns) -> String {
+    let (goal, mut memory) = (node_goal(), Memory::default());
+    let mut round =
+        || reconcile(netns, &goal, &settings(), &mut memory, Execution::Apply(&Programs::default())).unwrap();
+    let first = round();
+    assert!(first.problems.is_empty(), "{:?}", first.problems);
+    let second = round();
+    assert!(second.plan.is_empty(), "{}", second.plan);
+    sh(
+        netns,
+        "ip rule; ip route show table all | grep -v 'table local' | sed -E 's/nhid [0-9]+//'; nft -s list table inet kube_service_tunnel",
+    )
+}
+
+#[test]
+fn a_node_of_version_0_1_becomes_what_a_new_node_is() {
+    let (old, new) = (node(), node());
+    run_old(&old, "node-vxlan.sh");
+    let rules = sh(&old, "ip rule");
+    assert!(rules.contains("141:"), "the tree of 0.1 stands before the rules of others: {rules}");
+    assert_eq!(programmed(&old), programmed(&new));
 }
