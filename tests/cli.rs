@@ -214,6 +214,19 @@ fn cleanup_knows_what_is_the_agents_and_nothing_of_the_cluster() {
 }
 
 #[test]
+fn logs_have_colours_on_a_terminal_and_none_in_a_container() {
+    let program = env!("CARGO_BIN_EXE_tunnel-router");
+    let log = std::process::Command::new(program).arg("load-modules").output().unwrap().stderr;
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("modules loaded") && !log.contains('\u{1b}'), "{log:?}");
+
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["-qec", &format!("{program} load-modules"), "/dev/null"]).env_remove("NO_COLOR");
+    let seen = String::from_utf8(terminal.output().unwrap().stdout).unwrap();
+    assert!(seen.contains("modules loaded") && seen.contains('\u{1b}'), "{seen:?}");
+}
+
+#[test]
 fn the_version_is_a_subcommand_and_a_flag() {
     assert!(matches!(Cli::try_parse_from(["tunnel-router", "version"]), Ok(Command::Version)));
     let shown = Cli::try_parse_from(["tunnel-router", "--version"]).unwrap_err();
