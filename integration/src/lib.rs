@@ -12,6 +12,7 @@ pub mod protocol;
 mod release;
 pub mod soak;
 pub mod traffic;
+pub mod upgrade;
 pub mod world;
 
 /// `#[tokio::test]` for each mode: `modes! { gre_name: test(Mode::Gre); … }`, where `test` is an `async fn(…) -> Result<()>`. What begins

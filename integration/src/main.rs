@@ -1,5 +1,6 @@
 //! `kst-lab`: the lab by hand, and the server that runs in its pods.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -9,6 +10,7 @@ use integration::demo::{self, DemoArgs};
 use integration::lab::{Lab, LabSpec, NodeSpec, PodSpec, print_topology};
 use integration::pod;
 use integration::soak::{self, SoakArgs, TableArgs};
+use integration::upgrade;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
@@ -29,6 +31,11 @@ enum Command {
     Soak(SoakArgs),
     /// Join the results of several runs of `soak --json` into one table.
     SoakTable(TableArgs),
+    /// Record what the binary that KST_TUNNEL_ROUTER names leaves behind, as a fixture for upgrades.
+    Record {
+        /// The fixture's directory.
+        into: PathBuf,
+    },
     /// Measure; hack/bench does it on the right kernel.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -73,6 +80,7 @@ async fn main() -> Result<ExitCode> {
         Command::Demo(args) => return demo::run(args).await,
         Command::Soak(args) => return soak::run(args).await,
         Command::SoakTable(args) => return soak::join(&args),
+        Command::Record { into } => upgrade::record(&into).await?,
         Command::Bench(command) => bench::run(command).await?,
         Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await?,
         Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all)?,

@@ -46,4 +46,5 @@ mod services;
 mod snapshot;
 mod start;
 mod traffic;
+mod upgrade;
 mod whose;
