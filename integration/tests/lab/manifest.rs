@@ -1,6 +1,7 @@
 //! The agent as `manifests/tunnel-router.yaml` runs it, and the clean-up as its overlay does: image, arguments, mounts and security
 //! context, in a real containerd.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,7 @@ use integration::containerd::{Containerd, ManifestPod, RunningPod};
 use integration::netns::Netns;
 use integration::world::drain::Held;
 use integration::world::map::drains;
-use integration::world::{NAMESPACE, World, WorldSpec, router_program};
+use integration::world::{NAMESPACE, World, WorldSpec, eventually, router_program};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use tunnel_router::model::Mode;
 use tunnel_router::netns::ProcFinder;
 
 const MANIFEST: &str = include_str!("../../../manifests/tunnel-router.yaml");
+const README: &str = include_str!("../../../README.md");
 const CLEANUP: &str = include_str!("../../../manifests/overlays/cleanup/cleanup.yaml");
 /// UID of the agent's pod.
 const AGENT: &str = "3f6b2c1e-8d4a-4c57-9e0b-5a7d1f2c6e84";
@@ -144,10 +146,41 @@ async fn the_agent_of_the_manifest_carries_packets_and_drains() -> Result<()> {
     works(&stage, &agent).await.with_context(|| agent.log())
 }
 
+/// A log as `kubectl logs` shows it: each line of the runtime begins with a time, a stream and whether it is whole.
+fn lines_of_kubelet(log: &str) -> Vec<String> {
+    log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).map(str::to_owned).collect()
+}
+
+/// What README shows of a verb of kubectl is there, but for numbers, times and the width of columns.
+fn is_as_in_readme(verb: &str, lines: &[String]) -> Result<()> {
+    let command = format!("$ kubectl -n kube-service-tunnel {verb} daemonset/tunnel-router");
+    let shown = README.lines().skip_while(|line| !line.starts_with(&command)).skip(1);
+    let shown: Vec<&str> = shown.take_while(|line| !line.starts_with("$ ") && !line.starts_with("```")).collect();
+    ensure!(shown.len() > 5, "README shows nothing of {command}");
+    let seen: BTreeSet<String> = lines.iter().map(|line| shape(line)).collect();
+    let unseen = shown.iter().find(|line| !seen.contains(&shape(line)) && !line.is_empty());
+    ensure!(unseen.is_none(), "README shows {unseen:?}, which is not in:\n{}", lines.join("\n"));
+    Ok(())
+}
+
+/// Every number as 0, and every gap as one blank.
+fn shape(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut shape = words.join(" ").replace(|digit: char| digit.is_ascii_digit(), "0");
+    while shape.contains("00") {
+        shape = shape.replace("00", "0");
+    }
+    shape
+}
+
 async fn works(stage: &Stage, agent: &ManifestPod) -> Result<()> {
     let world = &stage.world;
     world.stored_map("echo", |map| map.counts().len() == 2).await?;
     world.answers_within(VIP, PATIENCE).await?;
+    eventually("the log is as in README", || is_as_in_readme("logs", &lines_of_kubelet(&agent.log()))).await?;
+    ensure!(!agent.log().contains('\u{1b}'), "a log in colours");
+    let status = stage.containerd.exec(agent, &["tunnel-router", "status"]).await?;
+    is_as_in_readme("exec", &status.lines().map(str::to_owned).collect::<Vec<_>>())?;
     let mut held = Held::open(world, VIP, 30_000, OPEN).await?;
     ensure!(held.on() == ["echo-1", "echo-2"].into(), "{:?}", held.on());
     // It takes buckets from both, whose pods pass on what is not theirs.
