@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const GONE: Duration = Duration::from_secs(60);
 
 /// Since when nodes that something is known of have no Node object.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct AbsentNodes(BTreeMap<String, Instant>);
 
 impl AbsentNodes {
@@ -31,6 +31,11 @@ impl AbsentNodes {
     /// Whether a node has been absent for so long that it does not come back.
     pub(super) fn is_gone(&self, node: &str, now: Instant) -> bool {
         self.0.get(node).is_some_and(|since| *since + GONE <= now)
+    }
+
+    /// Nodes that do not come back.
+    pub(super) fn gone(&self, now: Instant) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str).filter(move |node| self.is_gone(node, now))
     }
 
     /// When the next one is gone.

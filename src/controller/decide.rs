@@ -1,20 +1,24 @@
 //! What has to be written, from what is known. Pure: the time is passed in.
 
+mod observe;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tracing::warn;
-
 use super::absent::AbsentNodes;
+use super::alarms::Alarms;
+use super::concerns::Mentions;
 use super::decision::{Decision, Write, is_urgent, moved};
 use super::told::{Told, assigned, given_up};
 use super::writes::{May, Writes};
 use crate::model::handover::{
-    Assignment, DrainLimits, Endpoint, FlowHash, HashKey, Inputs, Moment, NodeReport, ServiceUid, Waiting, Witness,
+    Assignment, DrainLimits, Endpoint, FlowHash, HashKey, Inputs, Moment, NodeName, NodeReport, ServiceUid, Waiting,
+    Witness,
 };
 use crate::model::{BucketCount, Cluster, EndpointId, Problem, Reason, Vip};
+use crate::state::assignment::uid_of;
 use crate::state::node_report::ReportFault;
 use crate::state::{Index, StoredMap, StoredReport, problem};
 
@@ -58,7 +62,7 @@ pub(super) struct Decided {
 }
 
 /// What the controller remembers between two looks. All of it may be lost: another controller begins with nothing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Decider {
     rules: Rules,
     /// What nodes have reported; fed from `heard`.
@@ -66,25 +70,34 @@ pub(super) struct Decider {
     /// The reports that the witness has heard, by node.
     heard: BTreeMap<String, Result<Arc<NodeReport>, ReportFault>>,
     absent: AbsentNodes,
+    /// Nodes that were gone at the last look.
+    gone: BTreeSet<String>,
     writes: Writes,
+    /// VIPs as they were at the last look.
+    vips: BTreeMap<IpAddr, Arc<Vip>>,
+    /// Services with VIPs.
+    cases: BTreeMap<ServiceUid, Case>,
+    /// Services of which something has changed since they were decided upon.
+    dirty: BTreeSet<ServiceUid>,
+    /// When to decide again although nothing changes.
+    alarms: Alarms,
+    /// Endpoints and members, by UID.
+    pods: Mentions<EndpointId>,
+    /// Nodes of endpoints and members.
+    nodes: Mentions<NodeName>,
+    /// Nodes of the members of known maps, also while another controller leads.
+    members: Mentions<NodeName>,
+    looked: Option<Instant>,
+}
+
+/// A Service with VIPs.
+#[derive(Debug, Clone, Default)]
+struct Case {
+    /// The VIPs, at least one. What is decided is the same for all.
+    vips: BTreeMap<IpAddr, Arc<Vip>>,
     told: Told,
-}
-
-/// What a Service asks for.
-struct Asked<'a> {
-    /// One of its VIPs: what is decided is the same for all.
-    vip: &'a Vip,
-    /// All of them.
-    vips: BTreeSet<IpAddr>,
-}
-
-fn services(cluster: &Cluster) -> BTreeMap<&str, Asked<'_>> {
-    let mut services: BTreeMap<&str, Asked<'_>> = BTreeMap::new();
-    for vip in cluster.vips() {
-        let asked = services.entry(&vip.service.uid).or_insert_with(|| Asked { vip, vips: BTreeSet::new() });
-        asked.vips.insert(vip.address);
-    }
-    services
+    /// What users have to know.
+    problems: Vec<Problem>,
 }
 
 /// What is there of a Service's map.
@@ -109,104 +122,125 @@ impl Decider {
             witness: Witness::default(),
             heard: BTreeMap::new(),
             absent: AbsentNodes::default(),
+            gone: BTreeSet::new(),
             writes: Writes::default(),
-            told: Told::default(),
+            vips: BTreeMap::new(),
+            cases: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            alarms: Alarms::default(),
+            pods: Mentions::default(),
+            nodes: Mentions::default(),
+            members: Mentions::default(),
+            looked: None,
         }
     }
 
-    /// Takes in what is known now. Controllers that do not lead do it, too, so that the next leader knows since when a node has
-    /// been absent.
-    pub(super) fn observe(&mut self, index: &Index, now: Instant) {
-        let (Some(reports), Some(nodes)) = (index.stored_reports(), index.node_names()) else { return };
-        self.hear(&reports, now);
-        let members = index.assignments().values().flat_map(|map| map.members.values());
-        let mentioned = members.map(|member| member.node.as_str()).chain(reports.keys().map(String::as_str));
-        self.absent.look(mentioned, &nodes, now);
-        let maps = index.stored_maps();
-        let of_maps = maps.values().map(|map| (map.key.name.as_str(), map.version.as_str()));
-        let of_reports = reports.values().map(|report| (report.key.name.as_str(), report.version.as_str()));
-        let versions: BTreeMap<&str, &str> = of_maps.chain(of_reports).collect();
-        self.writes.look(|name| versions.get(name).copied(), now);
-    }
-
-    fn hear(&mut self, reports: &BTreeMap<String, StoredReport>, now: Instant) {
-        let gone: Vec<String> = self.heard.keys().filter(|node| !reports.contains_key(*node)).cloned().collect();
-        for node in gone {
-            self.heard.remove(&node);
-            self.witness.hear(&node.as_str().into(), None, now);
-        }
-        for (node, StoredReport { report, .. }) in reports {
-            if self.heard.get(node) == Some(report) {
-                continue;
-            }
-            if let Err(fault) = report.as_ref().map_err(Clone::clone) {
-                warn!(node, %fault, "report of a node says nothing");
-            }
-            let said = report.as_ref().ok().map(|report| NodeReport::clone(report));
-            self.witness.hear(&node.as_str().into(), said, now);
-            self.heard.insert(node.clone(), report.clone());
-        }
-        self.witness.complete();
-    }
-
-    /// Everything that is stored differently from what it should be, as far as it may be written now. `cluster` is what `index`
-    /// says.
+    /// Everything that is stored differently from what it should be, as far as it may be written now: of Services of which
+    /// something has changed, or is due. `cluster` is what `index` says.
     pub(super) fn decide(&mut self, index: &Index, cluster: &Cluster, now: Now) -> Decided {
         let instant = now.moment.instant;
-        let services = services(cluster);
-        self.told.forget(|uid| services.contains_key(uid), instant);
-        let stored = index.stored_maps();
-        let mut wanted = Vec::new();
+        self.take_vips(cluster);
+        self.dirty.extend(self.alarms.take_due(instant));
         let mut decided = Decided::default();
-        for (uid, asked) in &services {
-            let (vip, stored) = (asked.vip, stored.get(*uid));
-            if let Some(left) = stored.filter(|stored| !stored.may_be_replaced) {
-                decided.problems.push(left_alone(vip, left));
-                continue;
-            }
-            let known = index.assignments().get(*uid).map(Arc::as_ref);
-            let (write, waiting) = self.decide_one(asked, Stored { known, stored }, now);
-            if waiting.reports {
-                continue;
-            }
-            self.told.look(vip, &waiting, write.is_some(), instant);
-            decided.problems.extend(self.told.problems(vip, instant));
-            decided.wake_at(waiting.due().map(|unix| now.moment.at(unix)));
-            match self.gathers(uid, write.as_ref(), instant) {
-                Some(until) => decided.wake_at(Some(until)),
-                None => wanted.extend(write.map(|write| Decision::Write(Box::new(write)))),
-            }
+        for service in std::mem::take(&mut self.dirty) {
+            let due = self.decide_service(&service, index, now, &mut decided);
+            self.alarms.set(&service, due);
         }
-        wanted.extend(self.surplus(index, stored, instant));
-        for decision in wanted {
-            match self.writes.may(&decision.name(), decision.is_urgent(), instant) {
-                May::Now => {
-                    self.writes.begin(&decision.name(), decision.version(), instant);
-                    decided.begin.push(decision);
-                }
-                May::At(at) => decided.wake_at(Some(at)),
-                May::WhenFinished => {}
-            }
+        for report in self.gone.iter().filter_map(|node| index.stored_report(node)).filter(is_ours) {
+            let decision = Decision::Delete { key: report.key, version: report.version };
+            let due = begin(&mut self.writes, decision, instant, &mut decided);
+            decided.wake_at(due);
         }
-        for due in [self.witness.due(instant), self.absent.due(instant), self.told.due(instant)] {
+        decided.problems = self.cases.values().flat_map(|case| &case.problems).cloned().collect();
+        for due in [self.witness.due(instant), self.absent.due(instant), self.alarms.next()] {
             decided.wake_at(due);
         }
         decided
     }
 
-    /// Until when a decision waits that gives buckets to some, because others are about to be set up.
-    fn gathers(&self, uid: &str, write: Option<&Write>, now: Instant) -> Option<Instant> {
-        let patience = match write? {
-            Write { first: true, .. } => GATHER_FIRST,
-            Write { urgent: true, .. } => return None,
-            _ => GATHER,
+    /// Notes which Services have other VIPs than at the last look. A VIP that has not changed is the same object.
+    fn take_vips(&mut self, cluster: &Cluster) {
+        let mut both = self.vips.values().zip(cluster.vips.values());
+        if self.vips.len() == cluster.vips.len() && both.all(|(old, new)| Arc::ptr_eq(old, new)) {
+            return;
+        }
+        let now = |address: &IpAddr| cluster.vips.get(address);
+        let is_gone = |address: &IpAddr, vip: &mut Arc<Vip>| now(address).is_none_or(|now| !Arc::ptr_eq(now, vip));
+        let gone: Vec<(IpAddr, Arc<Vip>)> = self.vips.extract_if(.., is_gone).collect();
+        for (address, vip) in gone {
+            let service = ServiceUid::from(vip.service.uid.as_str());
+            self.cases.get_mut(&service).into_iter().for_each(|case| drop(case.vips.remove(&address)));
+            self.dirty.insert(service);
+        }
+        for (address, vip) in &cluster.vips {
+            if !self.vips.contains_key(address) {
+                let service = ServiceUid::from(vip.service.uid.as_str());
+                self.cases.entry(service.clone()).or_default().vips.insert(*address, vip.clone());
+                self.vips.insert(*address, vip.clone());
+                self.dirty.insert(service);
+            }
+        }
+    }
+
+    /// Decides about one Service, and says when to do it again although nothing changes.
+    fn decide_service(
+        &mut self,
+        service: &ServiceUid,
+        index: &Index,
+        now: Now,
+        decided: &mut Decided,
+    ) -> Option<Instant> {
+        let stored = index.stored_map(service.as_str());
+        let Some(mut case) = self.cases.remove(service).filter(|case| !case.vips.is_empty()) else {
+            self.pods.set(service, BTreeSet::new());
+            self.nodes.set(service, BTreeSet::new());
+            let surplus = stored.filter(|map| !index.asks(service.as_str()) && map.may_be_replaced)?;
+            let decision = Decision::Delete { key: surplus.key, version: surplus.version };
+            return begin(&mut self.writes, decision, now.moment.instant, decided);
         };
-        self.told.not_set_up_since(uid).map(|since| since + patience).filter(|until| now < *until)
+        let known = index.assignment(service.as_str()).map(Arc::as_ref);
+        self.link(service, &case, known);
+        let due = self.decide_case(&mut case, Stored { known, stored: stored.as_ref() }, now, decided);
+        self.cases.insert(service.clone(), case);
+        due
+    }
+
+    /// Notes whose news concern a Service.
+    fn link(&mut self, service: &ServiceUid, case: &Case, known: Option<&Assignment>) {
+        let listed = || case.vips.values().flat_map(|vip| &vip.endpoints);
+        let members = || known.into_iter().flat_map(|map| &map.members);
+        let pods = listed().map(|e| e.pod_uid.as_str().into()).chain(members().map(|(id, _)| id.clone()));
+        let nodes = listed().map(|e| e.node.as_str().into()).chain(members().map(|(_, member)| member.node.clone()));
+        self.pods.set(service, pods.collect());
+        self.nodes.set(service, nodes.collect());
+    }
+
+    fn decide_case(&mut self, case: &mut Case, maps: Stored<'_>, now: Now, decided: &mut Decided) -> Option<Instant> {
+        let instant = now.moment.instant;
+        let vip = case.vips.values().next()?.clone();
+        if let Some(left) = maps.stored.filter(|stored| !stored.may_be_replaced) {
+            case.problems = vec![left_alone(&vip, left)];
+            return None;
+        }
+        let (write, waiting) = self.decide_one(&vip, case.vips.keys().copied().collect(), maps, now);
+        if waiting.reports {
+            case.problems.clear();
+            return None;
+        }
+        case.told.look(&vip, &waiting, write.is_some(), instant);
+        case.problems = case.told.problems(&vip, instant);
+        let (gathers, due) =
+            (gathers(&case.told, write.as_ref(), instant), waiting.due().map(|unix| now.moment.at(unix)));
+        let again = match gathers {
+            Some(until) => Some(until),
+            None => write.and_then(|write| begin(&mut self.writes, Decision::Write(Box::new(write)), instant, decided)),
+        };
+        [due, again, case.told.due(instant)].into_iter().flatten().min()
     }
 
     /// What is to be stored for a Service, if that is not what is stored; and what it waits for.
-    fn decide_one(&self, asked: &Asked<'_>, maps: Stored<'_>, now: Now) -> (Option<Write>, Waiting) {
-        let (vip, Stored { known, stored }) = (asked.vip, maps);
+    fn decide_one(&self, vip: &Vip, vips: BTreeSet<IpAddr>, maps: Stored<'_>, now: Now) -> (Option<Write>, Waiting) {
+        let Stored { known, stored } = maps;
         let service = ServiceUid::from(vip.service.uid.as_str());
         let before = self.before(vip, known, &service, now);
         let endpoints: Vec<Endpoint> = vip.endpoints.iter().map(Endpoint::from).collect();
@@ -220,7 +254,7 @@ impl Decider {
             now: now.moment,
         };
         let (mut map, waiting) = before.next(&inputs);
-        map.hold(&asked.vips, now.moment.unix, before.generation);
+        map.hold(&vips, now.moment.unix, before.generation);
         let is_stored = stored.and_then(|stored| stored.map.as_ref().ok()).is_some_and(|stored| **stored == map);
         if is_stored || waiting.reports {
             return (None, waiting);
@@ -258,29 +292,48 @@ impl Decider {
         unlisted.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Maps of Services that do not ask for a VIP any more, and reports of nodes that are gone. What a later version has written
-    /// stays.
-    fn surplus(&self, index: &Index, maps: BTreeMap<String, StoredMap>, now: Instant) -> Vec<Decision> {
-        let wanted = index.services_with_annotation();
-        let maps = maps.into_iter().filter(|(uid, map)| !wanted.contains(uid) && map.may_be_replaced);
-        let maps = maps.map(|(_, map)| Decision::Delete { key: map.key, version: map.version });
-        let reports = index.stored_reports().unwrap_or_default();
-        let is_ours = |report: &StoredReport| report.report.as_ref().err().is_none_or(ReportFault::may_be_replaced);
-        let reports = reports.into_iter().filter(|(node, report)| self.absent.is_gone(node, now) && is_ours(report));
-        maps.chain(reports.map(|(_, report)| Decision::Delete { key: report.key, version: report.version })).collect()
-    }
-
     /// Takes the outcome of a write, and says when to look again if the watch brings nothing before.
     pub(super) fn finished(&mut self, decision: Decision, succeeded: bool, now: Instant) -> Instant {
-        let mut next = self.writes.finished(&decision.name(), succeeded, now);
-        if let (true, Decision::Write(write)) = (succeeded, decision)
+        let name = decision.name();
+        let mut next = self.writes.finished(&name, succeeded, now);
+        let Some(service) = uid_of(&name).map(ServiceUid::from) else { return next };
+        if let (true, Decision::Write(write), Some(case)) = (succeeded, decision, self.cases.get_mut(&service))
             && !write.tell.is_empty()
         {
-            self.told.happened(write.tell, now);
+            case.told.happened(write.tell, now);
             next = now;
         }
+        self.alarms.set_earlier(&service, next);
         next
     }
+}
+
+/// Begins what may be written now, and says when to try again.
+fn begin(writes: &mut Writes, decision: Decision, now: Instant, decided: &mut Decided) -> Option<Instant> {
+    match writes.may(&decision.name(), decision.is_urgent(), now) {
+        May::Now => {
+            writes.begin(&decision.name(), decision.version(), now);
+            decided.begin.push(decision);
+            None
+        }
+        May::At(at) => Some(at),
+        May::WhenFinished => None,
+    }
+}
+
+/// Until when a decision waits that gives buckets to some, because others are about to be set up.
+fn gathers(told: &Told, write: Option<&Write>, now: Instant) -> Option<Instant> {
+    let patience = match write? {
+        Write { first: true, .. } => GATHER_FIRST,
+        Write { urgent: true, .. } => return None,
+        _ => GATHER,
+    };
+    told.not_set_up_since().map(|since| since + patience).filter(|until| now < *until)
+}
+
+/// What a later version has written stays.
+fn is_ours(report: &StoredReport) -> bool {
+    report.report.as_ref().err().is_none_or(ReportFault::may_be_replaced)
 }
 
 impl Decided {

@@ -14,6 +14,8 @@
 //! and nothing is taken away because something is absent: a report, a map, a Node object for less than a minute.
 
 mod absent;
+mod alarms;
+mod concerns;
 mod decide;
 mod decision;
 #[cfg(test)]
@@ -154,7 +156,7 @@ impl Controller {
     /// Takes in what is known now. Who leads begins the writes that are due and says when to look again, if not for a change.
     fn look(&mut self, leads: bool) -> Option<Instant> {
         let now = Now::read();
-        self.decider.observe(&self.index, now.moment.instant);
+        self.decider.observe(&mut self.index, now.moment.instant);
         if !leads {
             self.reporter.report([]);
             self.metrics.services().led(None);

@@ -14,11 +14,11 @@ const KEPT: Duration = Duration::from_secs(600);
 /// Pods that are named in an Event; the others are counted.
 const NAMED: usize = 5;
 
-/// An endpoint of a Service, by its UID, and what it waits for.
-type Condition = (String, Reason, EndpointId);
+/// An endpoint, and what it waits for.
+type Condition = (Reason, EndpointId);
 
-/// What is told, and what may have to be.
-#[derive(Debug, Default)]
+/// What is told about one Service, and what may have to be.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Told {
     /// Since when each condition has held.
     since: BTreeMap<Condition, Instant>,
@@ -31,11 +31,9 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Takes what a Service waits for. While its map changes no condition is over: what follows from the change is not decided.
+    /// Takes what the Service waits for. While its map changes no condition is over: what follows from the change is not decided.
     pub(super) fn look(&mut self, vip: &Vip, waiting: &Waiting, changes: bool, now: Instant) {
-        let uid = &vip.service.uid;
-        let holds = |(of, reason, id): &Condition| match reason {
-            _ if of != uid => true,
+        let holds = |(reason, id): &Condition| match reason {
             Reason::NotSetUp => waiting.not_set_up.contains_key(id),
             Reason::ForwardingBlocked => waiting.unreached.contains_key(id),
             Reason::WaitingForNodes => waiting.unheard.contains_key(id),
@@ -47,25 +45,15 @@ impl Told {
         let unreached = waiting.unreached.keys().map(|id| (Reason::ForwardingBlocked, id));
         let unheard = waiting.unheard.keys().map(|id| (Reason::WaitingForNodes, id));
         for (reason, id) in not_set_up.chain(balance).chain(unreached).chain(unheard) {
-            self.since.entry((uid.clone(), reason, id.clone())).or_insert(now);
+            self.since.entry((reason, id.clone())).or_insert(now);
         }
-        let is_told = |id: &EndpointId| self.since.keys().any(|(.., of)| of == id);
-        self.senders.retain(|to, _| is_told(to));
-        self.silent.retain(|id, _| is_told(id));
-        self.senders.extend(waiting.unreached.clone());
-        self.silent.extend(waiting.unheard.clone());
+        (self.senders, self.silent) = (waiting.unreached.clone(), waiting.unheard.clone());
+        self.happened.retain(|(_, until)| *until > now);
     }
 
-    /// Since when the last endpoint of a Service has been ready without being set up.
-    pub(super) fn not_set_up_since(&self, uid: &str) -> Option<Instant> {
-        let of_service = self.since.iter().filter(|((of, reason, _), _)| of == uid && *reason == Reason::NotSetUp);
-        of_service.map(|(_, since)| *since).max()
-    }
-
-    /// Forgets Services that are not among these, and what happened long ago.
-    pub(super) fn forget(&mut self, is_served: impl Fn(&str) -> bool, now: Instant) {
-        self.since.retain(|(uid, ..), _| is_served(uid));
-        self.happened.retain(|(problem, until)| is_served(problem.subject.identity()) && *until > now);
+    /// Since when the last endpoint has been ready without being set up.
+    pub(super) fn not_set_up_since(&self) -> Option<Instant> {
+        self.since.iter().filter(|((reason, _), _)| *reason == Reason::NotSetUp).map(|(_, since)| *since).max()
     }
 
     /// Something has happened.
@@ -73,14 +61,14 @@ impl Told {
         self.happened.extend(problems.into_iter().map(|problem| (problem, now + KEPT)));
     }
 
-    /// What users have to know about a Service.
+    /// What users have to know about the Service.
     pub(super) fn problems(&self, vip: &Vip, now: Instant) -> Vec<Problem> {
-        let uid = &vip.service.uid;
         let lasting = |reason: Reason| -> Vec<&EndpointId> {
-            let long = self.since.iter().filter(|((of, what, _), since)| {
-                of == uid && *what == reason && now.saturating_duration_since(**since) >= PATIENCE
-            });
-            long.map(|((.., id), _)| id).collect()
+            let long = self
+                .since
+                .iter()
+                .filter(|((what, _), since)| *what == reason && now.saturating_duration_since(**since) >= PATIENCE);
+            long.map(|((_, id), _)| id).collect()
         };
         let happened = self.happened.iter().filter(|(problem, _)| problem.subject.service() == Some(&vip.service));
         let not_set_up = not_set_up(vip, &lasting(Reason::NotSetUp));

@@ -37,7 +37,7 @@ enum State {
     Failed,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Write {
     /// The version that it rests on.
     base: Option<String>,
@@ -47,7 +47,7 @@ struct Write {
 }
 
 /// The last write of each ConfigMap, by its name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Writes(BTreeMap<String, Write>);
 
 impl Writes {

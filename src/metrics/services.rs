@@ -1,6 +1,6 @@
 //! What is about single Services wherever they are served: shown by the controller that leads, once and not by every node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -73,8 +73,11 @@ impl Services {
                 shown.insert(*address, now);
             }
         }
-        let is_served = |service: &ServiceRef| shown.values().any(|one| one.service == *service);
-        for (_, before) in gone.iter().filter(|(_, before)| !is_served(&before.service)) {
+        if gone.is_empty() {
+            return;
+        }
+        let served: BTreeSet<&ServiceRef> = shown.values().map(|one| &one.service).collect();
+        for (_, before) in gone.iter().filter(|(_, before)| !served.contains(&before.service)) {
             self.moved.remove(&(&before.service).into());
         }
     }

@@ -67,7 +67,7 @@ pub fn map_name(service_uid: &str) -> String {
 }
 
 /// UID of the Service whose ConfigMap has this name.
-pub(super) fn uid_of(name: &str) -> Option<&str> {
+pub fn uid_of(name: &str) -> Option<&str> {
     name.strip_prefix(PREFIX).filter(|uid| !uid.is_empty())
 }
 

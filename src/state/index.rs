@@ -3,26 +3,21 @@
 //! It owns the records of every object and never the objects themselves: a Pod is kilobytes, its record a hundred
 //! bytes. Each change marks the Services that it concerns, and [`Index::resolve`] resolves only these.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 
-use super::assignment::AssignmentFault;
 use super::dirty::Dirty;
-use super::key::{Key, ObjectKey};
+use super::key::ObjectKey;
 use super::known_maps::KnownMaps;
 use super::links::Links;
-use super::node_report::ReportFault;
-use super::records::{Annotations, MapRecord, Reduce, ReportRecord};
+use super::records::{Annotations, MapRecord, Reduce};
 use super::resolver::{Resolved, Resolver};
 use super::settings::Settings;
 use super::store::{Step, Stepped, Store};
+use super::stored::News;
 use super::stores::Stores;
 use super::view::View;
-use crate::model::handover::{Assignment, Generation, NodeReport, ServiceUid};
 
 /// One event of a watch, with the list that precedes it (and follows an expiry) as events, too.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,30 +57,6 @@ pub enum Change {
     Report(Watched<ConfigMap>),
 }
 
-/// A bucket map as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredMap {
-    /// The ConfigMap.
-    pub key: ObjectKey,
-    /// The ConfigMap's `metadata.resourceVersion`.
-    pub version: String,
-    /// The map, or why it is not used.
-    pub map: Result<Arc<Assignment>, AssignmentFault>,
-    /// Whether this code may write in its place, or delete it.
-    pub may_be_replaced: bool,
-}
-
-/// A report as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredReport {
-    /// The ConfigMap.
-    pub key: ObjectKey,
-    /// The ConfigMap's `metadata.resourceVersion`.
-    pub version: String,
-    /// What it says, or why it says nothing.
-    pub report: Result<Arc<NodeReport>, ReportFault>,
-}
-
 /// All that is known of the cluster.
 #[derive(Debug, Clone)]
 pub struct Index {
@@ -94,9 +65,11 @@ pub struct Index {
     /// The records, as the watches have them.
     pub(super) stores: Stores,
     /// How they hang together; updated with each of them.
-    links: Links,
+    pub(super) links: Links,
     /// The newest map of each Service. Updated with stored maps, and with who asks for a VIP.
-    maps: KnownMaps,
+    pub(super) maps: KnownMaps,
+    /// What a controller has not heard yet; `None` of a node.
+    pub(super) news: Option<News>,
     /// What has changed since it was resolved.
     pub(super) dirty: Dirty,
     /// What was resolved last.
@@ -111,6 +84,7 @@ impl Index {
             stores: Stores { reports: Store::unwatched(), ..Stores::default() },
             links: Links::default(),
             maps: KnownMaps::default(),
+            news: None,
             dirty: Dirty::everything(),
             resolver: Resolver::default(),
         }
@@ -119,7 +93,7 @@ impl Index {
     /// The same for a controller: it sees the reports of nodes, and no pods.
     pub fn of_controller(annotation: &str) -> Self {
         let stores = Stores { pods: Store::unwatched(), ..Stores::default() };
-        Self { stores, maps: KnownMaps::of_controller(), ..Self::new(annotation) }
+        Self { stores, maps: KnownMaps::of_controller(), news: Some(News::default()), ..Self::new(annotation) }
     }
 
     /// Takes one event and says whether anything that matters differs from before, once every kind was listed: a node's
@@ -187,6 +161,12 @@ impl Index {
 
     fn report(&mut self, event: Watched<ConfigMap>) -> bool {
         let stepped = step(&mut self.stores.reports, event, &self.annotations);
+        for delta in &stepped.deltas {
+            self.links.report_changed(delta);
+            if let Some(news) = &mut self.news {
+                news.reports.extend(delta.both().map(|record| record.node.clone()));
+            }
+        }
         stepped.is_first || !stepped.deltas.is_empty()
     }
 
@@ -197,6 +177,9 @@ impl Index {
         let is_wanted = !self.stores.services.is_listed() || self.links.asks(uid);
         if self.maps.refresh(uid, is_wanted, &stored) {
             self.links.mark_owner(uid, &self.stores, &mut self.dirty);
+        }
+        if let Some(news) = self.news.as_mut().filter(|_| !stored.is_empty() || is_wanted) {
+            news.maps.insert(uid.into());
         }
     }
 
@@ -209,48 +192,6 @@ impl Index {
         let dirty = std::mem::take(&mut self.dirty);
         let view = View { stores: &self.stores, links: &self.links, maps: &self.maps, settings };
         Some(self.resolver.resolve(view, dirty))
-    }
-
-    /// By UID of the Service, the newest map that could be read.
-    pub fn assignments(&self) -> &BTreeMap<String, Arc<Assignment>> {
-        self.maps.all()
-    }
-
-    /// Services whose stored map is an earlier decision than the one that is known here, with the generation of that one:
-    /// somebody has restored what was saved before.
-    pub fn superseded(&self) -> BTreeMap<ServiceUid, Generation> {
-        self.maps.superseded().clone()
-    }
-
-    /// UIDs of the Services that ask for VIPs, whether they get them or not.
-    pub fn services_with_annotation(&self) -> BTreeSet<String> {
-        self.links.asking().cloned().collect()
-    }
-
-    /// Names of the nodes that there are; `None` before the first list.
-    pub fn node_names(&self) -> Option<BTreeSet<&str>> {
-        let names = self.stores.nodes.iter().map(|(key, _)| key.name.as_str());
-        self.stores.nodes.is_listed().then(|| names.collect())
-    }
-
-    /// The reports, by name of the node; `None` before the first list.
-    pub fn stored_reports(&self) -> Option<BTreeMap<String, StoredReport>> {
-        let stored = |(key, record): (&Key, &Arc<ReportRecord>)| {
-            let (version, report) = (record.version.clone(), record.report.clone());
-            (record.node.clone(), StoredReport { key: ObjectKey::clone(key), version, report })
-        };
-        let reports = self.stores.reports.iter().filter(|(_, record)| !record.node.is_empty());
-        self.stores.reports.is_listed().then(|| reports.map(stored).collect())
-    }
-
-    /// Every ConfigMap that says it is a bucket map and has the name of one, by UID of the Service.
-    pub fn stored_maps(&self) -> BTreeMap<String, StoredMap> {
-        let stored = |(key, record): (&Key, &Arc<MapRecord>)| {
-            let (version, map) = (record.version.clone(), record.map.clone());
-            let map = StoredMap { key: ObjectKey::clone(key), version, map, may_be_replaced: record.may_be_replaced };
-            (record.service_uid.clone(), map)
-        };
-        self.stores.maps.iter().filter(|(_, record)| !record.service_uid.is_empty()).map(stored).collect()
     }
 
     /// Kinds whose first list is not complete yet: what the agent waits for.
@@ -273,8 +214,9 @@ impl Index {
         stores.nodes.deltas().for_each(|delta| links.node_changed(&delta, &mut dirty));
         stores.pods.deltas().for_each(|delta| links.pod_changed(&delta, &stores, &mut dirty));
         stores.maps.deltas().for_each(|delta| links.map_changed(&delta, &stores, &mut dirty));
-        let (annotations, maps) = (self.annotations.clone(), self.maps.clone());
-        Self { annotations, stores, links, maps, dirty, resolver: Resolver::default() }
+        stores.reports.deltas().for_each(|delta| links.report_changed(&delta));
+        let (annotations, maps, news) = (self.annotations.clone(), self.maps.clone(), self.news.clone());
+        Self { annotations, stores, links, maps, news, dirty, resolver: Resolver::default() }
     }
 }
 

@@ -30,6 +30,7 @@ impl KnownMaps {
     }
 
     /// All of them.
+    #[cfg(test)]
     pub(super) fn all(&self) -> &BTreeMap<String, Arc<Assignment>> {
         &self.known
     }

@@ -42,6 +42,7 @@ mod resolver;
 pub mod selector;
 mod settings;
 mod store;
+mod stored;
 mod stores;
 mod view;
 mod vips;
@@ -49,10 +50,12 @@ mod vips;
 #[cfg(test)]
 mod tests;
 
-pub use index::{Change, Index, StoredMap, StoredReport, Watched};
+pub use index::{Change, Index, Watched};
 pub use key::ObjectKey;
 pub use local_pods::LocalPod;
+pub use multimap::Multimap;
 pub use problems::{MAX_NOTE, problem};
 pub use resolver::Resolved;
 pub use selector::{Selector, SelectorError};
 pub use settings::Settings;
+pub use stored::{News, StoredMap, StoredReport};

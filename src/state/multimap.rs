@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// Values by key, each once, in their order. Most keys have one value, so each list has room for what it holds.
 #[derive(Debug, Clone)]
-pub(super) struct Multimap<K, V>(BTreeMap<K, Vec<V>>);
+pub struct Multimap<K, V>(BTreeMap<K, Vec<V>>);
 
 impl<K, V> Default for Multimap<K, V> {
     fn default() -> Self {
@@ -15,7 +15,7 @@ impl<K, V> Default for Multimap<K, V> {
 
 impl<K: Ord, V: Ord> Multimap<K, V> {
     /// The values of a key.
-    pub(super) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> &[V]
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> &[V]
     where
         K: Borrow<Q>,
     {
@@ -23,12 +23,12 @@ impl<K: Ord, V: Ord> Multimap<K, V> {
     }
 
     /// Every key that has a value.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }
 
     /// Adds a value, unless it is there.
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub fn insert(&mut self, key: K, value: V) {
         let values = self.0.entry(key).or_insert_with(|| Vec::with_capacity(1));
         if let Err(place) = values.binary_search(&value) {
             values.insert(place, value);
@@ -36,7 +36,7 @@ impl<K: Ord, V: Ord> Multimap<K, V> {
     }
 
     /// Removes a value, if it is there.
-    pub(super) fn remove(&mut self, key: &K, value: &V) {
+    pub fn remove(&mut self, key: &K, value: &V) {
         let Some(values) = self.0.get_mut(key) else { return };
         if let Ok(place) = values.binary_search(value) {
             values.remove(place);

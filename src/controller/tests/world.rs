@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::controller::decide::{Decided, Decider, Now, Rules};
 use crate::controller::decision::Decision;
 use crate::model::handover::{Assignment, Moment, NodeReport, Over, SetUp};
-use crate::model::{BucketCount, EndpointId, Mode, Problem, Reason};
+use crate::model::{BucketCount, Cluster, EndpointId, Mode, Problem, Reason};
 use crate::state::assignment::{MAP_KEY, decode, encode, map_name};
 use crate::state::node_report::{self, REPORT_KEY, report_name};
 use crate::state::{Change, Index, ObjectKey, Resolved, Settings, Watched};
@@ -295,11 +295,20 @@ impl World {
     /// The controller looks; nothing that it begins comes to an end.
     pub(super) fn look(&mut self) -> Vec<Decision> {
         let now = self.now();
-        self.decider.observe(&self.index, now.moment.instant);
+        self.decider.observe(&mut self.index, now.moment.instant);
         let Some(Resolved { cluster, .. }) = self.index.resolve(&settings()) else { return Vec::new() };
         let Decided { begin, problems, due } = self.decider.decide(&self.index, &cluster, now);
+        self.assert_nothing_is_missed(&cluster, &problems, due);
         (self.problems, self.due) = (problems, due);
         begin
+    }
+
+    /// Deciding about every Service again leads to nothing that was not found by what had changed.
+    fn assert_nothing_is_missed(&self, cluster: &Cluster, problems: &[Problem], due: Option<Instant>) {
+        let mut again = self.decider.clone();
+        again.mark_all();
+        let all = again.decide(&self.index, cluster, self.now());
+        assert_eq!((all.begin, &all.problems[..], all.due), (Vec::new(), problems, due));
     }
 
     /// A write that the controller has begun succeeds; the watch is still to show it.

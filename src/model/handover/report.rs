@@ -73,6 +73,8 @@ pub enum Said {
 #[derive(Debug, Clone, Default)]
 pub struct Witness {
     reports: BTreeMap<NodeName, NodeReport>,
+    /// Nodes that hold a later decision about a Service than the stored one, and that decision.
+    held: BTreeMap<ServiceUid, BTreeMap<NodeName, Generation>>,
     /// Since when each pod's tunnel has been reported as fallen.
     fallen: BTreeMap<EndpointId, Instant>,
     complete: bool,
@@ -95,14 +97,41 @@ impl Witness {
             let pods = report.iter().flat_map(|report| &report.pods).filter(|(_, pod)| pod.fallen);
             pods.map(|(id, _)| id.clone()).collect()
         };
-        let (before, present) = (fallen(&self.reports.remove(node)), fallen(&report));
+        let old = self.reports.remove(node);
+        let (before, present) = (fallen(&old), fallen(&report));
         for id in before.difference(&present) {
             self.fallen.remove(id);
         }
         for id in present {
             self.fallen.entry(id).or_insert(now);
         }
+        self.hold(node, old.as_ref(), report.as_ref());
         self.reports.extend(report.map(|report| (node.clone(), report)));
+    }
+
+    /// Notes what a node holds now, in place of what it held before.
+    fn hold(&mut self, node: &NodeName, old: Option<&NodeReport>, new: Option<&NodeReport>) {
+        for service in old.iter().flat_map(|old| old.holds.keys()) {
+            let Some(nodes) = self.held.get_mut(service) else { continue };
+            nodes.remove(node);
+            if nodes.is_empty() {
+                self.held.remove(service);
+            }
+        }
+        for (service, generation) in new.iter().flat_map(|new| &new.holds) {
+            self.held.entry(service.clone()).or_default().insert(node.clone(), *generation);
+        }
+    }
+
+    /// What a node has said.
+    pub fn report(&self, node: &NodeName) -> Option<&NodeReport> {
+        self.reports.get(node)
+    }
+
+    /// Pods whose tunnels have come to count as fallen after `before`.
+    pub fn fell_after(&self, before: Instant, now: Instant) -> impl Iterator<Item = &EndpointId> {
+        let counts = move |since: &Instant, at: Instant| at.saturating_duration_since(*since) > FALLEN;
+        self.fallen.iter().filter(move |(_, since)| !counts(since, before) && counts(since, now)).map(|(id, _)| id)
     }
 
     /// What the endpoint's own node says about it, as an endpoint of this Service.
@@ -132,7 +161,7 @@ impl Witness {
 
     /// The latest decision about a Service that a node holds although an earlier one is stored.
     pub fn held(&self, service: &ServiceUid) -> Option<Generation> {
-        self.reports.values().filter_map(|report| report.holds.get(service)).max().copied()
+        self.held.get(service)?.values().max().copied()
     }
 
     /// What the pods of a node know of a Service; `None`: its node does not say so. Of an earlier version of the program, which

@@ -11,7 +11,7 @@ use crate::state::foreign::LINUX;
 use crate::state::key::{Key, ObjectKey};
 use crate::state::multimap::Multimap;
 use crate::state::records::{
-    EndpointRecord, MapRecord, NodeRecord, PodRecord, ServiceCidrRecord, ServiceRecord, SliceRecord,
+    EndpointRecord, MapRecord, NodeRecord, PodRecord, ReportRecord, ServiceCidrRecord, ServiceRecord, SliceRecord,
 };
 use crate::state::reserved::is_of_api_server;
 use crate::state::store::Delta;
@@ -88,6 +88,10 @@ impl Links {
         delta.both().for_each(|record| self.mark_owner(&record.service_uid, stores, dirty));
     }
 
+    pub(in crate::state) fn report_changed(&mut self, delta: &Delta<ReportRecord>) {
+        self.relink(delta, Links::link_report);
+    }
+
     /// Marks the Service with this UID, and whoever claims an address that it claims.
     pub(in crate::state) fn mark_owner(&self, uid: &str, stores: &Stores, dirty: &mut Dirty) {
         for service in self.services.get(uid) {
@@ -151,6 +155,12 @@ impl Links {
     fn link_map(&mut self, key: &Key, record: &MapRecord, link: Link) {
         if !record.service_uid.is_empty() {
             link.apply(&mut self.maps, record.service_uid.clone(), key.clone());
+        }
+    }
+
+    fn link_report(&mut self, key: &Key, record: &ReportRecord, link: Link) {
+        if !record.node.is_empty() {
+            link.apply(&mut self.reports, record.node.clone(), key.clone());
         }
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Links {
     pods: Multimap<String, Key>,
     /// Bucket maps by the UID of their Service.
     maps: Multimap<String, Key>,
+    /// Reports by name of the node.
+    reports: Multimap<String, Key>,
     /// Operating systems of nodes that run another one than agents do, by name of the node.
     other_systems: BTreeMap<String, String>,
 }
@@ -103,9 +105,9 @@ impl Links {
         self.maps.keys()
     }
 
-    /// UIDs of Services that ask for VIPs, whether they get them or not.
-    pub(super) fn asking(&self) -> impl Iterator<Item = &String> {
-        self.services.keys()
+    /// Reports that are named after a node.
+    pub(super) fn reports(&self, node: &str) -> &[Key] {
+        self.reports.get(node)
     }
 
     /// Whether a Service with this UID asks for VIPs.

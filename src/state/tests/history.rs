@@ -233,8 +233,8 @@ fn fuzz_events() {
         history.catch_up();
         let fresh = history.fresh();
         let known = &mut history.index;
-        for (uid, map) in fresh.assignments() {
-            let known = known.assignments().get(uid).expect("a stored map is known");
+        for (uid, map) in fresh.maps.all() {
+            let known = known.assignment(uid).expect("a stored map is known");
             assert!(known.generation > map.generation || known == map);
         }
         let (a, b) = (&known.stores, &fresh.stores);
