@@ -193,7 +193,7 @@ fn programmed(netns: &Netns) -> String {
     assert!(second.plan.is_empty(), "{}", second.plan);
     sh(
         netns,
-        "ip rule; ip route show table all | grep -v 'table local' | sed -E 's/nhid [0-9]+//'; nft -s list table inet kube_service_tunnel",
+        "ip rule; (ip route show table all proto 107; ip -6 route show table all proto 107) | sed -E 's/nhid [0-9]+//'; nft -s list table inet kube_service_tunnel",
     )
 }
 
