@@ -80,6 +80,8 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
     };
     info!(identity = config.identity, version = env!("CARGO_PKG_VERSION"), "controller started");
     let mut due: Option<Instant> = None;
+    // Looks that are due all the time must leave time for what they have begun: writes, watches, the Lease.
+    let mut rested = Instant::now();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -108,9 +110,10 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
                 let again = controller.finished(decision, result);
                 due = [due, Some(again)].into_iter().flatten().min();
             }
-            () = at(due) => {
-                let lead = *leads.borrow();
+            () = at(due.map(|due| due.max(rested))) => {
+                let (lead, began) = (*leads.borrow(), Instant::now());
                 due = controller.look(lead);
+                rested = Instant::now() + began.elapsed().max(SETTLE);
             }
         }
     }
