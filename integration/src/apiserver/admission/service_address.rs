@@ -67,6 +67,9 @@ pub fn allocate(object: &mut Value, state: &State, ranges: &Ranges) {
     let kind = text(object, "/spec/type").to_owned();
     let wanted = kind == "NodePort"
         || (kind == "LoadBalancer" && object.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false)));
+    if !wanted && kind != "LoadBalancer" {
+        return;
+    }
     let mut used = used_ports(state);
     if wanted {
         allocate_node_ports(object, &mut used, ranges);
@@ -90,7 +93,8 @@ fn allocate_addresses(object: &mut Value, state: &State, ranges: &Ranges) {
         addresses.splice(..addresses.len().min(1), [first.to_owned()]);
     }
     if addresses.first().is_none_or(|first| first != "None") {
-        let used = used_addresses(state);
+        let lacks = addresses.len() < families.len();
+        let used = if lacks { used_addresses(state) } else { BTreeSet::new() };
         for family in families.iter().skip(addresses.len()) {
             let free = (10..=u16::MAX).map(|host| ranges.address(family, host).to_string());
             addresses.extend(free.into_iter().find(|address| !used.contains(address)));
