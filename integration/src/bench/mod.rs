@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod packet;
+pub mod scale;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -19,6 +20,8 @@ pub enum BenchCommand {
     /// and are not counted. The API server is the lab's double, which answers with JSON as a real one does. Counted are
     /// bodies, without what HTTP and TLS add. Leases and bookmarks come by the clock, and are no cost of a change.
     Api(api::Args),
+    /// What many VIPs, pods and Services cost the agent and the controller, in time, memory and CPU.
+    Scale(scale::Args),
 }
 
 /// Runs one measurement and prints its result.
@@ -29,5 +32,6 @@ pub async fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Packet(args) => packet::run(args).await,
         BenchCommand::Api(args) => api::run(args).await,
+        BenchCommand::Scale(args) => scale::run(args).await,
     }
 }

@@ -60,12 +60,21 @@ pub struct WorldSpec {
     pub image: Image,
     /// Whether tokens name the node of their pod, as of Kubernetes 1.30.
     pub node_claims: bool,
+    /// Whether EndpointSlices follow Services and Pods; else whoever makes a Service makes them.
+    pub endpoint_slices: bool,
 }
 
 impl WorldSpec {
     /// The default lab in one mode.
     pub fn new(mode: Mode) -> Self {
-        WorldSpec { lab: LabSpec::default(), mode, flags: Vec::new(), image: Image::default(), node_claims: true }
+        WorldSpec {
+            lab: LabSpec::default(),
+            mode,
+            flags: Vec::new(),
+            image: Image::default(),
+            node_claims: true,
+            endpoint_slices: true,
+        }
     }
 }
 
@@ -98,7 +107,8 @@ impl World {
         let listener = lab.api_listener(API_PORT)?.into_std()?;
         let families = lab.spec().families.published().iter().map(|family| family.name().to_owned()).collect();
         let ranges = Ranges { families, ..Ranges::default() };
-        let options = Options { ranges, ..accounts::options(lab.nodes(), spec.node_claims)? };
+        let endpoint_slices = spec.endpoint_slices;
+        let options = Options { ranges, endpoint_slices, ..accounts::options(lab.nodes(), spec.node_claims)? };
         let tokens: Vec<String> = options.tokens.keys().cloned().collect();
         let api = ApiServer::start(listener, options)?;
         let directory = tempfile::tempdir()?;

@@ -1,0 +1,104 @@
+//! What is measured of changes: one endpoint after the other, and a hundred in each second.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tunnel_router::model::handover::Assignment;
+use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
+
+use super::cluster::vip;
+use super::phases::{settle, spent};
+use super::process::share;
+use super::report::{Figures, milliseconds};
+use super::routes::Key;
+use super::site::Site;
+use crate::world::NAMESPACE;
+
+/// For one change to be done; then it is left out.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Between two changes of a stream.
+const TICK: Duration = Duration::from_millis(10);
+/// The table of bucket 0, by default.
+const TABLE_BASE: u32 = 10_000;
+
+/// Endpoints become not ready, each of another Service while there are some, and each when everything is at rest.
+pub async fn one_by_one(site: &mut Site, figures: &mut Figures, (count, limit): (u32, Duration)) -> Result<()> {
+    let services = u32::try_from(site.services.len())?;
+    settle(site).await?;
+    let (began, before) = (Instant::now(), site.used()?);
+    let (mut decided, mut written, mut done) = (Vec::new(), Vec::new(), 0);
+    while done < count && began.elapsed() < limit {
+        let times = change(site, done % services, (done / services) as usize).await?;
+        if let Some((to_map, to_kernel)) = times {
+            decided.push(to_map);
+            written.push(to_kernel);
+        }
+        done += 1;
+        settle(site).await?;
+    }
+    let used = site.used()?;
+    figures.count("changes", done);
+    figures.count("changes: followed", written.len());
+    figures.percentiles("slice to map", decided);
+    figures.percentiles("map to kernel", written);
+    let per_change = |used: Duration| (done > 0).then(|| milliseconds(used) / f64::from(done));
+    figures.add("change: agent CPU", per_change(used.agent - before.agent), "ms");
+    figures.add("change: controller CPU", per_change(used.controller - before.controller), "ms");
+    figures.add("change: double CPU", per_change(used.double - before.double), "ms");
+    Ok(())
+}
+
+/// One endpoint of a Service becomes not ready: how long until its map is stored, and from there until the kernel has the last
+/// route. Nothing if that takes too long.
+async fn change(site: &Site, service: u32, endpoint: usize) -> Result<Option<(Duration, Duration)>> {
+    let uid = site.uid(service)?;
+    let stored = || {
+        let object = site.world.api.store().get("configmaps", NAMESPACE, &map_name(&uid)).ok()?;
+        decode(object["data"][MAP_KEY].as_str(), &uid).ok().map(|stored| stored.map)
+    };
+    let before = stored().context("the Service has no map")?;
+    let began = Instant::now();
+    site.set_ready(service, Some(endpoint))?;
+    let next = site.world.api.store().wait_for(|_| stored().filter(|map| moved(&before, map).next().is_some()));
+    let Ok(Some(map)) = tokio::time::timeout(LIMIT, next).await else { return Ok(None) };
+    let stored_at = Instant::now();
+    let keys: Vec<Key> = moved(&before, &map).map(|bucket| (TABLE_BASE + bucket, vip(service))).collect();
+    let last = site.routes.until(LIMIT, |noticed| {
+        let written = keys.iter().map(|key| noticed.routes.get(key).filter(|at| **at > began).copied());
+        written.collect::<Option<Vec<Instant>>>()?.into_iter().max()
+    });
+    Ok(last.await.map(|last| (stored_at - began, last.saturating_duration_since(stored_at))))
+}
+
+/// The buckets that have another owner.
+fn moved(before: &Assignment, after: &Assignment) -> impl Iterator<Item = u32> {
+    let pairs = before.iter().zip(&after.holdings);
+    pairs.filter(|((_, old), new)| old.owner != new.owner).map(|((bucket, _), _)| bucket.number())
+}
+
+/// A hundred changes in each second, whatever becomes of them; then how long it takes until everybody is at rest.
+pub async fn in_a_stream(
+    site: &mut Site,
+    figures: &mut Figures,
+    length: Duration,
+    change: impl Fn(&Site, u32) -> Result<()>,
+) -> Result<()> {
+    settle(site).await?;
+    let (before, maps, mut tick) = (site.used()?, site.written("update"), 0);
+    let mut ticks = tokio::time::interval(TICK);
+    while before.at.elapsed() < length {
+        ticks.tick().await;
+        change(site, tick)?;
+        tick += 1;
+    }
+    let (used, ended) = (site.used()?, Instant::now());
+    figures.count("stream: changes", tick);
+    figures.count("stream: maps stored", site.written("update") - maps);
+    let passed = used.at - before.at;
+    figures.add("stream: share of agent", Some(share(used.agent - before.agent, passed)), "%");
+    figures.add("stream: share of controller", Some(share(used.controller - before.controller, passed)), "%");
+    spent(figures, "stream", before, used);
+    let rest = settle(site).await?;
+    figures.time("stream: quiet after", rest.map(|at| at.saturating_duration_since(ended)));
+    Ok(())
+}
