@@ -131,7 +131,10 @@ impl Fault {
     /// The short form has one of each kind.
     fn is_in(self, form: Form) -> bool {
         let lasts_long = matches!(self, Fault::UnreadyInTurn | Fault::ManyUnreadyInTurn);
-        let stood_for = matches!(self, Fault::PodsRelabelled | Fault::NftFlushed | Fault::IngressAndServingLost);
+        let stood_for = matches!(
+            self,
+            Fault::PodsRelabelled | Fault::NftFlushed | Fault::IngressAndServingLost | Fault::ControllerClockAhead
+        );
         match form {
             Form::Short => !(lasts_long || stood_for),
             Form::ShortAll | Form::Long => true,

@@ -16,7 +16,7 @@ use super::pods::Ending;
 use super::traffic::{Counts, Traffic, TrafficSpec};
 use crate::apiserver::Objects;
 use crate::lab::bird::ANNOUNCE_TABLE;
-use crate::lab::{Bird, LabSpec, NodeSpec};
+use crate::lab::{Bird, Lab, LabSpec, NodeSpec};
 use crate::traffic::Client;
 use crate::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_at};
 use crate::world::{World, WorldSpec};
@@ -93,6 +93,7 @@ impl Stage {
         let flags = agent_flags(false).map(str::to_owned).into();
         let mut world = World::build(WorldSpec { lab, flags, ..WorldSpec::new(spec.mode) }).await?;
         label(&world, THIRD, None)?;
+        keep_hashes(&world.lab)?;
         for (name, node) in CONTROLLERS {
             world.start_controller(name, node, &["--drain-udp", spec.pace.drain_udp])?;
         }
@@ -227,6 +228,13 @@ fn pod_in(note: &str, names: &BTreeMap<String, String>) -> Option<String> {
     let named = note.strip_prefix("pod ").and_then(|rest| rest.split_whitespace().next());
     let by_uid = || names.get(note.split_once("(UID ")?.1.split_once(')')?.0).map(String::as_str);
     named.or_else(by_uid).map(str::to_owned)
+}
+
+/// Keeps connections on their ways. Else the kernel of the client gives one another hash with each retransmission
+/// (`sk_rethink_txhash`, net/core/sock.c), and the router, whose links are veth, takes that hash for its own. A real router hashes what
+/// it reads in the packet.
+pub(super) fn keep_hashes(lab: &Lab) -> Result<()> {
+    Ok(lab.client().set_sysctl("net/core/txrehash", "0")?)
 }
 
 /// Flags of every agent, before and after an upgrade.

@@ -9,7 +9,7 @@ use crate::apiserver::Record;
 use crate::soak::stage::{CONTROLLERS, FEW, Stage};
 use crate::world::NAMESPACE;
 use crate::world::echo::SERVICE;
-use crate::world::map::{drains, owners};
+use crate::world::map::owners;
 
 /// How long the leader's write is under way.
 const WRITING: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ impl Stage {
         let old = self.pods_of(SERVICE);
         self.traffic.fault_now();
         self.add_pods(SERVICE, FEW).await?;
-        self.world.stored_map(SERVICE, |map| drains(map) > 0).await?;
+        self.world.stored_map(SERVICE, |map| map.members.len() >= 2 * FEW).await?;
         self.observe(self.pace.observe / 2).await?;
         self.world.kill_controller(ahead).await?;
         for (name, node) in CONTROLLERS {

@@ -23,7 +23,7 @@ use super::System;
 use super::fault::Fault;
 use super::pace::Pace;
 use super::pods::{Ending, LOOK};
-use super::stage::{FEW, INGRESS, PATIENCE, StageSpec, WORKERS};
+use super::stage::{FEW, INGRESS, PATIENCE, StageSpec, WORKERS, keep_hashes};
 use super::traffic::{Counts, Traffic, TrafficSpec};
 use crate::lab::{Lab, LabSpec, NodeSpec, Pod, PodSpec, nft};
 use crate::netns::Netns;
@@ -87,9 +87,7 @@ impl PeerStage {
         for node in lab.nodes() {
             prepare(peer, node.netns())?;
         }
-        // Else the kernel gives a connection another hash with each retransmission (`sk_rethink_txhash`), and the router, whose
-        // links are veth, takes that hash for its own. A real router hashes what it reads in the packet.
-        lab.client().set_sysctl("net/core/txrehash", "0")?;
+        keep_hashes(&lab)?;
         let traffic = Traffic::new(TrafficSpec {
             client: Client::new(lab.client()).with_patience(PATIENCE),
             sources: lab.client_addresses(),
