@@ -44,6 +44,11 @@ impl Answer {
     fn holds(&self, asked: &Arc<Vip>, now: Moment) -> bool {
         Arc::ptr_eq(&self.asked, asked) && self.due.is_none_or(|due| now.instant < due)
     }
+
+    /// Whether the VIP is another Service's now, or nobody's map says anything of it any more.
+    fn is_left_by(&self, asked: &Vip) -> bool {
+        self.asked.map.is_some() && (asked.map.is_none() || asked.service.uid != self.asked.service.uid)
+    }
 }
 
 impl Follows {
@@ -54,9 +59,12 @@ impl Follows {
         let mut before = std::mem::take(&mut self.answers);
         // A Service has a VIP of each family, or more.
         let mut stepped = BTreeSet::new();
+        let mut is_left = false;
         for (address, vip) in &mut cluster.vips {
             let asked = vip.clone();
-            let known = before.remove(address).filter(|answer| answer.given.holds == holding.contains(address));
+            let known = before.remove(address);
+            is_left |= known.as_ref().is_some_and(|answer| answer.is_left_by(&asked));
+            let known = known.filter(|answer| answer.given.holds == holding.contains(address));
             let answer = match known.filter(|answer| answer.holds(&asked, now)) {
                 Some(answer) => answer,
                 None => {
@@ -73,7 +81,7 @@ impl Follows {
             *vip = answer.given.clone();
             self.answers.insert(*address, answer);
         }
-        if before.values().any(|answer| answer.asked.map.is_some()) {
+        if is_left || before.values().any(|answer| answer.asked.map.is_some()) {
             let uids = self.answers.values().filter(|answer| answer.asked.map.is_some());
             let uids: BTreeSet<&str> = uids.map(|answer| answer.asked.service.uid.as_str()).collect();
             self.services.retain(|uid, _| uids.contains(uid.as_str()));
@@ -126,4 +134,38 @@ impl Follows {
 pub fn moment() -> Moment {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Moment { instant: StdInstant::now(), unix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Mode;
+    use crate::plan::tests::support::{bare_vip, cluster, endpoint, on_nodes, vip};
+
+    fn shared(vips: Vec<Vip>) -> Vec<Arc<Vip>> {
+        cluster(vips).vips.into_values().map(|vip| Arc::new(Vip { intent: None, ..vip.as_ref().clone() })).collect()
+    }
+
+    #[test]
+    fn what_has_not_changed_is_the_same_object_as_before() {
+        let (mut follows, now) = (Follows::default(), moment());
+        let mut look = |vips: &[Arc<Vip>]| {
+            let vips = vips.iter().map(|vip| (vip.address, vip.clone())).collect();
+            let mut cluster = Cluster { vips, ..Cluster::default() };
+            follows.follow(&mut cluster, now);
+            (cluster.vips.into_values().collect::<Vec<_>>(), follows.services.len())
+        };
+        let both = ["192.0.2.10", "192.0.2.11"].map(|address| vip(address, Mode::Gre, on_nodes()));
+        let asked = shared(both.to_vec());
+        let (first, services) = look(&asked);
+        assert!(first.iter().all(|vip| vip.intent.is_some()) && services == 2);
+        let other = shared(vec![vip("192.0.2.11", Mode::Gre, vec![endpoint(2, "n1")])]);
+        let (second, _) = look(&[asked[0].clone(), other[0].clone()]);
+        assert!(Arc::ptr_eq(&first[0], &second[0]) && !Arc::ptr_eq(&first[1], &second[1]));
+        // Another Service gets the address, and has no map yet; the third time there is nothing at all.
+        let bare = shared(vec![bare_vip("192.0.2.11", Mode::Gre, on_nodes())]);
+        let (third, services) = look(&[asked[0].clone(), bare[0].clone()]);
+        assert!(third[1].intent.is_none() && !third[1].holds && services == 1);
+        assert_eq!(look(&[]).1, 0);
+    }
 }

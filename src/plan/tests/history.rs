@@ -145,8 +145,13 @@ proptest! {
     }
 }
 
-/// The endpoints of up to three VIPs, each with those that own buckets at first, those that do not at last, and a family of VIPs.
-fn any_turns() -> impl Strategy<Value = (Vec<(String, Mode, BTreeSet<u8>)>, Vec<Vec<(BTreeSet<u8>, BTreeSet<u8>)>>)> {
+/// A VIP, its mode and its pods.
+type Asked = (String, Mode, BTreeSet<u8>);
+/// Which pods owned a VIP's buckets first, and which are not ready.
+type Turn = (BTreeSet<u8>, BTreeSet<u8>);
+
+/// Up to three VIPs, and what becomes of them, turn by turn.
+fn any_turns() -> impl Strategy<Value = (Vec<Asked>, Vec<Vec<Turn>>)> {
     let pods = || proptest::collection::btree_set(2_u8..8, 0..5);
     let carried = prop_oneof![Just(Mode::Gre), Just(Mode::Vxlan), Just(Mode::Mpls)];
     let vips = proptest::collection::vec((any_vip(), carried, proptest::collection::btree_set(2_u8..8, 1..6)), 1..4);
@@ -163,9 +168,9 @@ proptest! {
         (vips, turns) in any_turns(), nobody_mapped in any::<bool>(), announces in any::<bool>(),
     ) {
         let settings = Settings { announce_table: announces.then_some(107), ..settings("n1") };
-        let of = |turn: &[(BTreeSet<u8>, BTreeSet<u8>)]| {
+        let of = |turn: &[Turn]| {
             let pod = |n: &u8| endpoint(*n, "n2");
-            let build = |((address, mode, pods), (before, not_ready)): (&(String, Mode, BTreeSet<u8>), &(BTreeSet<u8>, BTreeSet<u8>))| {
+            let build = |((address, mode, pods), (before, not_ready)): (&Asked, &Turn)| {
                 let now = pods.iter().map(|n| if not_ready.contains(n) { unready(pod(n)) } else { pod(n) }).collect();
                 match nobody_mapped && before.contains(&2) {
                     true => bare_vip(address, *mode, now),
