@@ -40,9 +40,9 @@ struct Answer {
 }
 
 impl Answer {
-    /// Whether it holds still: the VIP is the same, and nothing is due.
-    fn holds(&self, asked: &Arc<Vip>, now: Moment) -> bool {
-        Arc::ptr_eq(&self.asked, asked) && self.due.is_none_or(|due| now.instant < due)
+    /// Whether it is still right: the VIP is the same, also in whether what was there stays, and nothing is due.
+    fn stands(&self, asked: &Arc<Vip>, holds: bool, now: Moment) -> bool {
+        Arc::ptr_eq(&self.asked, asked) && self.given.holds == holds && self.due.is_none_or(|due| now.instant < due)
     }
 
     /// Whether the VIP is another Service's now, or nobody's map says anything of it any more.
@@ -56,36 +56,39 @@ impl Follows {
     /// changed since the last time is the same object as then.
     pub fn follow(&mut self, cluster: &mut Cluster, now: Moment) {
         let holding = self.hold(cluster);
-        let mut before = std::mem::take(&mut self.answers);
         // A Service has a VIP of each family, or more.
         let mut stepped = BTreeSet::new();
         let mut is_left = false;
         for (address, vip) in &mut cluster.vips {
-            let asked = vip.clone();
-            let known = before.remove(address);
-            is_left |= known.as_ref().is_some_and(|answer| answer.is_left_by(&asked));
-            let known = known.filter(|answer| answer.given.holds == holding.contains(address));
-            let answer = match known.filter(|answer| answer.holds(&asked, now)) {
-                Some(answer) => answer,
-                None => {
-                    let followed = asked.map.as_ref().map(|map| {
-                        let is_new = stepped.insert(asked.service.uid.clone());
-                        self.step(&asked, map, is_new, now)
-                    });
-                    let intent = followed.map(|followed| followed.intent.clone());
-                    let due = followed.and_then(|followed| followed.due);
-                    let given = Vip { intent, holds: holding.contains(address), ..asked.as_ref().clone() };
-                    Answer { asked, given: Arc::new(given), due }
-                }
-            };
-            *vip = answer.given.clone();
-            self.answers.insert(*address, answer);
+            let (asked, holds) = (vip.clone(), holding.contains(address));
+            if let Some(answer) = self.answers.get(address).filter(|answer| answer.stands(&asked, holds, now)) {
+                *vip = answer.given.clone();
+                continue;
+            }
+            let followed = asked.map.as_ref().map(|map| {
+                let is_new = stepped.insert(asked.service.uid.clone());
+                self.step(&asked, map, is_new, now)
+            });
+            let intent = followed.map(|followed| followed.intent.clone());
+            let due = followed.and_then(|followed| followed.due);
+            *vip = Arc::new(Vip { intent, holds, ..asked.as_ref().clone() });
+            let before = self.answers.insert(*address, Answer { asked: asked.clone(), given: vip.clone(), due });
+            is_left |= before.is_some_and(|before| before.is_left_by(&asked));
         }
-        if is_left || before.values().any(|answer| answer.asked.map.is_some()) {
-            let uids = self.answers.values().filter(|answer| answer.asked.map.is_some());
-            let uids: BTreeSet<&str> = uids.map(|answer| answer.asked.service.uid.as_str()).collect();
-            self.services.retain(|uid, _| uids.contains(uid.as_str()));
+        if self.answers.len() > cluster.vips.len() {
+            self.answers.retain(|address, _| cluster.vips.contains_key(address));
+            is_left = true;
         }
+        if is_left {
+            self.forget();
+        }
+    }
+
+    /// Forgets Services that no VIP has a map of.
+    fn forget(&mut self) {
+        let mapped = self.answers.values().filter(|answer| answer.asked.map.is_some());
+        let uids: BTreeSet<&str> = mapped.map(|answer| answer.asked.service.uid.as_str()).collect();
+        self.services.retain(|uid, _| uids.contains(uid.as_str()));
     }
 
     /// Follows the map of a VIP's Service, if that has not been done for another of its VIPs.

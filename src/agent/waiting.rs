@@ -20,8 +20,8 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A new state of the cluster, and of the part with pods on this node; `stands` says of which pods, by UID, this node has reported that they are set up for a
-    /// Service.
+    /// A new state of the cluster, and of the part with pods on this node; `stands` says of which pods, by UID, this node has
+    /// reported that they are set up for a Service.
     pub(super) fn dispatched(
         &mut self,
         (cluster, here): (&Cluster, &Cluster),

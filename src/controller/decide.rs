@@ -13,6 +13,7 @@ use super::concerns::Mentions;
 use super::decision::{Decision, Write, is_urgent, moved};
 use super::told::{Told, assigned, given_up};
 use super::writes::{May, Writes};
+use crate::model::cluster::differing;
 use crate::model::handover::{
     Assignment, DrainLimits, Endpoint, FlowHash, HashKey, Inputs, Moment, NodeName, NodeReport, ServiceUid, Waiting,
     Witness,
@@ -160,25 +161,22 @@ impl Decider {
 
     /// Notes which Services have other VIPs than at the last look. A VIP that has not changed is the same object.
     fn take_vips(&mut self, cluster: &Cluster) {
-        let mut both = self.vips.values().zip(cluster.vips.values());
-        if self.vips.len() == cluster.vips.len() && both.all(|(old, new)| Arc::ptr_eq(old, new)) {
-            return;
-        }
-        let now = |address: &IpAddr| cluster.vips.get(address);
-        let is_gone = |address: &IpAddr, vip: &mut Arc<Vip>| now(address).is_none_or(|now| !Arc::ptr_eq(now, vip));
-        let gone: Vec<(IpAddr, Arc<Vip>)> = self.vips.extract_if(.., is_gone).collect();
-        for (address, vip) in gone {
-            let service = ServiceUid::from(vip.service.uid.as_str());
-            self.cases.get_mut(&service).into_iter().for_each(|case| drop(case.vips.remove(&address)));
-            self.dirty.insert(service);
-        }
-        for (address, vip) in &cluster.vips {
-            if !self.vips.contains_key(address) {
+        let mut is_new = false;
+        for (old, new) in differing(&self.vips, &cluster.vips) {
+            is_new = true;
+            if let Some(vip) = old {
                 let service = ServiceUid::from(vip.service.uid.as_str());
-                self.cases.entry(service.clone()).or_default().vips.insert(*address, vip.clone());
-                self.vips.insert(*address, vip.clone());
+                self.cases.get_mut(&service).into_iter().for_each(|case| drop(case.vips.remove(&vip.address)));
                 self.dirty.insert(service);
             }
+            if let Some(vip) = new {
+                let service = ServiceUid::from(vip.service.uid.as_str());
+                self.cases.entry(service.clone()).or_default().vips.insert(vip.address, vip.clone());
+                self.dirty.insert(service);
+            }
+        }
+        if is_new {
+            self.vips.clone_from(&cluster.vips);
         }
     }
 

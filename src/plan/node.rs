@@ -163,8 +163,9 @@ impl Build {
     pub(super) fn differs_in_next_hops_alone(&self, other: &Build, settings: &Settings) -> bool {
         let announced =
             |build: &Build| build.desired.routes.keys().any(|key| settings.announce_table == Some(key.table));
-        let rest = |build: &Build| (build.desired.links.clone(), build.desired.sysctls.clone(), announced(build));
-        rest(self) == rest(other)
+        self.desired.links == other.desired.links
+            && self.desired.sysctls == other.desired.sysctls
+            && announced(self) == announced(other)
             && self.problems == other.problems
             && self.gateways == other.gateways
             && self.held_endpoints == other.held_endpoints

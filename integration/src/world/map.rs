@@ -2,6 +2,16 @@
 
 use tunnel_router::model::EndpointId;
 use tunnel_router::model::handover::Assignment;
+use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
+
+use super::NAMESPACE;
+use crate::apiserver::Objects;
+
+/// The stored map of the Service with this UID, as it is now.
+pub fn stored(store: &Objects, uid: &str) -> Option<Assignment> {
+    let object = store.get("configmaps", NAMESPACE, &map_name(uid)).ok()?;
+    decode(object["data"][MAP_KEY].as_str(), uid).ok().map(|stored| stored.map)
+}
 
 /// How many buckets have former owners.
 pub fn drains(map: &Assignment) -> usize {

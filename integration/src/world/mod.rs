@@ -13,7 +13,7 @@ pub mod dual;
 pub mod echo;
 mod kubelet;
 pub mod map;
-mod objects;
+pub(crate) mod objects;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tunnel_router::model::Mode;
 use tunnel_router::model::handover::Assignment;
-use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
+use tunnel_router::state::assignment::map_name;
 
 use crate::apiserver::{ApiServer, Options, Ranges};
 use crate::containerd::Facts;
@@ -406,8 +406,7 @@ impl World {
 
     /// The stored bucket map of the Service with this UID, as it is now.
     pub fn map_of(&self, uid: &str) -> Option<Assignment> {
-        let object = self.api.store().get("configmaps", NAMESPACE, &map_name(uid)).ok()?;
-        decode(object["data"][MAP_KEY].as_str(), uid).ok().map(|stored| stored.map)
+        map::stored(self.api.store(), uid)
     }
 
     /// Leaves the logs of agents and controllers behind when the world ends, and says in which directory.

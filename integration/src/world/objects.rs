@@ -1,9 +1,12 @@
 //! The lab's things as Kubernetes objects.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
+use tunnel_router::model::handover::{NodeName, NodeReport};
+use tunnel_router::state::node_report::{REPORT_KEY, REPORT_LABEL, encode, report_name};
 
+use super::NAMESPACE;
 use crate::lab::{Node, PodSpec};
 
 /// A Node as its kubelet would report it.
@@ -24,6 +27,29 @@ pub fn node(node: &Node) -> Value {
             "addresses": addresses,
             "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady" }],
         },
+    })
+}
+
+/// A node that takes no traffic in, of which there is nothing but this.
+pub fn worker(name: &str, address: Ipv4Addr, pods: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
+        "spec": { "podCIDR": pods, "podCIDRs": [pods] },
+        "status": {
+            "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }],
+            "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady" }],
+        },
+    })
+}
+
+/// What the agent of a node stores as its report.
+pub fn report(node: &str, report: &NodeReport) -> Value {
+    let (label, value) = REPORT_LABEL;
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": report_name(node), "namespace": NAMESPACE, "labels": { label: value } },
+        "data": { REPORT_KEY: encode(&NodeName::from(node), report) },
     })
 }
 

@@ -10,13 +10,12 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
-use tunnel_router::model::handover::{Assignment, NodeName, NodeReport, Over, ServiceUid, SetUp};
+use tunnel_router::model::handover::{Assignment, NodeReport, Over, ServiceUid, SetUp};
 use tunnel_router::model::{Addresses, EndpointId};
-use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
-use tunnel_router::state::node_report::{REPORT_KEY, REPORT_LABEL, encode, report_name};
 
 use crate::apiserver::Objects;
-use crate::world::{NAMESPACE, World};
+use crate::world::map::stored;
+use crate::world::{World, objects};
 
 /// How many such nodes there are. With 110 pods on each, as many as a kubelet allows, there is room for all.
 const NODES: u8 = 10;
@@ -109,11 +108,7 @@ fn report(
 }
 
 fn write(store: &Objects, node: &str, report: &NodeReport) {
-    let text = encode(&NodeName::from(node), report);
-    let object = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "data": { REPORT_KEY: text },
-        "metadata": { "name": report_name(node), "namespace": NAMESPACE, "labels": { REPORT_LABEL.0: REPORT_LABEL.1 } },
-    });
+    let object = objects::report(node, report);
     if store.update(&object).is_err()
         && let Err(error) = store.create(&object)
     {
@@ -121,20 +116,6 @@ fn write(store: &Objects, node: &str, report: &NodeReport) {
     }
 }
 
-fn stored(store: &Objects, service: &str) -> Option<Assignment> {
-    let object = store.get("configmaps", NAMESPACE, &map_name(service)).ok()?;
-    decode(object["data"][MAP_KEY].as_str(), service).ok().map(|stored| stored.map)
-}
-
 fn node(n: u8) -> Value {
-    let (name, address) = (format!("far{n}"), Ipv4Addr::new(10, 0, 0, 100 + n));
-    json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
-        "spec": { "podCIDR": format!("10.245.{n}.0/24"), "podCIDRs": [format!("10.245.{n}.0/24")] },
-        "status": {
-            "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }],
-            "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady" }],
-        },
-    })
+    objects::worker(&format!("far{n}"), Ipv4Addr::new(10, 0, 0, 100 + n), &format!("10.245.{n}.0/24"))
 }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tunnel_router::model::handover::Assignment;
-use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
 
 use super::cluster::vip;
 use super::phases::{settle, spent};
@@ -12,7 +11,6 @@ use super::process::share;
 use super::report::{Figures, milliseconds};
 use super::routes::Key;
 use super::site::Site;
-use crate::world::NAMESPACE;
 
 /// For one change to be done; then it is left out.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -52,10 +50,7 @@ pub async fn one_by_one(site: &mut Site, figures: &mut Figures, (count, limit): 
 /// route. Nothing if that takes too long.
 async fn change(site: &Site, service: u32, endpoint: usize) -> Result<Option<(Duration, Duration)>> {
     let uid = site.uid(service)?;
-    let stored = || {
-        let object = site.world.api.store().get("configmaps", NAMESPACE, &map_name(&uid)).ok()?;
-        decode(object["data"][MAP_KEY].as_str(), &uid).ok().map(|stored| stored.map)
-    };
+    let stored = || site.world.map_of(&uid);
     let before = stored().context("the Service has no map")?;
     let began = Instant::now();
     site.set_ready(service, Some(endpoint))?;

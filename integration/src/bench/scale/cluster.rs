@@ -5,11 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 use tunnel_router::model::Addresses;
-use tunnel_router::model::handover::{NodeName, NodeReport, SetUp};
-use tunnel_router::state::node_report::{REPORT_KEY, REPORT_LABEL, encode, report_name};
+use tunnel_router::model::handover::{NodeReport, SetUp};
 
-use crate::world::NAMESPACE;
 use crate::world::echo::ANNOTATION;
+use crate::world::objects;
 
 /// Endpoints of each Service.
 pub const ENDPOINTS: u32 = 10;
@@ -89,16 +88,8 @@ pub fn vip(service: u32) -> Ipv4Addr {
 
 /// A worker: it takes no traffic in.
 fn node_object(node: u32) -> Value {
-    let (name, cidr) = (node_name(node), format!("10.{}.{}.0/24", 128 + node / 256, node % 256));
-    json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
-        "spec": { "podCIDR": cidr, "podCIDRs": [cidr] },
-        "status": {
-            "addresses": [{ "type": "InternalIP", "address": address([10, 1, 0], node) }],
-            "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady" }],
-        },
-    })
+    let cidr = format!("10.{}.{}.0/24", 128 + node / 256, node % 256);
+    objects::worker(&node_name(node), address([10, 1, 0], node), &cidr)
 }
 
 /// All pods of the node are set up.
@@ -107,13 +98,7 @@ fn report(node: &str, pods: impl Iterator<Item = Endpoint>) -> Value {
         let addresses = Addresses::first_of(&[pod.address]);
         (pod.uid.as_str().into(), SetUp { addresses, program: true, ..SetUp::default() })
     };
-    let report = NodeReport { pods: pods.map(set_up).collect(), ..NodeReport::default() };
-    let (label, value) = REPORT_LABEL;
-    json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": { "name": report_name(node), "namespace": NAMESPACE, "labels": { label: value } },
-        "data": { REPORT_KEY: encode(&NodeName::from(node), &report) },
-    })
+    objects::report(node, &NodeReport { pods: pods.map(set_up).collect(), ..NodeReport::default() })
 }
 
 /// Name of a Service, and of its only EndpointSlice.
