@@ -22,7 +22,7 @@ use super::bpf::Programs;
 use super::error::KernelError;
 use super::netlink::Netlink;
 use super::wire::Request;
-use super::{address, bpf, label, link, neighbour, nexthop, nft, remedy, route, rule, sysctl};
+use super::{address, bpf, label, link, neighbour, nexthop, nft, nft_elements, remedy, route, rule, sysctl};
 
 /// The step that failed.
 #[derive(Debug)]
@@ -99,48 +99,86 @@ pub fn apply(plan: &Plan) -> Result<usize, ApplyError> {
 /// # Errors
 /// As [`apply`].
 pub fn apply_with(plan: &Plan, programs: &Programs) -> Result<usize, ApplyError> {
-    // Opened when first needed: a plan of nothing but sysctls needs none.
-    run_all(plan, programs, &mut None)
+    run_all(plan, programs, &mut Sockets::default())
 }
 
-/// Writes routes and nexthops of one namespace by a socket that stays open: the kernel names it in what it tells of these changes.
+/// Opened when first needed: a plan of nothing but sysctls needs none.
+#[derive(Default)]
+struct Sockets {
+    route: Option<Netlink>,
+    netfilter: Option<Netlink>,
+}
+
+impl Sockets {
+    fn route(&mut self) -> Result<&mut Netlink, KernelError> {
+        opened(&mut self.route, Netlink::route)
+    }
+
+    fn netfilter(&mut self) -> Result<&mut Netlink, KernelError> {
+        opened(&mut self.netfilter, Netlink::netfilter)
+    }
+}
+
+fn opened(
+    socket: &mut Option<Netlink>,
+    open: impl Fn() -> Result<Netlink, KernelError>,
+) -> Result<&mut Netlink, KernelError> {
+    match socket {
+        Some(netlink) => Ok(netlink),
+        None => Ok(socket.insert(open()?)),
+    }
+}
+
+/// What the kernel calls sockets, by which it says who has changed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// The one of rtnetlink.
+    pub route: u32,
+    /// The one of nfnetlink.
+    pub netfilter: u32,
+}
+
+/// Writes routes, nexthops and elements of sets in one namespace by sockets that stay open: the kernel names them in what it tells of these
+/// changes.
 pub struct Writer {
-    netlink: Option<Netlink>,
-    port: u32,
+    sockets: Sockets,
+    ports: Ports,
 }
 
 impl Writer {
-    /// Opens a socket in the namespace.
+    /// Opens sockets in the namespace.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or the socket cannot be opened there.
+    /// The namespace cannot be entered, or a socket cannot be opened there.
     pub fn open_in(netns: &Netns) -> Result<Writer, KernelError> {
-        let netlink = netns.run(Netlink::route)??;
-        Ok(Writer { port: netlink.port()?, netlink: Some(netlink) })
+        let (route, netfilter) = netns.run(|| Ok::<_, KernelError>((Netlink::route()?, Netlink::netfilter()?)))??;
+        let ports = Ports { route: route.port()?, netfilter: netfilter.port()? };
+        Ok(Writer { sockets: Sockets { route: Some(route), netfilter: Some(netfilter) }, ports })
     }
 
-    /// What the kernel calls the socket.
-    pub fn port(&self) -> u32 {
-        self.port
+    /// What the kernel calls the sockets.
+    pub fn ports(&self) -> Ports {
+        self.ports
     }
 
-    /// Applies a plan in the network namespace of the calling thread, which must be that of the socket.
+    /// Applies a plan in the network namespace of the calling thread, which must be that of the sockets.
     ///
     /// # Errors
     /// As [`apply`].
     pub fn apply(&mut self, plan: &Plan) -> Result<usize, ApplyError> {
-        run_all(plan, &Programs::default(), &mut self.netlink)
+        run_all(plan, &Programs::default(), &mut self.sockets)
     }
 }
 
-fn run_all(plan: &Plan, programs: &Programs, netlink: &mut Option<Netlink>) -> Result<usize, ApplyError> {
+fn run_all(plan: &Plan, programs: &Programs, sockets: &mut Sockets) -> Result<usize, ApplyError> {
     let mut done = 0;
     for run in plan.steps.chunk_by(|a, b| kind(a) == kind(b)) {
         let outcome = match run {
             [Step::Nft(_) | Step::SetSysctl(..) | Step::AttachFilter { .. } | Step::DetachFilter(_), ..] => {
                 one_by_one(run, programs)
             }
-            _ => batch(run, netlink),
+            [Step::AddElements(..) | Step::DelElements(..), ..] => elements(run, sockets),
+            _ => batch(run, sockets),
         };
         outcome.map_err(|(index, source)| ApplyError {
             done: done + index,
@@ -177,11 +215,20 @@ fn attach(dev: &str, id: u32, programs: &Programs) -> Result<(), KernelError> {
     bpf::put(dev, &program)
 }
 
-fn batch(run: &[Step], socket: &mut Option<Netlink>) -> Result<(), Failure> {
-    let netlink = match socket {
-        Some(netlink) => netlink,
-        None => socket.insert(Netlink::route().map_err(|source| (0, source))?),
-    };
+fn elements(run: &[Step], sockets: &mut Sockets) -> Result<(), Failure> {
+    let netlink = sockets.netfilter().map_err(|source| (0, source))?;
+    run.iter().enumerate().try_for_each(|(index, step)| {
+        let outcome = match step {
+            Step::AddElements(set, addresses) => nft_elements::add(netlink, set, addresses),
+            Step::DelElements(set, addresses) => nft_elements::delete(netlink, set, addresses),
+            _ => Ok(()),
+        };
+        outcome.map_err(|source| (index, source))
+    })
+}
+
+fn batch(run: &[Step], sockets: &mut Sockets) -> Result<(), Failure> {
+    let netlink = sockets.route().map_err(|source| (0, source))?;
     let mut devices = Devices::default();
     let mut requests = Vec::with_capacity(run.len());
     let mut unsendable = None;
@@ -224,8 +271,13 @@ fn request(step: &Step, devices: &mut Devices) -> Result<Request, KernelError> {
         Step::DelLabel(label) => label::del(*label),
         Step::AddRule(spec) => rule::add(spec, true),
         Step::DelRule(spec) => rule::del(spec),
-        Step::SetSysctl(..) | Step::Nft(_) | Step::AttachFilter { .. } | Step::DetachFilter(_) => {
-            return Err(KernelError::Malformed("not a netlink step".to_owned()));
+        Step::SetSysctl(..)
+        | Step::Nft(_)
+        | Step::AddElements(..)
+        | Step::DelElements(..)
+        | Step::AttachFilter { .. }
+        | Step::DetachFilter(_) => {
+            return Err(KernelError::Malformed("not a request of rtnetlink".to_owned()));
         }
     })
 }

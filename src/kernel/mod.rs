@@ -25,6 +25,7 @@ mod neighbour;
 mod netlink;
 mod nexthop;
 mod nft;
+mod nft_elements;
 mod nft_listing;
 mod nft_ruleset;
 mod observe;
@@ -38,7 +39,7 @@ mod surroundings;
 mod sysctl;
 mod wire;
 
-pub use apply::{ApplyError, Writer, apply, apply_with};
+pub use apply::{ApplyError, Ports, Writer, apply, apply_with};
 pub use error::KernelError;
 pub use features::{Features, Missing, features, load_modules};
 pub use monitor::{Change, Monitor};

@@ -15,7 +15,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
+use netlink_sys::{AsyncSocket, Socket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime::Handle;
@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use crate::netns::Netns;
 use crate::plan::{NFT_TABLE, WITHDRAWN_TABLE};
 
+use super::apply::Ports;
 use super::error::KernelError;
 use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
 use super::netlink::{Netlink, failed};
@@ -38,6 +39,10 @@ const NFT_GROUPS: [u32; 1] = [7];
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// Datagrams that are read before other tasks get a chance.
 const AT_ONCE: usize = 64;
+/// Datagrams that are forgotten before the namespace is read, whoever goes on to send them: more than the buffer holds.
+const DRAINED_AT_ONCE: usize = 1 << 14;
+/// Bytes of a datagram; `NLMSG_GOODSIZE` is less.
+const LARGEST: usize = 1 << 16;
 
 /// What has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,15 +70,18 @@ pub struct Monitor {
     route: TokioSocket,
     nft: TokioSocket,
     filter: Filter,
+    /// The socket of nfnetlink whose changes are known.
+    own_nft: Option<u32>,
 }
 
 impl Monitor {
     /// Starts listening in a namespace. Changes from now on are seen; links named `<link_prefix>*` are ours. Must be called
-    /// inside a tokio runtime; blocks for the time of one link dump. What the socket `own` does to routes and nexthops is not told of.
+    /// inside a tokio runtime; blocks for the time of one link dump. What the sockets `own` do to routes, nexthops and our nft table is not told
+    /// of.
     ///
     /// # Errors
     /// The namespace cannot be entered, or the sockets cannot be opened there.
-    pub fn open_in(netns: &Netns, link_prefix: &str, own: Option<u32>) -> Result<Self, KernelError> {
+    pub fn open_in(netns: &Netns, link_prefix: &str, own: Option<Ports>) -> Result<Self, KernelError> {
         let runtime = Handle::current();
         let (route, nft, links) = netns.run(|| {
             let _registers_with = runtime.enter();
@@ -82,7 +90,8 @@ impl Monitor {
             let nft = listen(NETLINK_NETFILTER, &NFT_GROUPS)?;
             Ok::<_, KernelError>((route, nft, known_links()?))
         })??;
-        Ok(Monitor { route, nft, filter: Filter { prefix: link_prefix.to_owned(), links, own } })
+        let filter = Filter { prefix: link_prefix.to_owned(), links, own: own.map(|own| own.route) };
+        Ok(Monitor { route, nft, filter, own_nft: own.map(|own| own.netfilter) })
     }
 
     /// Waits until something of ours has changed and returns all that is known to have changed by then, never nothing.
@@ -99,12 +108,30 @@ impl Monitor {
         }
     }
 
+    /// Forgets what has been told so far: whoever is about to read everything needs none of it.
+    ///
+    /// # Errors
+    /// As [`Monitor::changed`].
+    pub fn drain(&mut self) -> Result<(), KernelError> {
+        let filter = &mut self.filter;
+        // What it learns of links is needed later.
+        let learn = |message: &Reply<'_>| {
+            filter.route(message);
+        };
+        drain_socket(self.route.socket_ref(), learn)?;
+        drain_socket(self.nft.socket_ref(), |_| ())
+    }
+
     /// Reads what is there, up to a limit; ready if there was anything, be it somebody else's.
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<BTreeSet<Change>, KernelError>> {
         let mut changes = BTreeSet::new();
         let filter = &mut self.filter;
         let route = poll_socket(&self.route, cx, &mut changes, |message| filter.route(message))?;
-        let nft = poll_socket(&self.nft, cx, &mut changes, |message| nft_change(message.kind, message.payload))?;
+        let own_nft = self.own_nft;
+        let nft = poll_socket(&self.nft, cx, &mut changes, |message| {
+            let is_own = own_nft == Some(message.port);
+            if is_own { None } else { nft_change(message.kind, message.payload) }
+        })?;
         if route + nft > 0 { Poll::Ready(Ok(changes)) } else { Poll::Pending }
     }
 }
@@ -129,6 +156,23 @@ fn poll_socket(
         }
     }
     Ok(AT_ONCE)
+}
+
+/// Reads from one socket, past the limit of a poll.
+fn drain_socket(socket: &Socket, mut each: impl FnMut(&Reply<'_>)) -> Result<(), KernelError> {
+    let mut datagram = Vec::with_capacity(LARGEST);
+    for _ in 0..DRAINED_AT_ONCE {
+        datagram.clear();
+        match socket.recv(&mut datagram, 0) {
+            Ok(_) => messages(&datagram).for_each(|message| each(&message)),
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EAGAIN) => return Ok(()),
+                Some(Errno::ENOBUFS | Errno::EINTR) => {}
+                _ => return Err(failed("receive")(error)),
+            },
+        }
+    }
+    Ok(())
 }
 
 fn listen(protocol: isize, groups: &[u32]) -> Result<TokioSocket, KernelError> {

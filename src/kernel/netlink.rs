@@ -3,6 +3,7 @@
 //! Serial requests cost a round trip each; batches of 64 reach 200,000 changes per second. A dump ends with the kernel's
 //! errno in `NLMSG_DONE`, which must not be overlooked: a table that cannot be read is not an empty table.
 
+use std::borrow::Borrow;
 use std::io;
 use std::ops::RangeInclusive;
 
@@ -24,6 +25,12 @@ const NLM_F_CAPPED: u16 = 0x100;
 /// Attributes follow.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// `NFNL_MSG_BATCH_BEGIN` and the end, and whose transaction it is: `res_id` of `struct nfgenmsg`, in network byte order
+/// (include/uapi/linux/netfilter/nfnetlink.h).
+const NFNL_MSG_BATCH_BEGIN: u16 = 16;
+const NFNL_MSG_BATCH_END: u16 = 17;
+const NFNL_SUBSYS_NFTABLES: u8 = 10;
 
 /// Requests per sendmsg(2).
 const BATCH: usize = 64;
@@ -176,13 +183,45 @@ impl Netlink {
         Err(KernelError::Interrupted { what, tries: DUMP_TRIES })
     }
 
+    /// Requests of nftables that are carried out together or not at all (`nfnetlink_rcv_batch`, net/netfilter/nfnetlink.c).
+    ///
+    /// # Errors
+    /// The kernel's errno, or a failure of the socket.
+    pub fn transaction(&mut self, requests: &[Request]) -> Result<(), KernelError> {
+        let bound = |kind| Request { kind, flags: 0, payload: vec![0, 0, 0, NFNL_SUBSYS_NFTABLES] };
+        let acknowledged = requests.iter().map(|request| (request.clone(), NLM_F_REQUEST | NLM_F_ACK));
+        let begin = std::iter::once((bound(NFNL_MSG_BATCH_BEGIN), NLM_F_REQUEST));
+        let messages: Vec<_> = begin.chain(acknowledged).chain([(bound(NFNL_MSG_BATCH_END), NLM_F_REQUEST)]).collect();
+        let expected = self.send_each(&messages)?;
+        let (mut open, mut refusal) = (requests.len(), Ok(()));
+        self.receive(&expected, |reply, index| {
+            let answer = acknowledgement(&reply);
+            // What concerns the transaction as a whole is told as the answer to its beginning, and comes first.
+            if index == 0 {
+                return answer.map(|()| open > 0);
+            }
+            open -= 1;
+            if refusal.is_ok() {
+                refusal = answer;
+            }
+            Ok(open > 0)
+        })?;
+        refusal
+    }
+
     /// Sends requests in one datagram and returns their sequence numbers.
     fn send(&mut self, requests: &[Request], flags: u16) -> Result<RangeInclusive<u32>, KernelError> {
+        let requests: Vec<_> = requests.iter().map(|request| (request, flags)).collect();
+        self.send_each(&requests)
+    }
+
+    /// The same with flags for each.
+    fn send_each(&mut self, requests: &[(impl Borrow<Request>, u16)]) -> Result<RangeInclusive<u32>, KernelError> {
         self.sending.clear();
         let first = self.sequence.wrapping_add(1);
-        for request in requests {
+        for (request, flags) in requests {
             self.sequence = self.sequence.wrapping_add(1);
-            request.emit(flags, self.sequence, &mut self.sending);
+            request.borrow().emit(*flags, self.sequence, &mut self.sending);
         }
         self.socket.send(&self.sending, 0).map_err(failed("send"))?;
         Ok(first..=self.sequence)

@@ -1,6 +1,7 @@
 //! What one network namespace must hold of ours. Everything of ours that is not in here is removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::nft::{Table, TableFamily};
 use super::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, RouteTarget, RuleSpec, Sysctl, SysctlWant};
@@ -33,13 +34,13 @@ pub struct Desired {
 impl Desired {
     /// The nexthop objects that the routes need.
     pub fn nexthops(&self) -> BTreeSet<&Nexthop> {
-        self.routes
-            .values()
-            .filter_map(|t| match t {
-                RouteTarget::Via { nexthop, .. } => Some(nexthop),
-                RouteTarget::Unreachable | RouteTarget::Devices(_) => None,
-            })
-            .collect()
+        let of_routes = self.routes.values().filter_map(|t| match t {
+            RouteTarget::Via { nexthop, .. } => Some(nexthop),
+            RouteTarget::Unreachable | RouteTarget::Devices(_) => None,
+        });
+        // Many routes share an object.
+        let mut seen = HashSet::new();
+        of_routes.filter(|nexthop| seen.insert(Arc::as_ptr(nexthop))).map(Arc::as_ref).collect()
     }
 
     /// The sets of devices that VIPs may be a source behind.
@@ -51,5 +52,16 @@ impl Desired {
                 RouteTarget::Unreachable | RouteTarget::Via { .. } => None,
             })
             .collect()
+    }
+}
+
+/// Ids of nexthop objects by what refers to them: contents are dear to compare, and many routes share one.
+#[derive(Default)]
+pub(super) struct IdsByReference(HashMap<*const Nexthop, Option<u32>>);
+
+impl IdsByReference {
+    /// The id of an object, which is looked for once.
+    pub fn of(&mut self, nexthop: &Arc<Nexthop>, find: impl FnOnce(&Nexthop) -> Option<u32>) -> Option<u32> {
+        *self.0.entry(Arc::as_ptr(nexthop)).or_insert_with(|| find(nexthop))
     }
 }

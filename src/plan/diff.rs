@@ -8,8 +8,10 @@
 //! Only two trees of rules cannot stand at one place: jumps of one would lead into the other. While one is changed into the
 //! other, packets to VIPs are dropped; TCP sends them again. Trees of the same marks at different places can stand side by side.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::desired::IdsByReference;
 use super::filter::filter_step;
 use super::nft::pause::{pause, resume};
 use super::nft::script::{Scripts, scripts};
@@ -34,7 +36,7 @@ pub const NEXTHOP_BASE: u32 = 0x6b00_0000;
 pub fn diff(desired: &Desired, observed: &Observed, remembered: &BTreeMap<Sysctl, u32>, link_prefix: &str) -> Plan {
     let mut links = diff_links(desired, observed, link_prefix);
     // A link that is deleted takes its addresses, nexthops and routes along: they are not there any more.
-    let observed = &without_links(observed, &links.replaced);
+    let observed = &*without_links(observed, &links.replaced);
     let own: BTreeSet<&str> = desired.links.keys().map(String::as_str).collect();
     let sysctls = diff_sysctls(&desired.sysctls, observed, remembered, &own);
     let nft = diff_nft(desired, observed, &sysctls.keep);
@@ -108,7 +110,7 @@ pub fn tables(
     remembered: &BTreeMap<Sysctl, u32>,
     link_prefix: &str,
 ) -> BTreeMap<TableFamily, Table> {
-    let observed = &without_links(observed, &diff_links(desired, observed, link_prefix).replaced);
+    let observed = &*without_links(observed, &diff_links(desired, observed, link_prefix).replaced);
     let own: BTreeSet<&str> = desired.links.keys().map(String::as_str).collect();
     let keep = diff_sysctls(&desired.sysctls, observed, remembered, &own).keep;
     let inet = remembering(desired, &keep).map(|table| (TableFamily::Inet, table));
@@ -179,11 +181,11 @@ fn diff_links(desired: &Desired, observed: &Observed, prefix: &str) -> LinkDiff 
     out
 }
 
-fn without_links(observed: &Observed, gone: &BTreeSet<String>) -> Observed {
-    let mut out = observed.clone();
+fn without_links<'a>(observed: &'a Observed, gone: &BTreeSet<String>) -> Cow<'a, Observed> {
     if gone.is_empty() {
-        return out;
+        return Cow::Borrowed(observed);
     }
+    let mut out = observed.clone();
     out.links.retain(|name, _| !gone.contains(name));
     out.filters.retain(|dev, _| !gone.contains(dev));
     out.addresses.retain(|(a, _, _)| !gone.contains(&a.dev));
@@ -192,7 +194,7 @@ fn without_links(observed: &Observed, gone: &BTreeSet<String>) -> Observed {
     out.nexthops.retain(|_, nh| nh.spec.as_ref().is_none_or(|s| !gone.contains(s.dev())));
     let ids: BTreeSet<u32> = out.nexthops.keys().copied().collect();
     out.routes.retain(|_, route| !matches!(route, ObservedRoute::Nhid { id, .. } if !ids.contains(id)));
-    out
+    Cow::Owned(out)
 }
 
 fn missing_filters(desired: &Desired, observed: &Observed) -> Vec<Step> {
@@ -245,12 +247,15 @@ struct NexthopDiff {
     remove: Vec<Step>,
     ids: BTreeMap<Nexthop, u32>,
     groups: BTreeMap<BTreeSet<String>, u32>,
+    /// From here on no id is in use.
+    free: u32,
 }
 
-/// The ids that the nexthop objects of `desired` have once [`diff`] is carried out.
-pub(super) fn nexthop_ids(desired: &Desired, observed: &Observed, link_prefix: &str) -> BTreeMap<Nexthop, u32> {
-    let observed = &without_links(observed, &diff_links(desired, observed, link_prefix).replaced);
-    diff_nexthops(desired, observed).ids
+/// The ids that the nexthop objects of `desired` have once [`diff`] is carried out, and one from which on nobody has any.
+pub(super) fn nexthop_ids(desired: &Desired, observed: &Observed, link_prefix: &str) -> (BTreeMap<Nexthop, u32>, u32) {
+    let observed = &*without_links(observed, &diff_links(desired, observed, link_prefix).replaced);
+    let NexthopDiff { ids, free, .. } = diff_nexthops(desired, observed);
+    (ids, free)
 }
 
 /// A nexthop object keeps its id as long as its content is wanted, so that a restart changes nothing.
@@ -314,6 +319,8 @@ fn diff_nexthops(desired: &Desired, observed: &Observed) -> NexthopDiff {
         }
     }
     out.remove.append(&mut surplus);
+    let highest = observed.nexthops.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
+    out.free = free.next().unwrap_or(u32::MAX).max(highest);
     out
 }
 
@@ -329,13 +336,14 @@ struct RouteDiff {
 
 fn diff_routes(desired: &Desired, observed: &Observed, nexthops: &NexthopDiff) -> RouteDiff {
     let looked_into = tables_of(desired.rules.iter().copied());
-    let mut out = RouteDiff::default();
+    let (mut out, mut ids) = (RouteDiff::default(), IdsByReference::default());
     for (key, target) in &desired.routes {
         let way = match target {
             RouteTarget::Unreachable => None,
             RouteTarget::Devices(devices) => nexthops.groups.get(devices).map(|id| (RouteWrite::Group(*id), *id, None)),
             RouteTarget::Via { nexthop, mtu } => {
-                nexthops.ids.get(nexthop).map(|id| (RouteWrite::Nhid { id: *id, mtu: *mtu }, *id, Some(*mtu)))
+                let id = ids.of(nexthop, |nexthop| nexthops.ids.get(nexthop).copied());
+                id.map(|id| (RouteWrite::Nhid { id, mtu: *mtu }, id, Some(*mtu)))
             }
         };
         let (write, want) = way.map_or((RouteWrite::Unreachable, ObservedRoute::Unreachable), |(write, id, mtu)| {

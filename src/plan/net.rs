@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::Family;
 use crate::model::second_chance::TunnelId;
@@ -200,7 +201,7 @@ pub enum RouteTarget {
     /// Through a nexthop object.
     Via {
         /// Content of the nexthop object; its id is found or chosen by the diff.
-        nexthop: Nexthop,
+        nexthop: Arc<Nexthop>,
         /// Path MTU for the packet inside, in bytes, so that clients are told before the outer packet fragments.
         mtu: u32,
     },

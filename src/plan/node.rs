@@ -10,7 +10,7 @@ use super::held::Held;
 use super::nft::TableFamily;
 use super::nft::frames::{BridgeTable, FrameTable};
 use super::nft::node::{Ingress, NodeTable};
-use super::reach::{Way, reach};
+use super::reach::{LabelOwners, Way, reach};
 use super::surroundings::of_node;
 use super::tree::{rule_tree, sources_rule, sources_table, table};
 use super::{
@@ -61,7 +61,7 @@ pub fn desired_node_holding(
     routes: &Routes,
     settings: &Settings,
 ) -> (Desired, Vec<Problem>) {
-    let ctx = Context { cluster, routes, held, settings };
+    let ctx = Context { cluster, routes, held, settings, labels: LabelOwners::of(cluster, settings) };
     let me = cluster.nodes.get(&settings.node_name);
     let ingress = me.is_some_and(|n| n.ingress) && !cluster.vips.is_empty();
     let local = local_pods(cluster, settings);
@@ -137,6 +137,7 @@ pub(super) struct Context<'a> {
     pub(super) routes: &'a Routes,
     pub(super) held: &'a Held,
     pub(super) settings: &'a Settings,
+    pub(super) labels: LabelOwners<'a>,
 }
 
 /// What VIPs take of an ingress node.
@@ -240,7 +241,7 @@ impl Build {
             match reach(vip, hop, ctx) {
                 Ok(Way { mode, nexthop, mtu }) => {
                     self.way(vip, mode, &nexthop, ctx.settings);
-                    ways.insert(content, RouteTarget::Via { nexthop, mtu });
+                    ways.insert(content, RouteTarget::Via { nexthop: nexthop.into(), mtu });
                 }
                 Err(_) if vip.mode != Mode::Mpls && ctx.own_addresses().is_empty() => {
                     self.problems.insert(no_address(ctx));

@@ -13,12 +13,13 @@
 //! the MAC address of an IPv4 neighbour is still asked for, the kernel loses the IPv6 packets that wait for it
 //! (`__neigh_update`, net/core/neighbour.c, looks the next hop `::ffff:A` up once more, with neighbour discovery).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::Nexthop;
 use super::node::{Context, RouteFact};
+use super::{Nexthop, Settings};
 use crate::model::handover::{NextHop, TunnelId};
-use crate::model::{Addresses, Family, Mode, Node, Vip};
+use crate::model::{Addresses, Cluster, Family, Mode, Node, Vip};
 
 /// A way to an endpoint.
 pub(super) struct Way {
@@ -109,17 +110,35 @@ fn abroad<'a>(vip: &Vip, hop: &NextHop, node: &str, ctx: &Context<'a>) -> Result
     })
 }
 
+/// Pods of mode `mpls` by node and label.
+#[derive(Debug, Default)]
+pub(super) struct LabelOwners<'a>(BTreeMap<(&'a str, u32), Claims<'a>>);
+
+/// Pods by UID and addresses, with a VIP of theirs.
+type Claims<'a> = BTreeMap<(&'a str, Addresses), &'a Vip>;
+
+impl<'a> LabelOwners<'a> {
+    /// All of the cluster.
+    pub fn of(cluster: &'a Cluster, settings: &Settings) -> LabelOwners<'a> {
+        let mut owners = LabelOwners::default();
+        for vip in cluster.vips().filter(|vip| vip.mode == Mode::Mpls) {
+            for pod in vip.pods() {
+                let label = (pod.node, settings.labels.of_pod(pod.addresses));
+                owners.0.entry(label).or_default().entry((pod.uid, pod.addresses)).or_insert(vip);
+            }
+        }
+        owners
+    }
+}
+
 /// The pod that has this one's label on the same node by right of the smaller UID.
 fn label_owner(hop: &NextHop, node: &str, ctx: &Context<'_>) -> Option<String> {
     let label = ctx.settings.labels.of_pod(hop.addresses);
-    let mpls = ctx.cluster.vips().filter(|v| v.mode == Mode::Mpls);
-    let pods = mpls.flat_map(|vip| vip.pods().into_iter().map(move |pod| (vip, pod)));
+    let pods = ctx.labels.0.get(&(node, label)).into_iter().flatten();
+    let mut others = pods.take_while(|((uid, _), _)| *uid < hop.owner.as_str());
     // A pod that has ended may have had the same address, which then the label leads to.
-    let others = pods.filter(|(_, pod)| pod.node == node && pod.uid < hop.owner.as_str());
-    let mut twins = others.filter(|(_, pod)| {
-        ctx.settings.labels.of_pod(pod.addresses) == label && !share_address(pod.addresses, hop.addresses)
-    });
-    twins.next().map(|(vip, pod)| called(vip, pod.uid))
+    let twin = others.find(|((_, addresses), _)| !share_address(*addresses, hop.addresses));
+    twin.map(|((uid, _), vip)| called(vip, uid))
 }
 
 fn share_address(one: Addresses, other: Addresses) -> bool {

@@ -1,6 +1,8 @@
 //! A plan: the steps that turn what is into what must be, in an order that never leaves a packet without a way.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use super::filter::{print_attach, print_detach, print_object};
 use super::net::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, Source, Sysctl, host};
@@ -72,6 +74,10 @@ pub enum Step {
     DelRule(RuleSpec),
     /// Run one nft transaction: the text for `nft -f -`.
     Nft(String),
+    /// Add addresses to a set of our table of family inet, in one transaction.
+    AddElements(String, BTreeSet<IpAddr>),
+    /// Take addresses from a set of our table of family inet, in one transaction.
+    DelElements(String, BTreeSet<IpAddr>),
 }
 
 impl fmt::Display for Step {
@@ -111,8 +117,15 @@ impl fmt::Display for Step {
             Step::AddRule(rule) => write!(f, "ip {}rule add {rule}", option(rule.family)),
             Step::DelRule(rule) => write!(f, "ip {}rule del {rule}", option(rule.family)),
             Step::Nft(script) => write!(f, "nft -f - <<'EOF'\n{}\nEOF", script.trim_end()),
+            Step::AddElements(set, addresses) => print_elements(f, "add", set, addresses),
+            Step::DelElements(set, addresses) => print_elements(f, "delete", set, addresses),
         }
     }
+}
+
+fn print_elements(f: &mut fmt::Formatter<'_>, verb: &str, set: &str, addresses: &BTreeSet<IpAddr>) -> fmt::Result {
+    let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    write!(f, "nft '{verb} element inet {} {set} {{ {} }}'", super::NFT_TABLE, list.join(", "))
 }
 
 /// The option of `ip` where the rest of the line does not show the family.
@@ -134,6 +147,26 @@ impl Plan {
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// How many transactions of nft change elements of sets.
+    pub fn element_transactions(&self) -> usize {
+        self.steps.iter().filter(|step| matches!(step, Step::AddElements(..) | Step::DelElements(..))).count()
+    }
+
+    /// Changes elements of a set as those transactions do.
+    pub fn change_elements(&self, name: &str, elements: &mut BTreeSet<String>) {
+        for step in &self.steps {
+            match step {
+                Step::AddElements(set, addresses) if set == name => {
+                    elements.extend(addresses.iter().map(ToString::to_string));
+                }
+                Step::DelElements(set, addresses) if set == name => {
+                    elements.retain(|element| element.parse().is_ok_and(|address| !addresses.contains(&address)));
+                }
+                _ => {}
+            }
+        }
     }
 }
 

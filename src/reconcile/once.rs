@@ -62,6 +62,13 @@ impl Memory {
         Memory { ruleset: self.ruleset.clone(), peers: self.peers.clone(), ..Memory::default() }
     }
 
+    /// Takes note of elements of sets that a plan has changed, which has brought the ruleset to this generation.
+    fn elements_written(&mut self, plan: &Plan, generation: Option<u32>) {
+        let Some(generation) = generation else { return };
+        self.written.iter_mut().for_each(|written| written.elements_written(plan, generation));
+        self.ruleset.elements_written(plan, generation);
+    }
+
     /// Everything is read from the kernel again, also what cannot have changed, and tried again, also what has failed.
     pub fn doubt(&mut self) {
         self.ruleset.forget();
@@ -166,12 +173,19 @@ pub fn follow(
     writer: &mut Writer,
 ) -> Option<Result<Outcome, ReconcileError>> {
     let (Goal::Node(cluster), Some(mut programmed)) = (goal, memory.programmed.take()) else { return None };
-    let plan = programmed.step(cluster, settings)?;
+    // A route that cannot be asked for is looked for again with everything else.
+    let look = |new: &BTreeSet<IpAddr>| netns.run(|| routes_to(new)).ok()?.ok();
+    let plan = programmed.step(cluster, settings, look)?;
     if !plan.is_empty() {
-        match netns.run(|| writer.apply(&plan)) {
+        let written = netns.run(|| {
+            writer.apply(&plan)?;
+            let has_elements = plan.element_transactions() > 0;
+            Ok::<_, ReconcileError>(has_elements.then(kernel::nft_generation).transpose()?)
+        });
+        match written {
             Err(error) => return Some(Err(error.into())),
-            Ok(Err(error)) => return Some(Err(error.into())),
-            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Some(Err(error)),
+            Ok(Ok(generation)) => memory.elements_written(&plan, generation),
         }
     }
     let problems = programmed.problems().to_vec();
@@ -361,7 +375,9 @@ fn compute(
             let used = used_vips(all, uses(all, observed, settings, &mut memory.peers));
             let cluster = &*in_use::without(all, &used);
             let routes = routes(cluster, observed)?;
-            let (mut desired, mut problems) = desired_node_holding(&Held::of(observed), cluster, &routes, settings);
+            let holding = cluster.vips().filter(|vip| vip.holds).map(|vip| vip.address).collect();
+            let held = Held::of(&holding, observed);
+            let (mut desired, mut problems) = desired_node_holding(&held, cluster, &routes, settings);
             problems.extend(in_use::problems(all, &used, settings));
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
@@ -395,15 +411,23 @@ fn uses(cluster: &Cluster, observed: &Observed, settings: &Settings, peers: &mut
 
 /// How this namespace reaches what the cluster is made of. An address without a route is left out: `plan` says so to the user.
 fn routes(cluster: &Cluster, observed: &Observed) -> Result<Routes, KernelError> {
-    let addresses: Vec<IpAddr> = addresses_of_interest(cluster).into_iter().collect();
+    let mut routes = routes_to(&addresses_of_interest(cluster))?;
+    for (address, fact) in &mut routes {
+        fact.bare = !observed.addresses.iter().any(|(a, _, ours)| a.dev == fact.dev && a.address.is_ipv4() && !ours);
+        fact.bridge = observed.links.get(&fact.dev).is_some_and(|link| link.kind_name.as_deref() == Some("bridge"));
+        let neighbour = Neighbour { dev: fact.dev.clone(), address: *address };
+        fact.mac = observed.neighbours.get(&neighbour).and_then(|known| known.mac);
+    }
+    Ok(routes)
+}
+
+/// How this namespace reaches these addresses, without what is to be known of devices and neighbours.
+fn routes_to(addresses: &BTreeSet<IpAddr>) -> Result<Routes, KernelError> {
+    let addresses: Vec<IpAddr> = addresses.iter().copied().collect();
     let facts = kernel::routes_to(&addresses)?;
     let known = addresses.into_iter().zip(facts).filter_map(|(address, fact)| {
-        let fact = fact.ok()?;
-        let bare = !observed.addresses.iter().any(|(a, _, ours)| a.dev == fact.dev && a.address.is_ipv4() && !ours);
-        let bridge = observed.links.get(&fact.dev).is_some_and(|link| link.kind_name.as_deref() == Some("bridge"));
-        let neighbour = Neighbour { dev: fact.dev.clone(), address };
-        let mac = observed.neighbours.get(&neighbour).and_then(|known| known.mac);
-        Some((address, RouteFact { dev: fact.dev, gateway: fact.gateway, mtu: fact.mtu, bare, bridge, mac }))
+        let kernel::RouteFact { dev, gateway, mtu, .. } = fact.ok()?;
+        Some((address, RouteFact { dev, gateway, mtu, bare: false, bridge: false, mac: None }))
     });
     Ok(known.collect())
 }

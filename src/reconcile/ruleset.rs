@@ -7,11 +7,11 @@
 
 use tracing::debug;
 
-use super::written::Written;
+use super::written::{Written, follows};
 use crate::kernel::{self, KernelError, Tables};
-use crate::plan::Observed;
 use crate::plan::nft::TableFamily;
 use crate::plan::surroundings::{DropChain, Surroundings};
+use crate::plan::{Observed, Plan};
 
 /// What is known of a namespace's ruleset.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +77,22 @@ impl Ruleset {
             self.tables =
                 Some(Tables { tables, generation: Some(generation), withdrawn: observed.withdrawn, paused: false });
         }
+    }
+
+    /// Elements of our sets were changed by transactions of their own, which have brought the ruleset to `generation`.
+    pub(super) fn elements_written(&mut self, plan: &Plan, generation: u32) {
+        let before = self.tables.as_ref().and_then(|tables| tables.generation);
+        let alone = follows(before, plan.element_transactions(), generation);
+        let mut tables = self.tables.take().filter(|_| alone);
+        if let Some(tables) = &mut tables {
+            tables.generation = Some(generation);
+            for (name, set) in tables.tables.get_mut(&TableFamily::Inet).into_iter().flat_map(|table| &mut table.sets) {
+                plan.change_elements(name, &mut set.elements);
+            }
+        }
+        self.tables = tables;
+        let others = self.drops.take().filter(|(of, _)| alone && Some(*of) == before);
+        self.drops = others.map(|(_, drops)| (generation, drops));
     }
 
     /// What was written has been listed, as it was to be or not.

@@ -222,7 +222,11 @@ impl Target {
             }
             Err(error) => return Err(error),
         }
-        let Some(Place { netns, writer, .. }) = place.as_mut() else { return Ok(Some(self.shared.resync)) };
+        let Some(Place { netns, writer, monitor, .. }) = place.as_mut() else { return Ok(Some(self.shared.resync)) };
+        if matches!(look, Look::Whole) {
+            // What has been told so far is about to be read. Each change of many is told, and would have everything read once more.
+            monitor.drain()?;
+        }
         let Outcome { plan, problems, notes, program, lacking } =
             self.blocking_round(netns, writer, goal, look).await?;
         self.backoff.succeeded();
@@ -264,7 +268,7 @@ impl Target {
         }
         // Listening starts before looking, so that nothing is missed in between.
         let writer = matches!(site, Site::Node(_)).then(|| Writer::open_in(&netns)).transpose()?;
-        let own = writer.as_ref().map(Writer::port);
+        let own = writer.as_ref().map(Writer::ports);
         let monitor = Monitor::open_in(&netns, self.shared.settings.link_prefix.as_str(), own)?;
         self.shared.places.found(&self.name, &netns);
         // The number of a pod's namespace that nobody has held open may be another one's by now, and so may be its ruleset's generation.

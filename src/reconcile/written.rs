@@ -45,9 +45,16 @@ impl Written {
     ) -> Self {
         let misread = before.map(|written| written.misread).unwrap_or_default();
         let own = plan.steps.iter().filter(|step| matches!(step, Step::Nft(_))).count();
-        let began = own.try_into().ok().map(|own| generation.wrapping_sub(own));
-        let alone = began.is_some() && observed.nft_generation == began;
+        let alone = follows(observed.nft_generation, own, generation);
         Written { generation: alone.then_some(generation), tables, misread }
+    }
+
+    /// Elements of sets were changed by transactions of their own, which have brought the ruleset to `generation`.
+    pub fn elements_written(&mut self, plan: &Plan, generation: u32) {
+        self.generation = Some(generation).filter(|now| follows(self.generation, plan.element_transactions(), *now));
+        for (name, set) in self.tables.get_mut(&TableFamily::Inet).into_iter().flat_map(|table| &mut table.sets) {
+            plan.change_elements(name, &mut set.elements);
+        }
     }
 
     /// The generation of the ruleset right after that; `None` if somebody else has written meanwhile.
@@ -81,6 +88,12 @@ impl Written {
     fn unlike(&self, observed: &Observed) -> Vec<String> {
         self.tables.iter().flat_map(|(family, table)| table.unlike(listed(observed, *family))).collect()
     }
+}
+
+/// Whether so many transactions lead from one generation to another, so that nobody else has written in between.
+pub(super) fn follows(before: Option<u32>, transactions: usize, now: u32) -> bool {
+    let led_to = |before: u32| Some(before.wrapping_add(transactions.try_into().ok()?));
+    before.and_then(led_to) == Some(now)
 }
 
 fn listed(observed: &Observed, family: TableFamily) -> Option<&ObservedTable> {

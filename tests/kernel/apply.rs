@@ -1,5 +1,6 @@
 //! Applying steps, with `ip` and `nft` as witnesses of what they did.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::support::{apply_each_twice, apply_in, netns, observe_in, sh, try_apply};
@@ -343,6 +344,38 @@ fn an_nft_transaction_is_applied_and_the_table_read_back() {
     assert_eq!(table.chains["sub"].base, None);
     apply_in(&target, &[Step::Nft("delete table inet kube_service_tunnel\n".into())]);
     assert_eq!(observe_in(&target, &[]).nft, None);
+}
+
+#[test]
+fn elements_come_and_go_without_nft_as_they_do_with_it() {
+    let [target, twin] = [netns(), netns()];
+    let many: BTreeSet<IpAddr> =
+        (0..2500_u16).map(u16::to_be_bytes).map(|[high, low]| IpAddr::from([10, 1, high, low])).collect();
+    let two: BTreeSet<IpAddr> = ["fd00::1", "fd00::2"].map(|address| address.parse().unwrap()).into();
+    let half: BTreeSet<IpAddr> = many.iter().copied().filter(|address| address.to_string().ends_with('3')).collect();
+    // One of these has never been there.
+    let gone: BTreeSet<IpAddr> = ["fd00::2", "fd00::9"].map(|address| address.parse().unwrap()).into();
+    let name = |text: &str| text.to_owned();
+    let left = many.len() - half.len();
+    let steps = [
+        Step::AddElements(name("endpoints"), many),
+        Step::AddElements(name("endpoints6"), two),
+        Step::DelElements(name("endpoints"), half),
+    ];
+    for one in [&target, &twin] {
+        sh(one, "nft add table inet kube_service_tunnel");
+        sh(one, "nft add set inet kube_service_tunnel endpoints '{ typeof ip saddr; counter; }'");
+        sh(one, "nft add set inet kube_service_tunnel endpoints6 '{ typeof ip6 saddr; counter; }'");
+    }
+    apply_each_twice(&target, &steps);
+    steps.iter().for_each(|step| drop(sh(&twin, &step.to_string())));
+    apply_each_twice(&target, &[Step::DelElements(name("endpoints6"), gone)]);
+    sh(&twin, "nft 'delete element inet kube_service_tunnel endpoints6 { fd00::2 }'");
+    let [listed, wanted] = [&target, &twin].map(|one| observe_in(one, &[]).nft.unwrap().sets);
+    assert_eq!(listed, wanted);
+    assert_eq!((listed["endpoints"].counters.len(), listed["endpoints6"].counters.len()), (left, 1));
+    let error = try_apply(&target, &[Step::AddElements(name("nowhere"), [VIP].into())]).unwrap_err().to_string();
+    assert!(error.starts_with("nft 'add element inet kube_service_tunnel nowhere { 192.0.2.10 }': "), "{error}");
 }
 
 #[test]

@@ -251,8 +251,40 @@ fn packets_carry_the_names_of_former_owners(mode: Mode, outer: Family) {
         let found = reconcile(&lab.node, &goal, &settings(), &mut Memory::default(), Execution::DryRun).unwrap();
         assert!(found.plan.is_empty(), "left after\n{plan}\n{}", found.plan);
     }
+    pods_elsewhere_come_and_go(&lab, &mut memory, &mut writer);
     let (refusing, memory) = (lab.all(ids[0], true), &mut memory);
     assert!(follow(&lab.node, &refusing, &settings(), memory, &mut writer).is_none(), "that takes nft");
+}
+
+/// A pod of another node takes one more address in our table, which counts; nothing is read for it.
+fn pods_elsewhere_come_and_go(lab: &Lab, memory: &mut Memory, writer: &mut Writer) {
+    let goal = |with_other: bool| {
+        let intent = lab.intent(TunnelId::OWNER_ALONE, false);
+        let vips = VIPS.map(|vip| {
+            let mut vip = lab.vip(vip.parse().unwrap(), &intent);
+            let (addresses, node) = (lab.address(9), "elsewhere".to_owned());
+            let other = Endpoint { pod_uid: "uid-other".into(), addresses, node, ..vip.endpoints[0].clone() };
+            vip.endpoints.extend(with_other.then_some(other));
+            vip
+        });
+        lab.goal(vips)
+    };
+    let address = lab.address(9).iter().next().unwrap();
+    let set = if address.is_ipv4() { "endpoints" } else { "endpoints6" };
+    for is_there in [true, false] {
+        let goal = goal(is_there);
+        let plan = follow(&lab.node, &goal, &settings(), memory, writer).expect("simple").unwrap().plan;
+        let verb = if is_there { "add" } else { "delete" };
+        let step = format!("nft '{verb} element inet kube_service_tunnel {set} {{ {address} }}'\n");
+        assert_eq!(plan.to_string(), step);
+        let listed = sh(&lab.node, &format!("nft list set inet kube_service_tunnel {set}"));
+        assert_eq!(listed.contains(&format!("{address} counter packets 0 bytes 0")), is_there, "{listed}");
+        for known in [&mut Memory::default(), memory] {
+            let found = reconcile(&lab.node, &goal, &settings(), known, Execution::Apply(&Programs::default()));
+            let left = found.unwrap().plan;
+            assert!(left.is_empty(), "left after\n{plan}\n{left}");
+        }
+    }
 }
 
 fn syns_are_refused_and_the_rest_is_delivered(mode: Mode, outer: Family) {

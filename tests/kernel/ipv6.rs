@@ -81,7 +81,7 @@ fn desired(mode: Mode) -> Desired {
     }
     for (vip, nexthop) in nexthops(mode) {
         let key = |table| RouteKey { table, vip: ip(vip) };
-        desired.routes.insert(key(1000), RouteTarget::Via { nexthop, mtu: 1400 });
+        desired.routes.insert(key(1000), RouteTarget::Via { nexthop: nexthop.into(), mtu: 1400 });
         desired.routes.insert(key(1001), RouteTarget::Unreachable);
     }
     let rule = |family, priority, mark, action| RuleSpec { family, priority, mark, action };

@@ -75,7 +75,7 @@ async fn every_touch_of_ours_is_reported() {
 async fn what_is_written_by_our_own_socket_is_not_told() {
     let target = lab();
     let mut writer = Writer::open_in(&target).unwrap();
-    let mut monitor = Monitor::open_in(&target, PREFIX, Some(writer.port())).unwrap();
+    let mut monitor = Monitor::open_in(&target, PREFIX, Some(writer.ports())).unwrap();
     let nexthop = Nexthop::EncapIp {
         family: Family::V4,
         dev: "kst-vxlan".to_owned(),
@@ -91,6 +91,28 @@ async fn what_is_written_by_our_own_socket_is_not_told() {
     nothing(&mut monitor, "our own").await;
     sh(&target, "ip route del 192.0.2.10/32 table 1000");
     assert_eq!(changes(&mut monitor).await, BTreeSet::from([Change::Route]), "of somebody else");
+    sh(&target, "nft add set inet kube_service_tunnel endpoints '{ type ipv4_addr; counter; }'");
+    assert_eq!(changes(&mut monitor).await, BTreeSet::from([Change::Nft]), "of somebody else");
+    let steps = vec![Step::AddElements("endpoints".into(), ["10.0.0.3".parse().unwrap()].into())];
+    target.run(|| writer.apply(&Plan { steps })).unwrap().unwrap();
+    nothing(&mut monitor, "our own element").await;
+    sh(&target, "nft delete element inet kube_service_tunnel endpoints '{ 10.0.0.3 }'");
+    assert_eq!(changes(&mut monitor).await, BTreeSet::from([Change::Nft]), "of somebody else");
+}
+
+#[tokio::test]
+async fn what_has_been_told_is_forgotten_by_who_reads_everything() {
+    let target = lab();
+    let mut monitor = Monitor::open_in(&target, PREFIX, None).unwrap();
+    let many = "for i in $(seq 200); do echo \"route add unreachable 192.0.2.99 table $((2000 + i)) proto 107\"; done";
+    sh(&target, &format!("({many}) | ip -batch -; ip link add kst-gre type veth peer name other"));
+    changes(&mut monitor).await;
+    // Not all of it was told at once.
+    changes(&mut monitor).await;
+    monitor.drain().unwrap();
+    nothing(&mut monitor, "read already").await;
+    sh(&target, "ip addr add 192.0.2.10/32 dev kst-gre");
+    assert_eq!(changes(&mut monitor).await, BTreeSet::from([Change::Address]), "the link is known");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::accounting::{ENDPOINTS, INTO_LABEL, INTO_TUNNEL, OUTER_LEAVES, PODS};
+use super::accounting::{INTO_LABEL, INTO_TUNNEL, OUTER_LEAVES, PODS, endpoint_set};
 use super::family::{addresses, inline, ip, named, nfproto, of_family};
 use super::form::Form;
 use super::protocol::GRE;
@@ -176,7 +176,7 @@ impl NodeTable {
         }
         for family in self.ingress.iter().flat_map(Ingress::outer_families) {
             let endpoints = self.ingress.iter().flat_map(|i| of_family(&i.endpoints, family));
-            sets.insert(named(ENDPOINTS, family), Set::new(SetType::Address(family), endpoints).counted());
+            sets.insert(endpoint_set(family), Set::new(SetType::Address(family), endpoints).counted());
         }
         sets
     }
@@ -282,7 +282,7 @@ impl NodeTable {
         let mut rules: Vec<Rule> =
             self.families().into_iter().map(|family| enter("VIP traffic of this node", family)).collect();
         for outer in ingress.outer_families() {
-            let to = format!("{} daddr @{}", ip(outer), named(ENDPOINTS, outer));
+            let to = format!("{} daddr @{}", ip(outer), endpoint_set(outer));
             rules.push(Rule::new("outer GRE packets need no entry", format!("meta l4proto {GRE} {to} notrack")));
             rules.push(Rule::new("outer VXLAN packets need no entry", format!("udp dport {port} {to} notrack")));
         }

@@ -148,6 +148,16 @@ impl FakeKernel {
                 assert_eq!(before, o.rules.len() + 1, "no rule {spec}");
             }
             Step::Nft(script) => nft(o, &mut self.references, script),
+            Step::AddElements(set, addresses) => {
+                let set = o.nft.as_mut().expect("table exists").sets.get_mut(set).expect("set exists");
+                set.elements.extend(addresses.iter().map(ToString::to_string));
+            }
+            Step::DelElements(set, addresses) => {
+                let set = o.nft.as_mut().expect("table exists").sets.get_mut(set).expect("set exists");
+                for address in addresses {
+                    assert!(set.elements.remove(&address.to_string()), "no element {address}");
+                }
+            }
         }
         self.observed.rules.sort_by_key(|r| (r.priority, r.spec));
         self.observed.addresses.sort();

@@ -38,7 +38,9 @@ fn programmed() -> Observed {
 }
 
 fn replanned(cluster: &Cluster, observed: &Observed) -> Plan {
-    let (desired, problems) = desired_node_holding(&Held::of(observed), cluster, &routes(cluster), &announcing());
+    let holding = cluster.vips().filter(|vip| vip.holds).map(|vip| vip.address).collect();
+    let held = Held::of(&holding, observed);
+    let (desired, problems) = desired_node_holding(&held, cluster, &routes(cluster), &announcing());
     assert_eq!(problems, []);
     diff(&desired, observed, &Default::default(), "kst-")
 }

@@ -147,15 +147,16 @@ proptest! {
 
 /// A VIP, its mode and its pods.
 type Asked = (String, Mode, BTreeSet<u8>);
-/// Which pods owned a VIP's buckets first, and which are not ready.
-type Turn = (BTreeSet<u8>, BTreeSet<u8>);
+/// Which pods owned a VIP's buckets first, which are not ready, and which are not there.
+type Turn = (BTreeSet<u8>, BTreeSet<u8>, BTreeSet<u8>);
 
 /// Up to three VIPs, and what becomes of them, turn by turn.
 fn any_turns() -> impl Strategy<Value = (Vec<Asked>, Vec<Vec<Turn>>)> {
     let pods = || proptest::collection::btree_set(2_u8..8, 0..5);
+    let absent = || prop_oneof![2 => Just(BTreeSet::new()), 1 => proptest::collection::btree_set(2_u8..8, 1..3)];
     let carried = prop_oneof![Just(Mode::Gre), Just(Mode::Vxlan), Just(Mode::Mpls)];
     let vips = proptest::collection::vec((any_vip(), carried, proptest::collection::btree_set(2_u8..8, 1..6)), 1..4);
-    let turn = proptest::collection::vec((proptest::collection::btree_set(2_u8..8, 1..3), pods()), 4);
+    let turn = proptest::collection::vec((proptest::collection::btree_set(2_u8..8, 1..3), pods(), absent()), 4);
     (vips, proptest::collection::vec(turn, 2..6))
 }
 
@@ -169,9 +170,10 @@ proptest! {
     ) {
         let settings = Settings { announce_table: announces.then_some(107), ..settings("n1") };
         let of = |turn: &[Turn]| {
-            let pod = |n: &u8| endpoint(*n, "n2");
-            let build = |((address, mode, pods), (before, not_ready)): (&Asked, &Turn)| {
-                let now = pods.iter().map(|n| if not_ready.contains(n) { unready(pod(n)) } else { pod(n) }).collect();
+            let pod = |n: &u8| endpoint(*n, if *n == 7 { "n1" } else { "n2" });
+            let build = |((address, mode, pods), (before, not_ready, absent)): (&Asked, &Turn)| {
+                let now = pods.difference(absent);
+                let now = now.map(|n| if not_ready.contains(n) { unready(pod(n)) } else { pod(n) }).collect();
                 match nobody_mapped && before.contains(&2) {
                     true => bare_vip(address, *mode, now),
                     false => draining_vip(address, *mode, now, &before.iter().map(pod).collect::<Vec<_>>()),
@@ -180,12 +182,14 @@ proptest! {
             Arc::new(cluster(vips.iter().zip(turn).map(build).collect()))
         };
         let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+        kernel.device("veth7", false, 1500);
         let mut programmed = None::<Programmed>;
         for turn in &turns {
             let cluster = of(turn);
             let routes = routes(&cluster);
             let (desired, problems) = desired_node(&cluster, &routes, &settings);
-            let steps = match programmed.as_mut().and_then(|programmed| programmed.step(&cluster, &settings)) {
+            let look = |new: &BTreeSet<IpAddr>| Some(routes.clone().into_iter().filter(|(to, _)| new.contains(to)).collect());
+            let steps = match programmed.as_mut().and_then(|programmed| programmed.step(&cluster, &settings, look)) {
                 Some(steps) => steps,
                 None => {
                     let (of, from) = ((cluster.clone(), routes), (&desired, &kernel.observed));
@@ -216,13 +220,38 @@ fn another_owner_takes_next_hops_and_routes_and_nothing_else() {
         Programmed::new((before.clone(), routes(&before)), (&desired, &kernel.observed), problems, &settings("n1"))
             .unwrap();
     kernel.apply(&plan(&desired, &kernel.observed), usize::MAX);
-    let steps = programmed.step(&after, &settings("n1")).expect("simple").steps;
+    let steps = programmed.step(&after, &settings("n1"), |_| None).expect("simple").steps;
     let routes =
         steps.iter().filter(|step| matches!(step, Step::ReplaceRoute(key, _) if key.vip == ip("192.0.2.10"))).count();
     let nexthops = steps.iter().filter(|step| matches!(step, Step::ReplaceNexthop(..) | Step::DelNexthop(_))).count();
     // Half of the buckets; the next hop with a name comes, the one without goes.
     assert_eq!((routes, nexthops, steps.len()), (8, 2, 10), "{steps:?}");
-    assert_eq!(programmed.step(&after, &settings("n1")).map(|plan| plan.steps), Some(Vec::new()));
+    assert_eq!(programmed.step(&after, &settings("n1"), |_| None).map(|plan| plan.steps), Some(Vec::new()));
+}
+
+#[test]
+fn another_pod_elsewhere_takes_its_address_besides() {
+    let endpoints = vec![endpoint(3, "n2"), endpoint(5, "n2")];
+    let of = |now: Vec<Endpoint>| Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, now, &endpoints)]));
+    let before = of(endpoints.clone());
+    let (desired, problems) = desired_node(&before, &routes(&before), &settings("n1"));
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    let programmed =
+        Programmed::new((before.clone(), routes(&before)), (&desired, &kernel.observed), problems, &settings("n1"))
+            .unwrap();
+    kernel.apply(&plan(&desired, &kernel.observed), usize::MAX);
+    let steps = |now: Vec<Endpoint>| {
+        let (after, mut programmed) = (of(now), programmed.clone());
+        let plan = programmed.step(&after, &settings("n1"), |_| Some(routes(&after)));
+        plan.map(|plan| plan.steps.into_iter().map(|step| step.to_string()).collect::<Vec<_>>())
+    };
+    let replaced = steps(vec![endpoint(4, "n2"), endpoints[1].clone()]).expect("simple");
+    assert_eq!(replaced[0], "nft 'add element inet kube_service_tunnel endpoints { 10.244.2.4 }'");
+    assert!(replaced.len() > 1 && replaced[1..].iter().all(|step| step.starts_with("ip ")), "{replaced:?}");
+    // The map names the old one still.
+    assert_eq!(steps(vec![endpoint(2, "n1"), endpoints[1].clone()]), None, "a pod of this node takes more");
+    let unready = steps(vec![unready(endpoint(4, "n2")), endpoints[0].clone(), endpoints[1].clone()]);
+    assert_eq!(unready.map(|steps| steps.len()), Some(1), "not yet an owner");
 }
 
 /// The next hop of a bucket, as the rules and routes of a node lead to it.

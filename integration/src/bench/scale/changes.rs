@@ -19,14 +19,30 @@ const TICK: Duration = Duration::from_millis(10);
 /// The table of bucket 0, by default.
 const TABLE_BASE: u32 = 10_000;
 
-/// Endpoints become not ready, each of another Service while there are some, and each when everything is at rest.
-pub async fn one_by_one(site: &mut Site, figures: &mut Figures, (count, limit): (u32, Duration)) -> Result<()> {
+/// What is measured of changes of one kind that are made when everything is at rest.
+pub struct Kind {
+    /// How the figures are called.
+    pub name: &'static str,
+    /// At most so many changes.
+    pub count: u32,
+    /// At most for so long.
+    pub limit: Duration,
+}
+
+/// Changes of endpoints, each of another Service while there are some. `change` is told of which, and the how many of its changes this is.
+pub async fn one_by_one(
+    site: &mut Site,
+    figures: &mut Figures,
+    Kind { name, count, limit }: Kind,
+    mut change: impl FnMut(&mut Site, u32, usize) -> Result<()>,
+) -> Result<()> {
     let services = u32::try_from(site.services.len())?;
     settle(site).await?;
     let (began, before) = (Instant::now(), site.used()?);
     let (mut decided, mut written, mut done) = (Vec::new(), Vec::new(), 0);
     while done < count && began.elapsed() < limit {
-        let times = change(site, done % services, (done / services) as usize).await?;
+        let (service, lap) = (done % services, (done / services) as usize);
+        let times = timed(site, service, |site| change(site, service, lap)).await?;
         if let Some((to_map, to_kernel)) = times {
             decided.push(to_map);
             written.push(to_kernel);
@@ -35,25 +51,29 @@ pub async fn one_by_one(site: &mut Site, figures: &mut Figures, (count, limit): 
         settle(site).await?;
     }
     let used = site.used()?;
-    figures.count("changes", done);
-    figures.count("changes: followed", written.len());
-    figures.percentiles("slice to map", decided);
-    figures.percentiles("map to kernel", written);
+    figures.count(format!("{name}: changes"), done);
+    figures.count(format!("{name}: followed"), written.len());
+    figures.percentiles(&format!("{name}: slice to map"), decided);
+    figures.percentiles(&format!("{name}: map to kernel"), written);
     let per_change = |used: Duration| (done > 0).then(|| milliseconds(used) / f64::from(done));
-    figures.add("change: agent CPU", per_change(used.agent - before.agent), "ms");
-    figures.add("change: controller CPU", per_change(used.controller - before.controller), "ms");
-    figures.add("change: double CPU", per_change(used.double - before.double), "ms");
+    figures.add(format!("{name}: agent CPU"), per_change(used.agent - before.agent), "ms");
+    figures.add(format!("{name}: controller CPU"), per_change(used.controller - before.controller), "ms");
+    figures.add(format!("{name}: double CPU"), per_change(used.double - before.double), "ms");
     Ok(())
 }
 
-/// One endpoint of a Service becomes not ready: how long until its map is stored, and from there until the kernel has the last
-/// route. Nothing if that takes too long.
-async fn change(site: &Site, service: u32, endpoint: usize) -> Result<Option<(Duration, Duration)>> {
+/// A change of one Service: how long until its map is stored, and from there until the kernel has the last route. Nothing if that takes
+/// too long.
+async fn timed(
+    site: &mut Site,
+    service: u32,
+    change: impl FnOnce(&mut Site) -> Result<()>,
+) -> Result<Option<(Duration, Duration)>> {
     let uid = site.uid(service)?;
-    let stored = || site.world.map_of(&uid);
-    let before = stored().context("the Service has no map")?;
+    let before = site.world.map_of(&uid).context("the Service has no map")?;
     let began = Instant::now();
-    site.set_ready(service, Some(endpoint))?;
+    change(site)?;
+    let stored = || site.world.map_of(&uid);
     let next = site.world.api.store().wait_for(|_| stored().filter(|map| moved(&before, map).next().is_some()));
     let Ok(Some(map)) = tokio::time::timeout(LIMIT, next).await else { return Ok(None) };
     let stored_at = Instant::now();

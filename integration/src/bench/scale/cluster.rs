@@ -14,6 +14,8 @@ use crate::world::objects;
 pub const ENDPOINTS: u32 = 10;
 /// As many pods as a kubelet may be allowed to run.
 const PODS_PER_NODE: u32 = 250;
+/// Pods of each node beyond these that no Service has at first.
+const SPARES_PER_NODE: u32 = 5;
 
 /// A pod behind a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +33,10 @@ pub struct Endpoint {
 /// Pods that nobody runs, spread evenly over as many nodes as it takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Fleet {
-    /// Those that are reported.
+    /// Those that are reported, besides the spare ones.
     pods: u32,
+    /// All but the spare ones.
+    whole: u32,
     nodes: u32,
 }
 
@@ -40,7 +44,7 @@ impl Fleet {
     /// Enough for so many Services.
     pub fn of(services: u32) -> Fleet {
         let pods = services * ENDPOINTS;
-        Fleet { pods, nodes: pods.div_ceil(PODS_PER_NODE).max(ENDPOINTS) }
+        Fleet { pods, whole: pods, nodes: pods.div_ceil(PODS_PER_NODE).max(ENDPOINTS) }
     }
 
     /// The same where only the pods of the first Services have anything to do with a VIP.
@@ -51,6 +55,16 @@ impl Fleet {
     /// The endpoints of a Service, each on another node.
     pub fn endpoints(self, service: u32) -> Vec<Endpoint> {
         (service * ENDPOINTS..(service + 1) * ENDPOINTS).map(|number| self.pod(number)).collect()
+    }
+
+    /// How many pods are spare.
+    pub fn spares(self) -> u32 {
+        self.nodes * SPARES_PER_NODE
+    }
+
+    /// One of the spare pods; it is reported from the start.
+    pub fn spare(self, number: u32) -> Endpoint {
+        self.pod(self.whole + number)
     }
 
     fn pod(self, number: u32) -> Endpoint {
@@ -67,7 +81,8 @@ impl Fleet {
     pub fn objects(self) -> impl Iterator<Item = (Value, Value)> {
         (0..self.nodes).map(move |node| {
             let pods = (node..self.pods).step_by(self.nodes as usize).map(|number| self.pod(number));
-            (node_object(node), report(&node_name(node), pods))
+            let spares = (0..self.spares()).map(|number| self.spare(number)).filter(|pod| pod.node == node_name(node));
+            (node_object(node), report(&node_name(node), pods.chain(spares)))
         })
     }
 }
@@ -159,11 +174,12 @@ mod tests {
     #[test]
     fn every_pod_has_an_address_in_the_network_of_its_node_and_is_reported_once() {
         let fleet = Fleet::of(300);
-        let pods: Vec<Endpoint> = (0..300).flat_map(|service| fleet.endpoints(service)).collect();
+        let spares = (0..fleet.spares()).map(|number| fleet.spare(number));
+        let pods: Vec<Endpoint> = (0..300).flat_map(|service| fleet.endpoints(service)).chain(spares).collect();
         let addresses: BTreeSet<IpAddr> = pods.iter().map(|pod| pod.address).collect();
-        assert_eq!((fleet.nodes, addresses.len()), (12, 3000));
+        assert_eq!((fleet.nodes, addresses.len()), (12, 3060));
         let reported: String = fleet.objects().map(|(_, report)| report.to_string()).collect();
-        assert_eq!(pods.iter().filter(|pod| reported.matches(&pod.uid).count() == 1).count(), 3000);
+        assert_eq!(pods.iter().filter(|pod| reported.matches(&pod.uid).count() == 1).count(), 3060);
     }
 
     #[test]

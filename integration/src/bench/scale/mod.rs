@@ -29,9 +29,10 @@ mod site;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 
+use changes::Kind;
 use cluster::Fleet;
 use report::{Figure, Figures, doublings, json_lines, table};
 use site::Site;
@@ -96,6 +97,11 @@ impl Args {
         if self.full { 1000 } else { self.changes }
     }
 
+    /// Endpoints become not ready.
+    fn unready(&self) -> Kind {
+        Kind { name: "unready", count: self.changes(), limit: self.limit() }
+    }
+
     /// How long changes go on; 1,000 of them must not be cut short.
     fn limit(&self) -> Duration {
         Duration::from_secs(if self.full { self.seconds.max(3600) } else { self.seconds })
@@ -126,22 +132,37 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// Another endpoint of the Service is not ready than before.
+fn unready(site: &mut Site, number: u32, lap: usize) -> Result<()> {
+    site.set_ready(number, Some(lap))
+}
+
 async fn vips(size: u32, args: &Args) -> Result<Vec<Figure>> {
     let (mut site, mut figures) = (Site::build().await?, Figures::of(&format!("vips-{size}")));
-    let fleet = Fleet::of(size);
+    let whole = Fleet::of(size + args.added);
+    let fleet = whole.reporting(size);
     site.add_fleet(fleet)?;
     (0..size).try_for_each(|number| site.add_service(fleet.endpoints(number)))?;
     phases::decided(&mut site, &mut figures).await?;
     phases::programmed(&mut site, &mut figures).await?;
     phases::restarted(&mut site, &mut figures).await?;
-    changes::one_by_one(&mut site, &mut figures, (args.changes(), args.limit())).await?;
+    changes::one_by_one(&mut site, &mut figures, args.unready(), unready).await?;
+    let (replaced, mut spare) =
+        (Kind { name: "replaced", count: args.changes().min(fleet.spares()), ..args.unready() }, 0..);
+    let replace = |site: &mut Site, number: u32, lap: usize| {
+        let new = spare.next().map(|spare| fleet.spare(spare));
+        // The first one is not ready any more.
+        site.services[number as usize][1 + lap] = new.context("no pod is spare")?;
+        site.set_ready(number, Some(0))
+    };
+    changes::one_by_one(&mut site, &mut figures, replaced, replace).await?;
     let toggle = |site: &Site, tick: u32| {
         // Every other time around the endpoint is ready again.
         let (lap, number) = (tick / size, tick % size);
         site.set_ready(number, (lap % 2 == 0).then_some((lap / 2) as usize % 10))
     };
     changes::in_a_stream(&mut site, &mut figures, Duration::from_secs(args.seconds), toggle).await?;
-    phases::added(&mut site, &mut figures, Fleet::of(size + args.added), args.added).await?;
+    phases::added(&mut site, &mut figures, whole, args.added).await?;
     phases::removed(&mut site, &mut figures).await?;
     Ok(figures.all)
 }
@@ -155,7 +176,7 @@ async fn pods(args: &Args) -> Result<Vec<Figure>> {
     site.start_controller()?;
     phases::programmed(&mut site, &mut figures).await?;
     phases::restarted(&mut site, &mut figures).await?;
-    changes::one_by_one(&mut site, &mut figures, (args.changes(), args.limit())).await?;
+    changes::one_by_one(&mut site, &mut figures, args.unready(), unready).await?;
     phases::removed(&mut site, &mut figures).await?;
     Ok(figures.all)
 }
