@@ -4,11 +4,12 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
-use integration::world::World;
+use integration::world::{World, router_program};
 use integration::world::drain::{Held, draining_world};
 use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6};
 use integration::world::map::{drains, is_former};
 use tunnel_router::model::Mode;
+use tunnel_router::plan::diff::NEXTHOP_BASE;
 
 const OPEN: usize = 96;
 const INGRESS: [&str; 2] = ["ing1", "ing2"];
@@ -116,4 +117,48 @@ async fn vxlan_drains_end_when_the_last_connection_is_closed() -> Result<()> {
     world.converged().await?;
     world.perfect(VIP, 40).await?;
     Ok(())
+}
+
+/// What a dry run prints for a node and its pods.
+fn dry_run(world: &World, node: &str) -> Result<String> {
+    let (program, flags) = (router_program()?, world.agent_flags(node).join(" "));
+    World::run_in(world.lab.node(node)?.netns(), &format!("{} agent {flags} --dry-run", program.display()))
+}
+
+/// In the middle of a drain a dry run has nothing to do where the agent has done its work, and where something is missing it prints
+/// what the agent would do: run by hand, that leaves the agent nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vxlan_a_dry_run_plans_in_a_drain_as_the_agent_does() -> Result<()> {
+    let mut world = world(Mode::Vxlan).await?;
+    let mut held = both(&world, 30_000).await?;
+    world.set_ready("echo-1", false)?;
+    let uid = world.lab.pod("echo-1")?.uid().to_owned();
+    world.stored_map(SERVICE, |map| is_former(map, &uid)).await?;
+    world.converged().await?;
+    for (node, places) in [("ing1", 2), ("ing2", 1), ("wrk1", 3), ("wrk2", 2)] {
+        let planned = dry_run(&world, node)?;
+        let idle = planned.lines().filter(|line| line.starts_with("# ") && line.ends_with(": nothing to do")).count();
+        ensure!(idle == places && planned.lines().count() == places, "{node}:\n{planned}");
+    }
+
+    world.stop_agent("ing1").await?;
+    let node = world.lab.node("ing1")?.netns().clone();
+    let routes = |table: u32| World::run_in(&node, &format!("ip route show table {table}"));
+    let before = (10_000..10_064).map(routes).collect::<Result<Vec<_>>>()?;
+    // Routes go with what they lead through.
+    World::run_in(&node, "ip nexthop flush proto 107")?;
+    ensure!(routes(10_000)?.is_empty(), "{}", routes(10_000)?);
+    let directory = tempfile::tempdir()?;
+    let script = directory.path().join("plan");
+    std::fs::write(&script, dry_run(&world, "ing1")?)?;
+    World::run_in(&node, &format!("sh -e {}", script.display()))?;
+    let is_id = |word: &str| word.parse().is_ok_and(|number: u32| number >= NEXTHOP_BASE);
+    let without_ids = |text: &String| text.split_whitespace().filter(|word| !is_id(word)).collect::<String>();
+    let after = (10_000..10_064).map(routes).collect::<Result<Vec<_>>>()?;
+    ensure!(before.iter().map(without_ids).eq(after.iter().map(without_ids)), "{before:?}\n{after:?}");
+
+    world.start_agent("ing1")?;
+    let line = world.agent("ing1")?.line("first pass complete").await?;
+    ensure!(line.split_whitespace().any(|word| word == "writes=0"), "{line}");
+    stay(&world, &mut held).await
 }
