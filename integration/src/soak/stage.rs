@@ -212,8 +212,10 @@ impl System for Stage {
 
     fn given_up(&mut self) -> BTreeSet<String> {
         let events = self.world.events(SERVICE).into_iter().chain(self.world.events(SIDE));
-        let told: BTreeSet<String> =
-            events.filter(|(reason, _)| reason == "ConnectionsGivenUp").map(|(_, note)| note).collect();
+        let events = events.filter(|(reason, _)| reason == "ConnectionsGivenUp").map(|(_, note)| note);
+        // The log has at once what Events say as fast as Events may be sent.
+        let logs = CONTROLLERS.map(|(name, _)| self.world.log_of(name));
+        let told: BTreeSet<String> = events.chain(logs.iter().flat_map(|log| given_up_in(log))).collect();
         let before = std::mem::replace(&mut self.told, told);
         self.told.difference(&before).filter_map(|note| pod_in(note, &self.names)).collect()
     }
@@ -221,6 +223,12 @@ impl System for Stage {
     fn connections_ever(&self) -> usize {
         self.traffic.opened_ever()
     }
+}
+
+/// What a controller's log says of connections that were given up, as the Events do.
+fn given_up_in(log: &str) -> impl Iterator<Item = String> {
+    let lines = log.lines().filter(|line| line.contains("ConnectionsGivenUp"));
+    lines.filter_map(|line| Some(line.split_once("note=\"")?.1.split_once('"')?.0.to_owned()))
 }
 
 /// The pod that an Event is about: `pod NAME of …`, or `a pod that is not listed any more (UID …) of …`.

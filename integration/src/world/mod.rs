@@ -415,6 +415,11 @@ impl World {
         self.directory.path()
     }
 
+    /// What the agent of a node, or a controller, has logged so far, whether it runs or not.
+    pub fn log_of(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
     /// The last lines of every agent's log, for a failed test.
     pub fn logs(&self) -> String {
         let all = self.agents.values().chain(self.controllers.values());
