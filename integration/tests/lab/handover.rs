@@ -90,6 +90,35 @@ async fn when_no_pod_is_ready_open_connections_stay_and_new_ones_are_refused() -
     Ok(())
 }
 
+/// The only controller dies before it hears of them, and then all that its map knows end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_no_map_knows_are_served_when_all_others_are_gone_and_nobody_decides() -> Result<()> {
+    let mut world = draining_world(Mode::Vxlan, "5s").await?;
+    world.kill_controller("ctl-a").await?;
+    let new = ["echo-5", "echo-6"];
+    world.add_pods(vec![(PodSpec::new(new[0], "wrk2"), "echo"), (PodSpec::new(new[1], "ing1"), "echo")]).await?;
+    for pod in ["echo-1", "echo-2", "echo-3", "echo-4"] {
+        world.remove_pod(pod).await?;
+    }
+    for vip in [VIP, VIP6] {
+        integration::world::eventually("those who have come are served", || {
+            let exchanges = async { world.client().tcp_exchanges(16, echo_at(vip)?).await };
+            let tally = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(exchanges))?;
+            ensure!(tally.answered() == tally.tried(), "{tally}\n{}", world.logs());
+            Ok(())
+        })
+        .await?;
+    }
+    let mut held = [Held::open(&world, VIP, 30_000, OPEN).await?, Held::open(&world, VIP6, 30_000, OPEN).await?];
+    ensure!(held.iter().all(|held| held.on() == new.into()), "{held:?}");
+    world.start_controller("ctl-b", "wrk2", &["--drain-udp", "5s"])?;
+    world.stored_map(SERVICE, |map| map.counts().len() == 2 && is_balanced(map)).await?;
+    for held in &mut held {
+        held.stay(&world).await?;
+    }
+    Ok(())
+}
+
 /// Nobody there could set the pod up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_whose_node_says_nothing_gets_nothing_and_is_told_of() -> Result<()> {

@@ -141,8 +141,7 @@ impl Follow {
 
     /// Does what is due by now.
     pub fn step(&mut self, now: Moment) {
-        let is_set_up = |e: &Endpoint| self.map.members.get(&e.id).is_some_and(|member| member.set_up);
-        let usable = usable(&self.endpoints, is_set_up);
+        let usable = self.usable();
         let owners = self.map.holdings.iter().filter_map(|holding| holding.owner.as_ref());
         self.absences.look(owners, &usable, &self.endpoints, now.instant);
         let mut buckets = std::mem::take(&mut self.buckets);
@@ -202,6 +201,20 @@ impl Follow {
         Served { names, last: Some(self.map.last_name), present: present.collect() }
     }
 
+    /// Who may own a bucket: of the endpoints that the map knows those that are set up. Where there is none, and no controller has said so,
+    /// those that it does not know: they have come since it was stored, and whether they are set up only their nodes know. Once they stand
+    /// in, they go on.
+    fn usable(&self) -> BTreeSet<EndpointId> {
+        let members = &self.map.members;
+        let known = usable(&self.endpoints, |e| members.get(&e.id).is_some_and(|member| member.set_up));
+        let standing = self.buckets.iter().flat_map(|bucket| &bucket.stand_ins).filter(|one| one.until.is_none());
+        let goes_on = standing.into_iter().any(|one| !members.contains_key(&one.endpoint));
+        if !known.is_empty() || self.map.refuses_new && !goes_on {
+            return known;
+        }
+        usable(&self.endpoints, |e| !members.contains_key(&e.id))
+    }
+
     /// Who owns a bucket now: the stored owner, or the stand-in where nobody decides.
     fn owner(
         &self,
@@ -236,14 +249,17 @@ impl Follow {
         usable: &BTreeSet<EndpointId>,
         now: Moment,
     ) -> Option<NextHop> {
-        let member = self.map.members.get(&owner)?;
+        let member = self.map.members.get(&owner).map(|member| (member.addresses, member.program));
+        // The program is loaded with everything else, unless the kernel refuses it.
+        let listed = || self.endpoints.iter().find(|e| e.id == owner).map(|e| (e.addresses, true));
+        let (addresses, program) = member.or_else(listed)?;
         let second_chances = self.second_chances(&owner, holding, in_use);
-        let names = second_chances.iter().filter(|_| member.program).filter_map(|id| self.map.name(id));
+        let names = second_chances.iter().filter(|_| program).filter_map(|id| self.map.name(id));
         let non_tcp = second_chances.first().is_some_and(|first| self.keeps_non_tcp(first, holding, in_use, now));
         let id = TunnelId::of(names, non_tcp);
         let is_silent = self.map.refuses_new || self.absences.is_over(&owner, now.instant);
         let refuses_syn = is_silent && !usable.contains(&owner);
-        Some(NextHop { addresses: member.addresses, owner, id, refuses_syn })
+        Some(NextHop { addresses, owner, id, refuses_syn })
     }
 
     /// Who is asked for connections that the owner does not know, at most two: those that serve before those that may be dead,
@@ -255,6 +271,8 @@ impl Follow {
         let stand_ins = in_use.stand_ins.iter().map(|stand_in| &stand_in.endpoint);
         // Where there are more than two, those that had the bucket for the longest time: a stand-in had it for seconds.
         let all = stored.into_iter().chain(former.into_iter().map(|former| &former.endpoint)).chain(stand_ins);
+        // One that the map does not know has no name.
+        let all = all.filter(|id| self.map.members.contains_key(*id));
         let mut list: Vec<&EndpointId> = Vec::new();
         for id in all {
             if id != owner && !list.contains(&id) && list.len() < MOST_FORMER {

@@ -168,6 +168,21 @@ fn where_nobody_may_own_the_owner_keeps_all_but_new_connections() {
 }
 
 #[test]
+fn where_nobody_decides_and_nobody_of_the_map_is_left_those_who_have_come_stand_in() {
+    let (mut node, come) = (Node::new(map(1, 'p', false, ""), &[('p', READY)]), [('x', READY), ('y', NOT_READY)]);
+    assert_eq!(node.see(1000, &come), "p()");
+    assert_eq!((node.shown(2999), node.shown(3000)), ("p()".into(), "x(p)".into()));
+    let mut refuses = map(2, 'p', false, "");
+    refuses.refuses_new = true;
+    assert_eq!(node.offer(4000, &refuses), "x(p)", "connections are open there");
+    assert_eq!(node.see(5000, &[('x', READY), ('c', READY)]), "c(p)", "the map knows it");
+    let mut node = Node::new(map(1, 'p', false, ""), &[('p', READY)]);
+    node.offer(500, &refuses);
+    node.see(1000, &come);
+    assert_eq!(node.shown(60_000), "p()!", "a controller has looked, and waits for their nodes");
+}
+
+#[test]
 fn an_older_map_changes_nothing_and_is_reported() {
     let mut node = Node::new(map(5, 'p', false, ""), &[('p', READY), ('c', READY)]);
     let now = node.at(0);

@@ -33,6 +33,8 @@ pub(super) enum Branch {
     PassedOnByOneThatLeft,
     /// It waits: an owner went, and the node of a former owner has not learnt who follows.
     NotLetIn,
+    /// It waits: nobody decides, who stands in has come since the last map, and nobody lets in what it passes on.
+    StandInNotLetIn,
     /// Reset: its pod was given up as the third former owner.
     GivenUp,
     /// Reset: its pod stood in where nobody decided, the controller does not know of that, and the nodes that do not remember it
@@ -170,6 +172,7 @@ impl World {
             }),
             End::Unknown => nodes.last().is_some_and(|node| is_late(*node)).then_some(Branch::NameNotLearnt),
             End::Refused if by.stand_in.is_some() && !self.is_listed(bucket, pod) => Some(Branch::StandInForgotten),
+            End::Refused if stands_in && self.has_left(&path.pods) => Some(Branch::StandInNotLetIn),
             End::Refused if late.is_some() && self.has_left(&path.pods) => Some(Branch::PassedOnByOneThatLeft),
             End::Refused => {
                 nodes.last().is_some_and(|node| is_late(*node) && !self.is_planned(bucket)).then_some(Branch::NotLetIn)
