@@ -16,6 +16,8 @@ use nix::errno::Errno;
 use crate::model::Mode;
 use crate::model::names::LinkPrefix;
 use crate::netns::Netns;
+use crate::plan::nft::NftOp;
+use crate::plan::nft::op::script;
 use crate::plan::{Plan, RuleSpec, Source, Step, Sysctl};
 
 use super::bpf::Programs;
@@ -39,7 +41,8 @@ impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.step {
             // The script is long, and nft quotes the line that it dislikes.
-            Step::Nft(script) => write!(f, "nft -f - ({} lines): {}", script.lines().count(), self.source)?,
+            Step::Nft(ops) => write!(f, "nft -f - ({} lines): {}", ops.len(), self.source)?,
+            Step::NftText(text) => write!(f, "nft -f - ({} lines): {}", text.lines().count(), self.source)?,
             // Printed, these are two commands that nobody has run.
             Step::AttachFilter { dev, .. } => write!(f, "attach the BPF program to {dev}: {}", self.source)?,
             step => write!(f, "{step}: {}", self.source)?,
@@ -174,10 +177,14 @@ fn run_all(plan: &Plan, programs: &Programs, sockets: &mut Sockets) -> Result<us
     let mut done = 0;
     for run in plan.steps.chunk_by(|a, b| kind(a) == kind(b)) {
         let outcome = match run {
-            [Step::Nft(_) | Step::SetSysctl(..) | Step::AttachFilter { .. } | Step::DetachFilter(_), ..] => {
-                one_by_one(run, programs)
-            }
-            [Step::AddElements(..) | Step::DelElements(..), ..] => elements(run, sockets),
+            [
+                Step::Nft(_)
+                | Step::NftText(_)
+                | Step::SetSysctl(..)
+                | Step::AttachFilter { .. }
+                | Step::DetachFilter(_),
+                ..,
+            ] => one_by_one(run, programs, sockets),
             _ => batch(run, sockets),
         };
         outcome.map_err(|(index, source)| ApplyError {
@@ -197,11 +204,12 @@ fn kind(step: &Step) -> Discriminant<Step> {
 /// The index of a step in its run, and what went wrong with it.
 type Failure = (usize, KernelError);
 
-fn one_by_one(run: &[Step], programs: &Programs) -> Result<(), Failure> {
+fn one_by_one(run: &[Step], programs: &Programs, sockets: &mut Sockets) -> Result<(), Failure> {
     run.iter().enumerate().try_for_each(|(index, step)| {
         let outcome = match step {
             Step::SetSysctl(key, value) => sysctl::write(key, *value),
-            Step::Nft(script) => nft::run(script),
+            Step::Nft(ops) => transaction(ops, sockets),
+            Step::NftText(text) => nft::run(text),
             Step::AttachFilter { dev, program } => attach(dev, *program, programs),
             Step::DetachFilter(dev) => bpf::take(dev),
             _ => Ok(()),
@@ -215,16 +223,12 @@ fn attach(dev: &str, id: u32, programs: &Programs) -> Result<(), KernelError> {
     bpf::put(dev, &program)
 }
 
-fn elements(run: &[Step], sockets: &mut Sockets) -> Result<(), Failure> {
-    let netlink = sockets.netfilter().map_err(|source| (0, source))?;
-    run.iter().enumerate().try_for_each(|(index, step)| {
-        let outcome = match step {
-            Step::AddElements(set, addresses) => nft_elements::add(netlink, set, addresses),
-            Step::DelElements(set, addresses) => nft_elements::delete(netlink, set, addresses),
-            _ => Ok(()),
-        };
-        outcome.map_err(|source| (index, source))
-    })
+/// Without the program, which takes long to start, where that is possible.
+fn transaction(ops: &[NftOp], sockets: &mut Sockets) -> Result<(), KernelError> {
+    match nft_elements::requests(ops) {
+        Some(requests) => sockets.netfilter()?.transaction(&requests),
+        None => nft::run(&script(ops)),
+    }
 }
 
 fn batch(run: &[Step], sockets: &mut Sockets) -> Result<(), Failure> {
@@ -271,12 +275,7 @@ fn request(step: &Step, devices: &mut Devices) -> Result<Request, KernelError> {
         Step::DelLabel(label) => label::del(*label),
         Step::AddRule(spec) => rule::add(spec, true),
         Step::DelRule(spec) => rule::del(spec),
-        Step::SetSysctl(..)
-        | Step::Nft(_)
-        | Step::AddElements(..)
-        | Step::DelElements(..)
-        | Step::AttachFilter { .. }
-        | Step::DetachFilter(_) => {
+        Step::SetSysctl(..) | Step::Nft(_) | Step::NftText(_) | Step::AttachFilter { .. } | Step::DetachFilter(_) => {
             return Err(KernelError::Malformed("not a request of rtnetlink".to_owned()));
         }
     })

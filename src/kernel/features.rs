@@ -111,17 +111,20 @@ impl Probe {
     const NFT: Probe = Probe {
         what: "nf_tables with jhash, socket, fib, notrack and route chains",
         modules: &["nf_tables", "nft_ct", "nft_hash", "nft_socket", "nft_fib_inet", "nft_nat", "nft_reject_inet"],
-        steps: || vec![Step::Nft(nft_probe())],
+        steps: || vec![Step::NftText(nft_probe())],
     };
 
-    const NFT_AND_LIMITS: Probe = Probe { steps: || vec![Step::Nft(nft_probe() + &limits_probe())], ..Probe::NFT };
+    const NFT_AND_LIMITS: Probe = Probe { steps: || vec![Step::NftText(nft_probe() + &limits_probe())], ..Probe::NFT };
 
-    const FRAMES: Probe =
-        Probe { what: "mode mpls", modules: &["nft_meta_bridge"], steps: || vec![Step::Nft(FRAMES_PROBE.to_owned())] };
+    const FRAMES: Probe = Probe {
+        what: "mode mpls",
+        modules: &["nft_meta_bridge"],
+        steps: || vec![Step::NftText(FRAMES_PROBE.to_owned())],
+    };
 
     fn all_of_nft(with_frames: bool) -> Probe {
         let steps = match with_frames {
-            true => || vec![Step::Nft(nft_probe() + &limits_probe() + FRAMES_PROBE)],
+            true => || vec![Step::NftText(nft_probe() + &limits_probe() + FRAMES_PROBE)],
             false => Probe::NFT_AND_LIMITS.steps,
         };
         Probe { steps, ..Probe::NFT }

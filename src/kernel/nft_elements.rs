@@ -1,17 +1,14 @@
 //! Elements of sets by netlink: what changes with every pod should not have to start `nft`.
 //!
-//! Only for sets that are there, of addresses. An element that is added to a set that counts begins to count
+//! Only for sets that are there, of addresses, or of addresses and marks. An element that is added to a set that counts begins to count
 //! (`nft_set_elem_expr_clone`, net/netfilter/nf_tables_api.c).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use nix::errno::Errno;
+use crate::model::Family;
+use crate::plan::nft::{Elements, NftOp, SetType, TableFamily};
 
-use crate::plan::NFT_TABLE;
-
-use super::error::KernelError;
-use super::netlink::Netlink;
 use super::wire::Request;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM`
@@ -25,53 +22,52 @@ const INET: [u8; 4] = [1, 0, 0, 0];
 /// Elements of one message: an attribute holds less than 64 KiB.
 const AT_ONCE: usize = 1000;
 
-/// Adds addresses to a set of our table; those that are there stay.
-///
-/// # Errors
-/// The kernel's errno, or a failure of the socket. Then none is added.
-pub(super) fn add(netlink: &mut Netlink, set: &str, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
-    netlink.transaction(&requests(NEWSETELEM, set, addresses))
-}
-
-/// Takes addresses from a set of our table, and is content if some are not there.
-///
-/// # Errors
-/// The kernel's errno, or a failure of the socket.
-pub(super) fn delete(netlink: &mut Netlink, set: &str, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
-    match netlink.transaction(&requests(DELSETELEM, set, addresses)) {
-        Err(error) if error.errno() == Some(Errno::ENOENT) => {}
-        done => return done,
-    }
-    // One that is not there has kept the others.
-    for address in addresses {
-        match netlink.transaction(&requests(DELSETELEM, set, &[*address].into())) {
-            Err(error) if error.errno() != Some(Errno::ENOENT) => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+/// The requests of one transaction that does the same as these commands; `None` if it takes nft.
+pub(super) fn requests(ops: &[NftOp]) -> Option<Vec<Request>> {
+    let of = |op: &NftOp| {
+        let (is_added, elements) = op.elements().filter(|_| op.table.family == TableFamily::Inet)?;
+        of_elements(if is_added { NEWSETELEM } else { DELSETELEM }, op.table.name, elements)
+    };
+    ops.iter().map(of).collect::<Option<Vec<_>>>().map(|requests| requests.concat())
 }
 
 /// `enum nft_set_elem_list_attributes` and those in it (include/uapi/linux/netfilter/nf_tables.h).
-fn requests(kind: u16, set: &str, addresses: &BTreeSet<IpAddr>) -> Vec<Request> {
+fn of_elements(kind: u16, table: &str, Elements { set, kind: of, elements }: &Elements) -> Option<Vec<Request>> {
     const TABLE: u16 = 1;
     const SET: u16 = 2;
     const ELEMENTS: u16 = 3;
     const ELEMENT: u16 = 1;
     const KEY: u16 = 1;
     const VALUE: u16 = 1;
-    let element = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => nest(ELEMENT, &nest(KEY, &plain(VALUE, &v4.octets()))),
-        IpAddr::V6(v6) => nest(ELEMENT, &nest(KEY, &plain(VALUE, &v6.octets()))),
-    };
+    let keys = elements.iter().map(|element| key(*of, element)).collect::<Option<BTreeSet<_>>>()?;
+    let elements: Vec<Vec<u8>> = keys.iter().map(|key| nest(ELEMENT, &nest(KEY, &plain(VALUE, key)))).collect();
     let named = |name: &str| [name.as_bytes(), &[0]].concat();
-    let addresses: Vec<&IpAddr> = addresses.iter().collect();
-    let request = |some: &[&IpAddr]| {
-        let elements: Vec<u8> = some.iter().flat_map(|address| element(address)).collect();
-        let parts = [&INET[..], &plain(TABLE, &named(NFT_TABLE)), &plain(SET, &named(set)), &nest(ELEMENTS, &elements)];
+    let request = |some: &[Vec<u8>]| {
+        let parts =
+            [&INET[..], &plain(TABLE, &named(table)), &plain(SET, &named(set)), &nest(ELEMENTS, &some.concat())];
         Request { kind, flags: if kind == NEWSETELEM { CREATE } else { 0 }, payload: parts.concat() }
     };
-    addresses.chunks(AT_ONCE).map(request).collect()
+    Some(elements.chunks(AT_ONCE).map(request).collect())
+}
+
+/// The bytes of an element: those of an address, and those of a mark in the order of this machine.
+fn key(kind: SetType, element: &str) -> Option<Vec<u8>> {
+    match kind {
+        SetType::Address(family) => address(family, element),
+        SetType::AddressMark(family) => {
+            let (vip, mark) = element.split_once(" . ")?;
+            Some([address(family, vip)?, mark.parse::<u32>().ok()?.to_ne_bytes().into()].concat())
+        }
+        _ => None,
+    }
+}
+
+fn address(family: Family, text: &str) -> Option<Vec<u8>> {
+    match (family, text.parse().ok()?) {
+        (Family::V4, IpAddr::V4(v4)) => Some(v4.octets().into()),
+        (Family::V6, IpAddr::V6(v6)) => Some(v6.octets().into()),
+        _ => None,
+    }
 }
 
 /// An attribute, padded.

@@ -123,7 +123,7 @@ mod tests {
             (Step::SetSysctl(Sysctl::MplsInput(dev()), 1), sysctl(Errno::ENOENT), "mpls_router"),
             (Step::SetSysctl(Sysctl::PlatformLabels, 1), sysctl(Errno::EROFS), "--proc-root"),
             (Step::DelNexthop(1), refused(Errno::EPERM), "CAP_NET_ADMIN"),
-            (Step::Nft(String::new()), KernelError::NftSpawn(Errno::ENOENT.into()), "install nftables"),
+            (Step::Nft(Vec::new()), KernelError::NftSpawn(Errno::ENOENT.into()), "install nftables"),
         ];
         for (step, error, want) in cases {
             let remedy = remedy(&step, &error).unwrap_or("nothing");

@@ -15,7 +15,7 @@ use super::desired::IdsByReference;
 use super::filter::filter_step;
 use super::nft::pause::{pause, resume};
 use super::nft::script::{Scripts, scripts};
-use super::nft::{Table, TableFamily, seen};
+use super::nft::{NftOp, Table, TableFamily, seen};
 use super::observed::ObservedRoute;
 use super::rule::tables_of;
 use super::saved::{add_maps, diff_sysctls};
@@ -129,22 +129,22 @@ fn diff_nft(desired: &Desired, observed: &Observed, keep: &BTreeMap<Sysctl, u32>
     let mut out = scripts(TableFamily::Inet, table.as_ref(), observed.nft.as_ref());
     for family in [TableFamily::Ip, TableFamily::Ip6, TableFamily::Netdev, TableFamily::Bridge] {
         let frames = scripts(family, desired.frames.get(&family), observed.frames.get(&family));
-        out.prepare.push_str(&frames.prepare);
-        out.divert.push_str(&frames.divert);
-        out.enable.push_str(&frames.enable);
-        out.finish.push_str(&frames.finish);
+        out.prepare.extend(frames.prepare);
+        out.divert.extend(frames.divert);
+        out.enable.extend(frames.enable);
+        out.finish.extend(frames.finish);
     }
     out
 }
 
 /// Two transactions with nothing in between become one.
-fn push_nft(plan: &mut Plan, script: String) {
-    if script.is_empty() {
+fn push_nft(plan: &mut Plan, ops: Vec<NftOp>) {
+    if ops.is_empty() {
         return;
     }
     match plan.steps.last_mut() {
-        Some(Step::Nft(last)) => last.push_str(&script),
-        _ => plan.steps.push(Step::Nft(script)),
+        Some(Step::Nft(last)) => last.extend(ops),
+        _ => plan.steps.push(Step::Nft(ops)),
     }
 }
 

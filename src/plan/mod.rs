@@ -28,6 +28,8 @@ pub mod step;
 pub mod surroundings;
 pub mod tree;
 
+use nft::{NftAction, NftOp, TableFamily, TableName};
+
 pub use desired::Desired;
 pub use net::{
     Address, LabelRoute, LinkKind, Mac, Neighbour, Nexthop, RouteKey, RouteTarget, Source, Sysctl, SysctlWant,
@@ -51,9 +53,10 @@ pub const PAUSED_TABLE: &str = "kube_service_tunnel_paused";
 
 /// Makes the node announce nothing from now on, or lets it announce again, whichever it did before.
 pub fn set_withdrawn(withdrawn: bool) -> Step {
-    let table = format!("table inet {WITHDRAWN_TABLE}\n");
+    let table = TableName { family: TableFamily::Inet, name: WITHDRAWN_TABLE };
     // Added first, so that one that is not there can be deleted.
-    Step::Nft(if withdrawn { format!("add {table}") } else { format!("add {table}delete {table}") })
+    let actions = [Some(NftAction::AddTable), (!withdrawn).then_some(NftAction::DeleteTable)];
+    Step::Nft(actions.into_iter().flatten().map(|action| NftOp { table, action }).collect())
 }
 
 #[cfg(test)]

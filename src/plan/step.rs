@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 
 use super::filter::{print_attach, print_detach, print_object};
 use super::net::{Address, LabelRoute, LinkKind, Neighbour, Nexthop, RouteKey, Source, Sysctl, host};
+use super::nft::NftOp;
+use super::nft::op::script;
 use super::rule::RuleSpec;
 use crate::model::Family;
 
@@ -72,12 +73,10 @@ pub enum Step {
     AddRule(RuleSpec),
     /// Delete a policy rule.
     DelRule(RuleSpec),
-    /// Run one nft transaction: the text for `nft -f -`.
-    Nft(String),
-    /// Add addresses to a set of our table of family inet, in one transaction.
-    AddElements(String, BTreeSet<IpAddr>),
-    /// Take addresses from a set of our table of family inet, in one transaction.
-    DelElements(String, BTreeSet<IpAddr>),
+    /// Run one nft transaction.
+    Nft(Vec<NftOp>),
+    /// Run one nft transaction that is not ours: the text for `nft -f -`. The agent only tries out with it what nft and kernel know.
+    NftText(String),
 }
 
 impl fmt::Display for Step {
@@ -116,16 +115,10 @@ impl fmt::Display for Step {
             Step::DelLabel(label) => write!(f, "ip -f mpls route del {label}"),
             Step::AddRule(rule) => write!(f, "ip {}rule add {rule}", option(rule.family)),
             Step::DelRule(rule) => write!(f, "ip {}rule del {rule}", option(rule.family)),
-            Step::Nft(script) => write!(f, "nft -f - <<'EOF'\n{}\nEOF", script.trim_end()),
-            Step::AddElements(set, addresses) => print_elements(f, "add", set, addresses),
-            Step::DelElements(set, addresses) => print_elements(f, "delete", set, addresses),
+            Step::Nft(ops) => write!(f, "nft -f - <<'EOF'\n{}EOF", script(ops)),
+            Step::NftText(text) => write!(f, "nft -f - <<'EOF'\n{}\nEOF", text.trim_end()),
         }
     }
-}
-
-fn print_elements(f: &mut fmt::Formatter<'_>, verb: &str, set: &str, addresses: &BTreeSet<IpAddr>) -> fmt::Result {
-    let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    write!(f, "nft '{verb} element inet {} {set} {{ {} }}'", super::NFT_TABLE, list.join(", "))
 }
 
 /// The option of `ip` where the rest of the line does not show the family.
@@ -149,22 +142,21 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// How many transactions of nft change elements of sets.
-    pub fn element_transactions(&self) -> usize {
-        self.steps.iter().filter(|step| matches!(step, Step::AddElements(..) | Step::DelElements(..))).count()
+    /// How many transactions of nft it has.
+    pub fn transactions(&self) -> usize {
+        self.steps.iter().filter(|step| matches!(step, Step::Nft(_) | Step::NftText(_))).count()
     }
 
-    /// Changes elements of a set as those transactions do.
+    /// Changes elements of a set of our table of family inet as the plan does, which changes nothing else of it.
     pub fn change_elements(&self, name: &str, elements: &mut BTreeSet<String>) {
-        for step in &self.steps {
-            match step {
-                Step::AddElements(set, addresses) if set == name => {
-                    elements.extend(addresses.iter().map(ToString::to_string));
-                }
-                Step::DelElements(set, addresses) if set == name => {
-                    elements.retain(|element| element.parse().is_ok_and(|address| !addresses.contains(&address)));
-                }
-                _ => {}
+        let ops = self.steps.iter().filter_map(|step| match step {
+            Step::Nft(ops) => Some(ops),
+            _ => None,
+        });
+        for (is_added, change) in ops.flatten().filter_map(NftOp::elements).filter(|(_, change)| change.set == name) {
+            match is_added {
+                true => elements.extend(change.elements.iter().cloned()),
+                false => elements.retain(|element| !change.elements.contains(element)),
             }
         }
     }

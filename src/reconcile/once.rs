@@ -25,7 +25,7 @@ use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
 use crate::plan::programmed::Programmed;
 use crate::plan::saved::saved;
 use crate::plan::surroundings;
-use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Step, Sysctl, set_withdrawn};
+use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Sysctl, set_withdrawn};
 
 /// What one namespace is to become.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,7 +179,7 @@ pub fn follow(
     if !plan.is_empty() {
         let written = netns.run(|| {
             writer.apply(&plan)?;
-            let has_elements = plan.element_transactions() > 0;
+            let has_elements = plan.transactions() > 0;
             Ok::<_, ReconcileError>(has_elements.then(kernel::nft_generation).transpose()?)
         });
         match written {
@@ -326,7 +326,7 @@ fn carry_out(
     if let Execution::Apply(programs) = execution
         && !plan.is_empty()
     {
-        let writes_nft = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::Nft(_)));
+        let writes_nft = |plan: &Plan| plan.transactions() > 0;
         if writes_nft(&plan) {
             memory.ruleset.unsettle();
         }

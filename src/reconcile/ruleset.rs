@@ -82,7 +82,7 @@ impl Ruleset {
     /// Elements of our sets were changed by transactions of their own, which have brought the ruleset to `generation`.
     pub(super) fn elements_written(&mut self, plan: &Plan, generation: u32) {
         let before = self.tables.as_ref().and_then(|tables| tables.generation);
-        let alone = follows(before, plan.element_transactions(), generation);
+        let alone = follows(before, plan.transactions(), generation);
         let mut tables = self.tables.take().filter(|_| alone);
         if let Some(tables) = &mut tables {
             tables.generation = Some(generation);

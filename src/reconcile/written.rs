@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::plan::nft::{ObservedTable, Table, TableFamily};
-use crate::plan::{NFT_TABLE, Observed, Plan, Step};
+use crate::plan::{NFT_TABLE, Observed, Plan};
 
 /// Our tables as a round has written them.
 #[derive(Debug, Clone)]
@@ -44,14 +44,13 @@ impl Written {
         before: Option<Written>,
     ) -> Self {
         let misread = before.map(|written| written.misread).unwrap_or_default();
-        let own = plan.steps.iter().filter(|step| matches!(step, Step::Nft(_))).count();
-        let alone = follows(observed.nft_generation, own, generation);
+        let alone = follows(observed.nft_generation, plan.transactions(), generation);
         Written { generation: alone.then_some(generation), tables, misread }
     }
 
     /// Elements of sets were changed by transactions of their own, which have brought the ruleset to `generation`.
     pub fn elements_written(&mut self, plan: &Plan, generation: u32) {
-        self.generation = Some(generation).filter(|now| follows(self.generation, plan.element_transactions(), *now));
+        self.generation = Some(generation).filter(|now| follows(self.generation, plan.transactions(), *now));
         for (name, set) in self.tables.get_mut(&TableFamily::Inet).into_iter().flat_map(|table| &mut table.sets) {
             plan.change_elements(name, &mut set.elements);
         }
@@ -107,6 +106,7 @@ fn listed(observed: &Observed, family: TableFamily) -> Option<&ObservedTable> {
 mod tests {
     use super::*;
     use crate::model::Family;
+    use crate::plan::Step;
     use crate::plan::nft::{Set, SetType};
 
     fn table() -> Table {
@@ -122,7 +122,7 @@ mod tests {
 
     /// Written by two transactions on top of generation 5.
     fn written(generation: u32) -> Written {
-        let plan = Plan { steps: vec![Step::Nft("a".into()), Step::LinkUp("lo".into()), Step::Nft("b".into())] };
+        let plan = Plan { steps: vec![Step::Nft(Vec::new()), Step::LinkUp("lo".into()), Step::Nft(Vec::new())] };
         let before = Observed { nft_generation: Some(5), ..Observed::default() };
         Written::new(BTreeMap::from([(TableFamily::Inet, table())]), &before, &plan, generation, None)
     }

@@ -1,13 +1,12 @@
 //! Applying steps, with `ip` and `nft` as witnesses of what they did.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::support::{apply_each_twice, apply_in, netns, observe_in, sh, try_apply};
 use tunnel_router::model::Family;
 use tunnel_router::model::second_chance::TunnelId;
 use tunnel_router::netns::Netns;
-use tunnel_router::plan::nft::ObservedTable;
+use tunnel_router::plan::nft::{Elements, NftAction, NftOp, ObservedTable, SetType, TableFamily, TableName};
 use tunnel_router::plan::observed::ObservedRoute;
 use tunnel_router::plan::step::RouteWrite;
 use tunnel_router::plan::{Address, LinkKind, Nexthop, RouteKey, RuleAction, RuleSpec, Source, Step, Sysctl};
@@ -327,7 +326,7 @@ const TABLE: &str = "table inet kube_service_tunnel {
 #[test]
 fn an_nft_transaction_is_applied_and_the_table_read_back() {
     let target = netns();
-    apply_in(&target, &[Step::Nft(TABLE.into())]);
+    apply_in(&target, &[Step::NftText(TABLE.into())]);
     let listed = sh(&target, "nft list table inet kube_service_tunnel");
     assert!(listed.contains("jhash ip saddr . ip daddr mod 64 seed 0x1 offset 64"), "{listed}");
     let observed = observe_in(&target, &[]);
@@ -342,49 +341,67 @@ fn an_nft_transaction_is_applied_and_the_table_read_back() {
     assert_eq!(table.chains["pre"].comments, ["ours #00000001", ""]);
     assert_eq!(table.chains["pre"].base, Some(("filter".into(), "prerouting".into(), -300)));
     assert_eq!(table.chains["sub"].base, None);
-    apply_in(&target, &[Step::Nft("delete table inet kube_service_tunnel\n".into())]);
+    apply_in(&target, &[Step::NftText("delete table inet kube_service_tunnel\n".into())]);
     assert_eq!(observe_in(&target, &[]).nft, None);
+}
+
+/// What becomes of sets when elements come and go.
+fn element_steps() -> Vec<Step> {
+    let v4 = (0..2500_u16).map(u16::to_be_bytes).map(|[high, low]| format!("10.1.{high}.{low}"));
+    let elements =
+        |set: &str, kind, of: &[String]| Elements { set: set.to_owned(), kind, elements: of.iter().cloned().collect() };
+    let table = TableName::ours(TableFamily::Inet);
+    let step = |actions: Vec<NftAction>| Step::Nft(actions.into_iter().map(|action| NftOp { table, action }).collect());
+    let (v4, named): (Vec<String>, _) = (v4.collect(), |list: &[&str]| list.iter().map(ToString::to_string).collect());
+    let [v6, marks]: [Vec<String>; 2] =
+        [named(&["fd00::1", "fd00::2"]), named(&["192.0.2.10 . 64", "192.0.2.10 . 65", "192.0.2.11 . 64"])];
+    let (of_v4, of_v6) = (SetType::Address(Family::V4), SetType::Address(Family::V6));
+    let of_marks = SetType::AddressMark(Family::V4);
+    vec![
+        step(vec![
+            NftAction::AddElements(elements("endpoints", of_v4, &v4)),
+            NftAction::AddElements(elements("endpoints6", of_v6, &v6)),
+            NftAction::AddElements(elements("refusing", of_marks, &marks)),
+        ]),
+        step(vec![
+            NftAction::DeleteElements(elements("endpoints", of_v4, &v4[100..])),
+            NftAction::DeleteElements(elements("endpoints6", of_v6, &v6[..1])),
+            NftAction::DeleteElements(elements("refusing", of_marks, &marks[1..2])),
+        ]),
+    ]
 }
 
 #[test]
 fn elements_come_and_go_without_nft_as_they_do_with_it() {
     let [target, twin] = [netns(), netns()];
-    let many: BTreeSet<IpAddr> =
-        (0..2500_u16).map(u16::to_be_bytes).map(|[high, low]| IpAddr::from([10, 1, high, low])).collect();
-    let two: BTreeSet<IpAddr> = ["fd00::1", "fd00::2"].map(|address| address.parse().unwrap()).into();
-    let half: BTreeSet<IpAddr> = many.iter().copied().filter(|address| address.to_string().ends_with('3')).collect();
-    // One of these has never been there.
-    let gone: BTreeSet<IpAddr> = ["fd00::2", "fd00::9"].map(|address| address.parse().unwrap()).into();
-    let name = |text: &str| text.to_owned();
-    let left = many.len() - half.len();
-    let steps = [
-        Step::AddElements(name("endpoints"), many),
-        Step::AddElements(name("endpoints6"), two),
-        Step::DelElements(name("endpoints"), half),
-    ];
     for one in [&target, &twin] {
         sh(one, "nft add table inet kube_service_tunnel");
         sh(one, "nft add set inet kube_service_tunnel endpoints '{ typeof ip saddr; counter; }'");
         sh(one, "nft add set inet kube_service_tunnel endpoints6 '{ typeof ip6 saddr; counter; }'");
+        sh(one, "nft add set inet kube_service_tunnel refusing '{ typeof ip saddr . meta mark; }'");
     }
-    apply_each_twice(&target, &steps);
-    steps.iter().for_each(|step| drop(sh(&twin, &step.to_string())));
-    apply_each_twice(&target, &[Step::DelElements(name("endpoints6"), gone)]);
-    sh(&twin, "nft 'delete element inet kube_service_tunnel endpoints6 { fd00::2 }'");
-    let [listed, wanted] = [&target, &twin].map(|one| observe_in(one, &[]).nft.unwrap().sets);
-    assert_eq!(listed, wanted);
-    assert_eq!((listed["endpoints"].counters.len(), listed["endpoints6"].counters.len()), (left, 1));
-    let error = try_apply(&target, &[Step::AddElements(name("nowhere"), [VIP].into())]).unwrap_err().to_string();
-    assert!(error.starts_with("nft 'add element inet kube_service_tunnel nowhere { 192.0.2.10 }': "), "{error}");
+    for step in element_steps() {
+        sh(&twin, &step.to_string());
+        apply_in(&target, &[step]);
+        let [listed, wanted] = [&target, &twin].map(|one| observe_in(one, &[]).nft.unwrap().sets);
+        assert_eq!(listed, wanted);
+    }
+    let sets = observe_in(&target, &[]).nft.unwrap().sets;
+    let count = |set: &str| (sets[set].elements.len(), sets[set].counters.len());
+    assert_eq!(["endpoints", "endpoints6", "refusing"].map(count), [(100, 100), (1, 1), (2, 0)]);
+    // Most of what the second one takes away is gone: then nothing goes.
+    let error = try_apply(&target, &element_steps()[1..]).unwrap_err();
+    assert!(error.to_string().starts_with("nft -f - (3 lines): ") && error.source.is_not_found(), "{error}");
+    assert_eq!(observe_in(&target, &[]).nft.unwrap().sets, sets);
 }
 
 #[test]
 fn a_refused_nft_transaction_changes_nothing_and_says_why() {
     let target = netns();
-    apply_in(&target, &[Step::Nft(TABLE.into())]);
+    apply_in(&target, &[Step::NftText(TABLE.into())]);
     let script =
         "add element inet kube_service_tunnel vips { 192.0.2.12 }\nadd rule inet kube_service_tunnel nowhere drop\n";
-    let error = try_apply(&target, &[Step::Nft(script.into())]).unwrap_err();
+    let error = try_apply(&target, &[Step::NftText(script.into())]).unwrap_err();
     assert!(error.to_string().starts_with("nft -f - (2 lines): nft: "), "{error}");
     assert!(error.to_string().contains("nowhere"), "{error}");
     let table = observe_in(&target, &[]).nft.unwrap();

@@ -275,8 +275,8 @@ fn pods_elsewhere_come_and_go(lab: &Lab, memory: &mut Memory, writer: &mut Write
         let goal = goal(is_there);
         let plan = follow(&lab.node, &goal, &settings(), memory, writer).expect("simple").unwrap().plan;
         let verb = if is_there { "add" } else { "delete" };
-        let step = format!("nft '{verb} element inet kube_service_tunnel {set} {{ {address} }}'\n");
-        assert_eq!(plan.to_string(), step);
+        let script = format!("{verb} element inet kube_service_tunnel {set} {{ {address} }}\n");
+        assert_eq!(plan.to_string(), format!("nft -f - <<'EOF'\n{script}EOF\n"));
         let listed = sh(&lab.node, &format!("nft list set inet kube_service_tunnel {set}"));
         assert_eq!(listed.contains(&format!("{address} counter packets 0 bytes 0")), is_there, "{listed}");
         for known in [&mut Memory::default(), memory] {

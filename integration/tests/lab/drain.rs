@@ -4,10 +4,10 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::lab::PodSpec;
-use integration::world::{World, router_program};
 use integration::world::drain::{Held, draining_world};
 use integration::world::echo::{ANNOTATION, SERVICE, VIP, VIP6};
 use integration::world::map::{drains, is_former};
+use integration::world::{World, router_program};
 use tunnel_router::model::Mode;
 use tunnel_router::plan::diff::NEXTHOP_BASE;
 

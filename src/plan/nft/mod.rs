@@ -11,6 +11,7 @@ mod form;
 pub mod frames;
 mod listed;
 pub mod node;
+pub mod op;
 pub mod pause;
 pub mod pod;
 mod protocol;
@@ -19,6 +20,7 @@ pub mod seen;
 mod table;
 
 pub use accounting::{NodeCounts, PodCounts, endpoint_set, node_counts, pod_counts, received, sent};
+pub use op::{Elements, NftAction, NftOp, TableName};
 pub use table::{
     BaseChain, Chain, Counter, Learning, ObservedChain, ObservedHash, ObservedSet, ObservedTable, Rule, Set, SetType,
     Table, TableFamily, UdpTimeout,

@@ -4,23 +4,29 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::family::{inline, ip, of_family};
+use super::{BaseChain, NftAction, NftOp, Rule, TableFamily, TableName};
 use crate::model::Family;
 use crate::plan::PAUSED_TABLE;
 
+const TABLE: TableName = TableName { family: TableFamily::Inet, name: PAUSED_TABLE };
+
 /// Drops packets to these VIPs, from outside and from this node. What an earlier pause has left is replaced.
-pub fn pause(vips: &BTreeSet<IpAddr>) -> String {
-    let table = format!("table inet {PAUSED_TABLE}");
-    let mut script = format!("add {table}\ndelete {table}\nadd {table}\n");
+pub fn pause(vips: &BTreeSet<IpAddr>) -> Vec<NftOp> {
+    let mut actions = vec![NftAction::AddTable, NftAction::DeleteTable, NftAction::AddTable];
     for hook in ["prerouting", "output"] {
-        let of = format!("inet {PAUSED_TABLE} {hook}");
-        script.push_str(&format!("add chain {of} {{ type filter hook {hook} priority -301 ; }}\n"));
+        let base = BaseChain { kind: "filter", hook, device: None, priority: -301 };
+        actions.push(NftAction::AddChain { name: hook.to_owned(), base: Some(base) });
         let families = Family::ALL.into_iter().filter(|family| of_family(vips, *family).next().is_some());
-        script.extend(families.map(|f| format!("add rule {of} {} daddr {} drop\n", ip(f), inline(vips, f))));
+        actions.extend(families.map(|family| {
+            let text = format!("{} daddr {} drop", ip(family), inline(vips, family));
+            let rule = Rule::new("until the rules are changed", text);
+            NftAction::AddRule { chain: hook.to_owned(), rule }
+        }));
     }
-    script
+    actions.into_iter().map(|action| NftOp { table: TABLE, action }).collect()
 }
 
 /// Ends it.
-pub fn resume() -> String {
-    format!("delete table inet {PAUSED_TABLE}\n")
+pub fn resume() -> Vec<NftOp> {
+    vec![NftOp { table: TABLE, action: NftAction::DeleteTable }]
 }

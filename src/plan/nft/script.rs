@@ -1,16 +1,17 @@
-//! The difference between two tables as text for `nft -f -`, in four transactions.
+//! The difference between two tables as commands of nft, in four transactions.
 //!
 //! [`Scripts::prepare`] comes first: the table, its chains and guards, and VIPs that are withdrawn. [`Scripts::divert`] comes
 //! when new routes and rules stand, before any route changes: from then on SYNs are refused. [`Scripts::enable`] comes when all
 //! routes stand: it adds VIPs, and ends refusals. [`Scripts::finish`] comes last and removes what nothing needs any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use super::family::named;
-use super::{Chain, Learning, ObservedChain, ObservedSet, ObservedTable, Set, Table, TableFamily};
+use super::{
+    Chain, Elements, Learning, NftAction, NftOp, ObservedChain, ObservedSet, ObservedTable, Set, SetType, Table,
+    TableFamily, TableName,
+};
 use crate::model::Family;
-use crate::plan::NFT_TABLE;
 
 /// The set, one for each family, whose elements switch VIPs on and off.
 pub const VIPS: &str = "vips";
@@ -30,64 +31,106 @@ fn is_any(names: &[&str], set: &str) -> bool {
     names.iter().any(|name| Family::ALL.into_iter().any(|family| named(name, family) == set))
 }
 
-/// Four nft transactions; an empty string is none.
+/// Four nft transactions; one without commands is none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scripts {
     /// Before anything else.
-    pub prepare: String,
+    pub prepare: Vec<NftOp>,
     /// After what is new is in place, before anything that was there changes.
-    pub divert: String,
+    pub divert: Vec<NftOp>,
     /// After everything that a VIP needs is in place.
-    pub enable: String,
+    pub enable: Vec<NftOp>,
     /// After everything that is no longer needed is gone.
-    pub finish: String,
+    pub finish: Vec<NftOp>,
+}
+
+/// Commands for one table.
+struct Script<'a> {
+    table: TableName,
+    ops: &'a mut Vec<NftOp>,
+}
+
+impl Script<'_> {
+    fn push(&mut self, action: NftAction) {
+        self.ops.push(NftOp { table: self.table, action });
+    }
+
+    fn add(&mut self, set: &str, kind: SetType, elements: BTreeSet<String>) {
+        if !elements.is_empty() {
+            self.push(NftAction::AddElements(Elements { set: set.to_owned(), kind, elements }));
+        }
+    }
+
+    fn delete(&mut self, set: &str, kind: SetType, elements: BTreeSet<String>) {
+        if !elements.is_empty() {
+            self.push(NftAction::DeleteElements(Elements { set: set.to_owned(), kind, elements }));
+        }
+    }
+}
+
+/// The transactions for one table.
+struct Parts<'a> {
+    prepare: Script<'a>,
+    divert: Script<'a>,
+    enable: Script<'a>,
+    finish: Script<'a>,
 }
 
 /// What has to be run so that our table of a family, `observed`, becomes `desired`.
 pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scripts {
     let mut out = Scripts::default();
-    let of = &format!("{family} {NFT_TABLE}");
-    let Some(desired) = desired else {
-        if let Some(observed) = observed {
-            withdraw_unknown(&mut out.prepare, of, &BTreeMap::new(), observed);
-            out.finish = format!("delete table {of}\n");
-        }
-        return out;
+    let table = TableName::ours(family);
+    let mut parts = Parts {
+        prepare: Script { table, ops: &mut out.prepare },
+        divert: Script { table, ops: &mut out.divert },
+        enable: Script { table, ops: &mut out.enable },
+        finish: Script { table, ops: &mut out.finish },
     };
+    match (desired, observed) {
+        (Some(desired), observed) => change(&mut parts, desired, observed),
+        (None, Some(observed)) => {
+            withdraw_unknown(&mut parts.prepare, &BTreeMap::new(), observed);
+            parts.finish.push(NftAction::DeleteTable);
+        }
+        (None, None) => {}
+    }
+    out
+}
+
+fn change(out: &mut Parts<'_>, desired: &Table, observed: Option<&ObservedTable>) {
     let empty = ObservedTable::default();
     let kept = match observed {
         Some(observed) if set_types_fit(desired, observed) => observed,
         Some(_) => {
             // A set cannot change its type: only a table made anew in the same transaction can.
-            writeln_to(&mut out.prepare, format_args!("delete table {of}"));
+            out.prepare.push(NftAction::DeleteTable);
             &empty
         }
         None => &empty,
     };
     if std::ptr::eq(kept, &empty) {
-        writeln_to(&mut out.prepare, format_args!("add table {of}"));
+        out.prepare.push(NftAction::AddTable);
     }
-    withdraw_unknown(&mut out.prepare, of, &desired.sets, kept);
+    withdraw_unknown(&mut out.prepare, &desired.sets, kept);
     for timeout in desired.timeouts.iter().filter(|timeout| !kept.timeouts.contains(&timeout.name())) {
-        let (name, policy) = (timeout.name(), timeout.declaration());
-        writeln_to(&mut out.prepare, format_args!("add ct timeout {of} {name} {{ {policy} }}"));
+        out.prepare.push(NftAction::AddTimeout(*timeout));
     }
-    diff_sets(&mut out, of, &desired.sets, kept);
+    diff_sets(out, &desired.sets, kept);
     // While a refusal or diversion ends, packets go on being refused or diverted until the routes have changed.
     let ended: Vec<_> =
         kept.sets.iter().filter(|(name, _)| diverts(name) && !desired.sets.contains_key(*name)).collect();
     for (name, set) in &ended {
-        let keys = set.elements.iter().map(|e| key(e).to_owned()).collect();
-        elements(&mut out.enable, of, "delete", name, &keys, true);
+        if let Some(kind) = SetType::listed_as(&set.kind) {
+            out.enable.delete(name, kind, keys(&set.elements));
+        }
     }
     let target = if ended.is_empty() { &mut out.prepare } else { &mut out.enable };
-    diff_chains((target, &mut out.finish), of, &desired.chains, kept);
-    drop_unknown_sets(&mut out.finish, of, &desired.sets, kept);
+    diff_chains((target, &mut out.finish), &desired.chains, kept);
+    drop_unknown_sets(&mut out.finish, &desired.sets, kept);
     let wanted: BTreeSet<String> = desired.timeouts.iter().map(|timeout| timeout.name()).collect();
     for name in kept.timeouts.difference(&wanted) {
-        writeln_to(&mut out.finish, format_args!("delete ct timeout {of} {name}"));
+        out.finish.push(NftAction::DeleteTimeout(name.clone()));
     }
-    out
 }
 
 fn set_types_fit(desired: &Table, observed: &ObservedTable) -> bool {
@@ -96,63 +139,57 @@ fn set_types_fit(desired: &Table, observed: &ObservedTable) -> bool {
 }
 
 /// The switch of a family that has no VIP any more.
-fn withdraw_unknown(script: &mut String, of: &str, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn withdraw_unknown(script: &mut Script<'_>, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     for (name, set) in observed.sets.iter().filter(|(name, _)| is_switch(name) && !desired.contains_key(*name)) {
-        elements(script, of, "delete", name, &set.elements, true);
+        if let Some(kind) = SetType::listed_as(&set.kind) {
+            script.delete(name, kind, set.elements.clone());
+        }
     }
 }
 
-fn diff_sets(out: &mut Scripts, of: &str, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn diff_sets(out: &mut Parts<'_>, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     let none = BTreeSet::new();
     for (name, set) in desired {
+        let kind = set.kind;
         let old = observed.sets.get(name).map(|o| &o.elements);
         if old.is_none() {
-            let (keyword, kind) = (set.kind.keyword(), set.kind.declaration());
-            let counter = if set.counted { " counter;" } else { "" };
-            let dynamic = if set.learning == Learning::No { "" } else { " size 65535; flags dynamic;" };
-            writeln_to(&mut out.prepare, format_args!("add {keyword} {of} {name} {{ {kind};{counter}{dynamic} }}"));
+            let learns = set.learning != Learning::No;
+            out.prepare.push(NftAction::AddSet { name: name.clone(), kind, counted: set.counted, learns });
         }
         let old = old.unwrap_or(&none);
-        let plain = !set.kind.is_quoted();
-        let is_map = set.kind.keyword() == "map";
-        let added = set.elements.difference(old).cloned().collect();
+        let added: BTreeSet<String> = set.elements.difference(old).cloned().collect();
         let removed: BTreeSet<String> = match set.learning {
             Learning::Keep => BTreeSet::new(),
             Learning::No | Learning::Replace => old.difference(&set.elements).cloned().collect(),
         };
         if is_switch(name) {
-            elements(&mut out.prepare, of, "delete", name, &removed, plain);
-            elements(&mut out.enable, of, "add", name, &added, plain);
+            out.prepare.delete(name, kind, removed);
+            out.enable.add(name, kind, added);
         } else if diverts(name) {
-            let keys =
-                |elements: &BTreeSet<String>| elements.iter().map(|e| key(e).to_owned()).collect::<BTreeSet<_>>();
             let (gone, new) = (keys(&removed), keys(&added));
-            let replaced = gone.intersection(&new).cloned().collect();
-            elements(&mut out.divert, of, "delete", name, &replaced, plain);
-            elements(&mut out.divert, of, "add", name, &added, plain);
-            elements(&mut out.enable, of, "delete", name, &gone.difference(&new).cloned().collect(), plain);
-        } else if is_map {
+            out.divert.delete(name, kind, gone.intersection(&new).cloned().collect());
+            out.divert.add(name, kind, added);
+            out.enable.delete(name, kind, gone.difference(&new).cloned().collect());
+        } else if kind.keyword() == "map" {
             // A map's value cannot be changed in place, and both sides of the change must be one transaction.
-            let keys = removed.iter().map(|e| key(e).to_owned()).collect();
-            let changed: BTreeSet<&str> = added.iter().map(|e| key(e)).collect();
-            let target =
-                if removed.iter().any(|e| changed.contains(key(e))) { &mut out.prepare } else { &mut out.finish };
-            elements(target, of, "delete", name, &keys, plain);
-            elements(&mut out.prepare, of, "add", name, &added, plain);
+            let (gone, changed) = (keys(&removed), keys(&added));
+            let target = if gone.is_disjoint(&changed) { &mut out.finish } else { &mut out.prepare };
+            target.delete(name, kind, gone);
+            out.prepare.add(name, kind, added);
         } else {
-            elements(&mut out.prepare, of, "add", name, &added, plain);
-            elements(&mut out.finish, of, "delete", name, &removed, plain);
+            out.prepare.add(name, kind, added);
+            out.finish.delete(name, kind, removed);
         }
     }
 }
 
-fn key(element: &str) -> &str {
-    element.split(" : ").next().unwrap_or(element)
+fn keys(elements: &BTreeSet<String>) -> BTreeSet<String> {
+    let key = |element: &String| element.split(" : ").next().unwrap_or(element).to_owned();
+    elements.iter().map(key).collect()
 }
 
 fn diff_chains(
-    (script, finish): (&mut String, &mut String),
-    of: &str,
+    (script, finish): (&mut Script<'_>, &mut Script<'_>),
     desired: &BTreeMap<String, Chain>,
     observed: &ObservedTable,
 ) {
@@ -160,37 +197,33 @@ fn diff_chains(
     for (name, chain) in desired {
         let old = observed.chains.get(name);
         if old.is_some_and(|o| !same_hook(chain, o)) {
-            writeln_to(script, format_args!("flush chain {of} {name}"));
-            writeln_to(script, format_args!("delete chain {of} {name}"));
+            script.push(NftAction::FlushChain(name.clone()));
+            script.push(NftAction::DeleteChain(name.clone()));
         }
         if old.is_none_or(|o| !same_hook(chain, o)) {
-            writeln_to(script, format_args!("add chain {of} {name}{}", hook(chain)));
+            script.push(NftAction::AddChain { name: name.clone(), base: chain.base.clone() });
         } else if old.is_some_and(|o| same_rules(chain, o)) {
             continue;
         } else {
-            writeln_to(script, format_args!("flush chain {of} {name}"));
+            script.push(NftAction::FlushChain(name.clone()));
         }
         fill.push((name, chain));
     }
     // All chains exist before the first rule jumps to one.
     for (name, chain) in fill {
         for rule in &chain.rules {
-            writeln_to(script, format_args!("add rule {of} {name} {rule}"));
+            script.push(NftAction::AddRule { chain: name.clone(), rule: rule.clone() });
         }
     }
-    let surplus = || observed.chains.keys().filter(|name| !desired.contains_key(*name));
+    let surplus = || observed.chains.keys().filter(|name| !desired.contains_key(*name)).cloned();
     // A chain that another still jumps to cannot be deleted.
-    for verb in ["flush", "delete"] {
-        surplus().for_each(|name| writeln_to(finish, format_args!("{verb} chain {of} {name}")));
-    }
+    surplus().map(NftAction::FlushChain).for_each(|action| finish.push(action));
+    surplus().map(NftAction::DeleteChain).for_each(|action| finish.push(action));
 }
 
-fn drop_unknown_sets(script: &mut String, of: &str, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
-    for (name, set) in &observed.sets {
-        if !desired.contains_key(name) {
-            let keyword = if set.kind.contains(" : ") { "map" } else { "set" };
-            writeln_to(script, format_args!("delete {keyword} {of} {name}"));
-        }
+fn drop_unknown_sets(script: &mut Script<'_>, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+    for (name, set) in observed.sets.iter().filter(|(name, _)| !desired.contains_key(*name)) {
+        script.push(NftAction::DeleteSet { name: name.clone(), is_map: set.kind.contains(" : ") });
     }
 }
 
@@ -207,32 +240,4 @@ pub(super) fn same_hook(chain: &Chain, observed: &ObservedChain) -> bool {
 pub(super) fn same_rules(chain: &Chain, observed: &ObservedChain) -> bool {
     chain.rules.len() == observed.comments.len()
         && chain.rules.iter().zip(&observed.comments).all(|(rule, comment)| rule.comment() == *comment)
-}
-
-fn hook(chain: &Chain) -> String {
-    chain.base.as_ref().map_or_else(String::new, |b| {
-        let device = b.device.as_ref().map_or_else(String::new, |dev| format!(" device \"{dev}\""));
-        format!(" {{ type {} hook {}{device} priority {}; policy accept; }}", b.kind, b.hook, b.priority)
-    })
-}
-
-fn elements(script: &mut String, of: &str, verb: &str, set: &str, elements: &BTreeSet<String>, plain: bool) {
-    if elements.is_empty() {
-        return;
-    }
-    let list: Vec<String> = elements.iter().map(|e| if plain { e.clone() } else { quoted(e) }).collect();
-    writeln_to(script, format_args!("{verb} element {of} {set} {{ {} }}", list.join(", ")));
-}
-
-/// Device names are quoted (one may start with a digit or hold a dot), addresses and numbers are plain.
-fn quoted(element: &str) -> String {
-    match element.split_once(" : ") {
-        Some((dev, value)) => format!("\"{dev}\" : {value}"),
-        None => format!("\"{element}\""),
-    }
-}
-
-fn writeln_to(script: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
-    let _ = script.write_fmt(format_args!("{line}\n"));
 }

@@ -91,6 +91,17 @@ impl SetType {
         }
     }
 
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = SetType> {
+        let of = |family| [SetType::Address(family), SetType::QuotedToAddress(family), SetType::AddressMark(family)];
+        Family::ALL.into_iter().flat_map(of).chain([SetType::Ether, SetType::Ifname, SetType::IfnameToMark])
+    }
+
+    /// The type that is listed like this.
+    pub fn listed_as(text: &str) -> Option<SetType> {
+        SetType::all().find(|kind| kind.as_str() == text)
+    }
+
     /// Whether elements are names, which nft wants in quotes.
     pub fn is_quoted(self) -> bool {
         matches!(self, SetType::Ifname | SetType::IfnameToMark)
@@ -154,6 +165,16 @@ pub struct BaseChain {
     pub device: Option<String>,
     /// Priority as a number; lower is earlier.
     pub priority: i32,
+}
+
+impl fmt::Display for BaseChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "type {} hook {}", self.kind, self.hook)?;
+        if let Some(device) = &self.device {
+            write!(f, " device \"{device}\"")?;
+        }
+        write!(f, " priority {}; policy accept;", self.priority)
+    }
 }
 
 /// One rule.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Family, Vip};
-use crate::plan::nft;
 use crate::plan::node::{RouteFact, Routes};
 
 /// Addresses of pods, with what is known of the ways there.
@@ -90,13 +89,4 @@ fn device(fact: &RouteFact) -> Option<&str> {
 /// The addresses of all pods of a VIP.
 fn addresses(vip: &Vip) -> BTreeSet<IpAddr> {
     vip.pods().into_iter().flat_map(|pod| pod.addresses.iter()).collect()
-}
-
-/// Addresses by the set of our table that has those of their family.
-pub(super) fn by_set(addresses: &BTreeSet<IpAddr>) -> BTreeMap<String, BTreeSet<IpAddr>> {
-    let mut sets: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
-    for address in addresses {
-        sets.entry(nft::endpoint_set(Family::of(*address))).or_default().insert(*address);
-    }
-    sets
 }

@@ -11,16 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use self::addresses::{Moved, PodAddresses, by_set};
+use self::addresses::{Moved, PodAddresses};
 use super::desired::IdsByReference;
 use super::diff::nexthop_ids;
 use super::held::Held;
+use super::nft::{Elements, NftAction, NftOp, SetType, TableFamily, TableName, endpoint_set};
 use super::node::{Build, Context, RouteFact, Routes, flows};
 use super::reach::LabelOwners;
 use super::step::RouteWrite;
 use super::{Desired, Nexthop, Observed, Plan, RouteKey, RouteTarget, Settings, Step};
 use crate::model::cluster::differing;
-use crate::model::{Cluster, Mode, Node, PodAt, Problem, Vip};
+use crate::model::{Cluster, Family, Mode, Node, PodAt, Problem, Vip};
 
 /// Where a bucket's route leads: id of the nexthop object and MTU; `None`: unreachable.
 type Hop = Option<(u32, u32)>;
@@ -114,10 +115,9 @@ impl Programmed {
         self.forget_routes(&moved.gone, cluster)?;
         let mut plan = self.next_hops(builds, settings)?;
         if ingress {
-            let new = by_set(&moved.new).into_iter().map(|(set, addresses)| Step::AddElements(set, addresses));
-            let gone = by_set(&moved.gone).into_iter().map(|(set, addresses)| Step::DelElements(set, addresses));
-            plan.steps.splice(0..0, new);
-            plan.steps.extend(gone);
+            // A packet is never made for an address that is not in the set.
+            plan.steps.splice(0..0, transaction(&moved.new, NftAction::AddElements));
+            plan.steps.extend(transaction(&moved.gone, NftAction::DeleteElements));
         }
         self.cluster = cluster.clone();
         Some(plan)
@@ -232,6 +232,18 @@ impl Programmed {
         self.ids.remove(&used.nexthop);
         self.used.remove(&id).is_some()
     }
+}
+
+/// What is done about addresses in the sets that count outer packets by endpoint.
+fn transaction(addresses: &BTreeSet<IpAddr>, action: impl Fn(Elements) -> NftAction) -> Option<Step> {
+    let table = TableName::ours(TableFamily::Inet);
+    let of = |family| addresses.iter().filter(move |address| Family::of(**address) == family).map(ToString::to_string);
+    let families = Family::ALL.into_iter().map(|family| (family, of(family).collect::<BTreeSet<_>>()));
+    let ops = families.filter(|(_, elements)| !elements.is_empty()).map(|(family, elements)| {
+        let elements = Elements { set: endpoint_set(family), kind: SetType::Address(family), elements };
+        NftOp { table, action: action(elements) }
+    });
+    Some(Step::Nft(ops.collect())).filter(|_| !addresses.is_empty())
 }
 
 fn write(key: RouteKey, hop: Hop) -> Step {

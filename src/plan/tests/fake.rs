@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::Family;
 use crate::model::second_chance::Version;
 use crate::plan::filter::ObservedFilter;
-use crate::plan::nft::{ObservedChain, ObservedSet, ObservedTable, SetType, TableFamily};
+use crate::plan::nft::{Elements, NftAction, NftOp, ObservedChain, ObservedSet, ObservedTable, TableFamily, TableName};
 use crate::plan::observed::{ObservedLink, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRule};
 use crate::plan::step::RouteWrite;
 
@@ -147,17 +147,8 @@ impl FakeKernel {
                 o.rules.retain(|r| !(r.ours && r.spec == Some(*spec)));
                 assert_eq!(before, o.rules.len() + 1, "no rule {spec}");
             }
-            Step::Nft(script) => nft(o, &mut self.references, script),
-            Step::AddElements(set, addresses) => {
-                let set = o.nft.as_mut().expect("table exists").sets.get_mut(set).expect("set exists");
-                set.elements.extend(addresses.iter().map(ToString::to_string));
-            }
-            Step::DelElements(set, addresses) => {
-                let set = o.nft.as_mut().expect("table exists").sets.get_mut(set).expect("set exists");
-                for address in addresses {
-                    assert!(set.elements.remove(&address.to_string()), "no element {address}");
-                }
-            }
+            Step::Nft(ops) => ops.iter().for_each(|op| nft(o, &mut self.references, op)),
+            Step::NftText(text) => panic!("nobody plans text: {text}"),
         }
         self.observed.rules.sort_by_key(|r| (r.priority, r.spec));
         self.observed.addresses.sort();
@@ -202,121 +193,94 @@ fn remove_nexthops(o: &mut Observed, goes: impl Fn(&u32, &ObservedNexthop) -> bo
     o.routes.retain(|_, r| !matches!(r, ObservedRoute::Nhid { id, .. } if !ids.contains(id)));
 }
 
-/// Interprets exactly the commands that `nft::script` writes; anything else is an error of the test.
-fn nft(observed: &mut Observed, references: &mut BTreeMap<TableFamily, References>, script: &str) {
-    for line in script.lines() {
-        if line.contains(PAUSED_TABLE) {
-            observed.paused = !line.starts_with("delete table");
-            continue;
+fn nft(observed: &mut Observed, references: &mut BTreeMap<TableFamily, References>, op: &NftOp) {
+    let TableName { family, name } = op.table;
+    if name == PAUSED_TABLE {
+        observed.paused = op.action != NftAction::DeleteTable;
+        return;
+    }
+    assert_eq!(name, NFT_TABLE, "not our table: {op}");
+    let of_family = references.entry(family).or_default();
+    let table = &mut match family {
+        TableFamily::Inet => observed.nft.take(),
+        other => observed.frames.remove(&other),
+    };
+    match &op.action {
+        NftAction::AddTable => *table = Some(table.take().unwrap_or_default()),
+        NftAction::DeleteTable => {
+            assert!(table.take().is_some(), "no table");
+            of_family.clear();
         }
-        let families = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6, TableFamily::Netdev, TableFamily::Bridge];
-        let of = |family| line.split_once(&format!(" {family} {NFT_TABLE}")).map(|parts| (family, parts));
-        let found = families.into_iter().find_map(of);
-        let (family, (command, rest)) = found.unwrap_or_else(|| panic!("not our table: {line}"));
-        let references = references.entry(family).or_default();
-        let table = &mut match family {
-            TableFamily::Inet => observed.nft.take(),
-            other => observed.frames.remove(&other),
-        };
-        let rest = rest.trim();
-        let (name, body) = rest.split_once(' ').unwrap_or((rest, ""));
-        match command {
-            "add table" => *table = Some(table.take().unwrap_or_default()),
-            "delete table" => {
-                assert!(table.take().is_some(), "no table");
-                references.clear();
-            }
-            _ => {
-                refer(references, command, name, body);
-                nft_object(table.as_mut().expect("table exists"), command, name, body);
-            }
+        action => {
+            refer(of_family, op);
+            nft_object(table.as_mut().expect("table exists"), action);
         }
-        match family {
-            TableFamily::Inet => observed.nft = table.take(),
-            other => observed.frames.extend(table.take().map(|table| (other, table))),
-        }
+    }
+    match family {
+        TableFamily::Inet => observed.nft = table.take(),
+        other => observed.frames.extend(table.take().map(|table| (other, table))),
     }
     references.retain(|_, chains| !chains.is_empty());
 }
 
 /// Refuses what the kernel refuses with EBUSY or ENOENT.
-fn refer(references: &mut References, command: &str, name: &str, body: &str) {
-    match command {
-        "add rule" => {
-            let words: Vec<&str> = body.split_whitespace().collect();
+fn refer(references: &mut References, op: &NftOp) {
+    match &op.action {
+        NftAction::AddRule { chain, rule } => {
+            let words: Vec<&str> = rule.text.split_whitespace().collect();
             let jumps = words.windows(2).filter(|w| ["goto", "jump"].contains(&w[0])).map(|w| w[1].to_owned());
             let limits = words.windows(3).filter(|w| w[..2] == ["timeout", "set"]).map(|w| w[2].replace('"', ""));
             let sets = words.iter().filter_map(|w| w.strip_prefix('@')).filter(|w| !w.contains(','));
-            references.entry(name.to_owned()).or_default().extend(jumps.chain(limits).chain(sets.map(str::to_owned)));
+            references.entry(chain.clone()).or_default().extend(jumps.chain(limits).chain(sets.map(str::to_owned)));
         }
-        "flush chain" => {
-            references.remove(name);
-        }
-        "delete chain" | "delete set" | "delete map" | "delete ct timeout" => {
+        NftAction::FlushChain(name) => drop(references.remove(name)),
+        NftAction::DeleteChain(name) | NftAction::DeleteSet { name, .. } | NftAction::DeleteTimeout(name) => {
             let user = references.iter().find(|(_, used)| used.contains(name));
-            assert!(user.is_none(), "{command} {name}: chain {user:?} still refers to it");
+            assert!(user.is_none(), "{op}: chain {user:?} still refers to it");
         }
         _ => {}
     }
 }
 
-fn nft_object(table: &mut ObservedTable, command: &str, name: &str, body: &str) {
-    let name = name.to_owned();
-    match command {
-        "add set" | "add map" => {
-            let words: Vec<&str> = body.trim_matches(['{', '}', ' ']).split(';').map(str::trim).collect();
-            let declared = |kind: &&SetType| kind.declaration() == words[0];
-            let kind = set_types().iter().find(declared).expect("a type that we declare").as_str().to_owned();
-            let counted = words.contains(&"counter");
-            table.sets.entry(name).or_insert(ObservedSet { kind, counted, ..ObservedSet::default() });
+fn nft_object(table: &mut ObservedTable, action: &NftAction) {
+    match action {
+        NftAction::AddTable | NftAction::DeleteTable => {}
+        NftAction::AddSet { name, kind, counted, .. } => {
+            let (kind, counted) = (kind.as_str().to_owned(), *counted);
+            table.sets.entry(name.clone()).or_insert(ObservedSet { kind, counted, ..ObservedSet::default() });
         }
-        "add ct timeout" => assert!(table.timeouts.insert(name)),
-        "delete ct timeout" => assert!(table.timeouts.remove(&name)),
-        "delete set" | "delete map" => assert!(table.sets.remove(&name).is_some()),
-        "add element" => table.sets.get_mut(&name).expect("set exists").elements.extend(elements(body)),
-        "delete element" => {
-            let set = table.sets.get_mut(&name).expect("set exists");
-            for element in elements(body) {
+        NftAction::AddTimeout(timeout) => assert!(table.timeouts.insert(timeout.name())),
+        NftAction::DeleteTimeout(name) => assert!(table.timeouts.remove(name)),
+        NftAction::DeleteSet { name, .. } => assert!(table.sets.remove(name).is_some()),
+        NftAction::AddElements(change) => of_type(table, change).elements.extend(change.elements.iter().cloned()),
+        NftAction::DeleteElements(change) => {
+            let set = of_type(table, change);
+            for element in &change.elements {
                 let before = set.elements.len();
-                set.elements.retain(|e| *e != element && !e.starts_with(&format!("{element} : ")));
-                assert_eq!(before, set.elements.len() + 1, "no element {element} in {name}");
+                set.elements.retain(|e| e != element && !e.starts_with(&format!("{element} : ")));
+                assert_eq!(before, set.elements.len() + 1, "no element {element} in {}", change.set);
             }
         }
-        "add chain" => {
-            table.chains.insert(name, ObservedChain { base: base(body), ..ObservedChain::default() });
+        NftAction::AddChain { name, base } => {
+            let base = base.as_ref().map(|base| (base.kind.to_owned(), base.hook.to_owned(), base.priority));
+            table.chains.insert(name.clone(), ObservedChain { base, ..ObservedChain::default() });
         }
-        "flush chain" => table.chains.get_mut(&name).expect("chain exists").comments.clear(),
-        "delete chain" => assert!(table.chains.remove(&name).expect("chain exists").comments.is_empty()),
-        "add rule" => {
-            let limit = body.split_once("timeout set \"").and_then(|(_, rest)| rest.split('"').next());
+        NftAction::FlushChain(name) => table.chains.get_mut(name).expect("chain exists").comments.clear(),
+        NftAction::DeleteChain(name) => {
+            assert!(table.chains.remove(name).expect("chain exists").comments.is_empty());
+        }
+        NftAction::AddRule { chain, rule } => {
+            let limit = rule.text.split_once("timeout set \"").and_then(|(_, rest)| rest.split('"').next());
             assert!(limit.is_none_or(|limit| table.timeouts.contains(limit)), "no time limit {limit:?}");
-            let comment = body.rsplit_once(" comment \"").expect("a comment").1.trim_end_matches('"');
+            let comment = rule.comment();
             assert!(comment.len() <= 127, "nft takes 127 bytes: {comment}");
-            table.chains.get_mut(&name).expect("chain exists").comments.push(comment.to_owned());
+            table.chains.get_mut(chain).expect("chain exists").comments.push(comment);
         }
-        other => panic!("unknown nft command {other}"),
     }
 }
 
-fn set_types() -> Vec<SetType> {
-    let of = |family| {
-        use SetType::{Address, AddressMark, QuotedToAddress};
-        [Address(family), QuotedToAddress(family), AddressMark(family)]
-    };
-    let of_families = Family::ALL.into_iter().flat_map(of);
-    of_families.chain([SetType::Ether, SetType::Ifname, SetType::IfnameToMark]).collect()
-}
-
-fn elements(body: &str) -> Vec<String> {
-    let list = body.trim_start_matches('{').trim_end_matches('}').trim();
-    list.split(", ").map(|e| e.replace('"', "")).collect()
-}
-
-fn base(body: &str) -> Option<(String, String, i32)> {
-    let words: BTreeMap<&str, &str> = {
-        let words: Vec<&str> = body.split([' ', ';']).filter(|w| !w.is_empty()).collect();
-        words.windows(2).map(|w| (w[0], w[1])).collect()
-    };
-    let kind = (*words.get("type")?).to_owned();
-    Some((kind, words["hook"].to_owned(), words["priority"].parse().unwrap()))
+fn of_type<'a>(table: &'a mut ObservedTable, change: &Elements) -> &'a mut ObservedSet {
+    let set = table.sets.get_mut(&change.set).expect("set exists");
+    assert_eq!(set.kind, change.kind.as_str(), "{change}");
+    set
 }

@@ -246,7 +246,7 @@ fn another_pod_elsewhere_takes_its_address_besides() {
         plan.map(|plan| plan.steps.into_iter().map(|step| step.to_string()).collect::<Vec<_>>())
     };
     let replaced = steps(vec![endpoint(4, "n2"), endpoints[1].clone()]).expect("simple");
-    assert_eq!(replaced[0], "nft 'add element inet kube_service_tunnel endpoints { 10.244.2.4 }'");
+    assert_eq!(replaced[0], "nft -f - <<'EOF'\nadd element inet kube_service_tunnel endpoints { 10.244.2.4 }\nEOF");
     assert!(replaced.len() > 1 && replaced[1..].iter().all(|step| step.starts_with("ip ")), "{replaced:?}");
     // The map names the old one still.
     assert_eq!(steps(vec![endpoint(2, "n1"), endpoints[1].clone()]), None, "a pod of this node takes more");

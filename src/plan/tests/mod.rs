@@ -7,5 +7,7 @@ mod held;
 mod history;
 mod next_hop;
 mod node;
+mod packets;
 mod pod;
 pub(crate) mod support;
+mod tracer;

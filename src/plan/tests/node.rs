@@ -7,6 +7,7 @@ use super::support::{bare_vip, cluster, endpoint, first_map, following, ip, on_n
 use crate::model::handover::{FlowHash, HashKey};
 use crate::model::{BucketCount, Family, MarkField, Mode, Reason, Vip};
 use crate::plan::diff::diff;
+use crate::plan::nft::{Elements, NftAction, NftOp, Rule, SetType, TableFamily, TableName};
 use crate::plan::node::desired_node;
 use crate::plan::observed::ObservedRoute;
 use crate::plan::step::RouteWrite;
@@ -222,6 +223,20 @@ fn tree_of_version_0_1() -> Vec<RuleSpec> {
     rules
 }
 
+fn drains_of_version_0_1() -> Vec<NftOp> {
+    let (name, kind) = (str::to_owned, SetType::AddressMark(Family::V4));
+    let rule = |chain, text| NftAction::AddRule { chain: name(chain), rule: Rule::new("old", text) };
+    let elements = Elements { set: name("draining"), kind, elements: [name("192.0.2.10 . 131")].into() };
+    let actions = [
+        NftAction::AddSet { name: name("draining"), kind, counted: false, learns: false },
+        NftAction::AddElements(elements),
+        NftAction::AddChain { name: name("drain"), base: None },
+        rule("drain", "ip daddr . meta mark @draining accept"),
+        rule("vip", "goto drain"),
+    ];
+    actions.map(|action| NftOp { table: TableName::ours(TableFamily::Inet), action }).into()
+}
+
 #[test]
 fn what_version_0_1_has_left_of_rules_and_drains_is_replaced_without_a_pause() {
     let cluster = cluster(vec![vip("192.0.2.10", Mode::Gre, on_nodes())]);
@@ -246,14 +261,7 @@ fn what_version_0_1_has_left_of_rules_and_drains_is_replaced_without_a_pause() {
             steps: vec![
                 Step::AddRule(former),
                 Step::ReplaceRoute(key, RouteWrite::Nhid { id, mtu: 1472 }),
-                Step::Nft(
-                    "add set inet kube_service_tunnel draining { typeof ip saddr . meta mark; }\n\
-                     add element inet kube_service_tunnel draining { 192.0.2.10 . 131 }\n\
-                     add chain inet kube_service_tunnel drain\n\
-                     add rule inet kube_service_tunnel drain ip daddr . meta mark @draining accept comment \"old\"\n\
-                     add rule inet kube_service_tunnel vip goto drain comment \"old\"\n"
-                        .to_owned(),
-                ),
+                Step::Nft(drains_of_version_0_1()),
             ],
         },
         usize::MAX,

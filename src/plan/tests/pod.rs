@@ -8,7 +8,7 @@ use super::support::{both, ip, settings};
 use crate::model::second_chance::TunnelId;
 use crate::model::{Family, Mode};
 use crate::plan::diff::diff;
-use crate::plan::nft::{ObservedTable, TableFamily};
+use crate::plan::nft::{Elements, ObservedTable, TableFamily};
 use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
 use crate::plan::step::RouteWrite;
 use crate::plan::{Address, Desired, LinkKind, Nexthop, Plan, RouteKey, RuleAction, RuleSpec, Settings, Step, Sysctl};
@@ -145,8 +145,9 @@ fn peers_that_come_and_go_change_a_set_and_no_rule() {
         let mut kernel = pod();
         kernel.apply(&plan(&input(mode), &kernel), usize::MAX);
         let plan = plan(&PodInput { peers: peers.clone(), ..input(mode) }, &kernel);
-        let [Step::Nft(script)] = &plan.steps[..] else { panic!("{plan}") };
-        assert!(script.lines().all(|line| line.starts_with("add element inet kube_service_tunnel peers")), "{script}");
+        let [Step::Nft(ops)] = &plan.steps[..] else { panic!("{plan}") };
+        let of_peers = |(is_added, elements): (bool, &Elements)| is_added && elements.set.starts_with("peers");
+        assert!(ops.iter().all(|op| op.elements().is_some_and(of_peers)), "{plan}");
     }
 }
 
