@@ -20,8 +20,8 @@ impl Step<'_> {
         for bucket in self.map.hash.buckets.iter() {
             match &self.map.holdings[bucket.index()].owner {
                 Some(owner) if self.eligible.contains(owner) => {}
-                // Nodes do the same by themselves when they do not hear of this in time.
-                Some(_) => match self.map.stand_in(bucket, &usable).cloned() {
+                // Nodes do the same by themselves when they do not hear of this in time. They go by what is stored.
+                Some(_) => match self.before.stand_in(bucket, &usable).cloned() {
                     Some(stand_in) => {
                         self.give(bucket, &stand_in);
                         self.replaced = true;

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::model::BucketCount;
+use crate::model::assign::favourite;
 use crate::model::handover::{EndpointState, FlowHash, Generation, MOST_FORMER, Name, NodeReport, SetUp};
 
 mod announced;
@@ -176,6 +177,28 @@ fn a_pod_that_is_not_set_up_for_the_service_owns_nothing() {
     service.report('c', |report| report.pods.values_mut().for_each(|pod| pod.lacks = ["t".into()].into()));
     service.settle();
     assert!(service.count('c') > 0, "it is not set up for another Service");
+}
+
+/// Nodes go by what is stored, and may have given a bucket to a former owner whose drain was over by then.
+#[test]
+fn whoever_stands_in_by_the_stored_map_gets_the_bucket_although_its_drain_is_over() {
+    let mut service = Service::new("abc");
+    // Those that come last want some of the buckets most.
+    for pod in ['d', 'e', 'f'] {
+        service.add(pod);
+        service.settle();
+    }
+    service.wait(60);
+    "abcef".chars().for_each(|pod| service.quiet(pod));
+    service.state('d', EndpointState::NotReady);
+    let (known, usable) = (service.map.clone(), "abcef".chars().map(id).collect());
+    let of_d = known.iter().filter(|(_, holding)| holding.owner == Some(id('d'))).map(|(bucket, _)| bucket);
+    let stand_ins: Vec<_> = of_d.map(|bucket| (bucket, known.stand_in(bucket, &usable))).collect();
+    service.decide_once();
+    for (bucket, stand_in) in &stand_ins {
+        assert_eq!(service.map.holding(*bucket).unwrap().owner.as_ref(), *stand_in, "{bucket:?}");
+    }
+    assert!(stand_ins.iter().any(|(bucket, stand_in)| favourite(*bucket, &usable) != *stand_in), "{stand_ins:?}");
 }
 
 #[test]
