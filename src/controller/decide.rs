@@ -56,8 +56,8 @@ impl Now {
 pub(super) struct Decided {
     /// Writes to be begun now.
     pub(super) begin: Vec<Decision>,
-    /// What users have to know.
-    pub(super) problems: Vec<Problem>,
+    /// Users have to know something else than before: [`Decider::problems`].
+    pub(super) tells: bool,
     /// When to look again although nothing changes.
     pub(super) due: Option<Instant>,
 }
@@ -152,11 +152,15 @@ impl Decider {
             let due = begin(&mut self.writes, decision, instant, &mut decided);
             decided.wake_at(due);
         }
-        decided.problems = self.cases.values().flat_map(|case| &case.problems).cloned().collect();
         for due in [self.witness.due(instant), self.absent.due(instant), self.alarms.next()] {
             decided.wake_at(due);
         }
         decided
+    }
+
+    /// What users have to know.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.cases.values().flat_map(|case| &case.problems)
     }
 
     /// Notes which Services have other VIPs than at the last look. A VIP that has not changed is the same object.
@@ -189,7 +193,10 @@ impl Decider {
         decided: &mut Decided,
     ) -> Option<Instant> {
         let stored = index.stored_map(service.as_str());
-        let Some(mut case) = self.cases.remove(service).filter(|case| !case.vips.is_empty()) else {
+        let case = self.cases.remove(service);
+        let told = case.as_ref().map(|case| case.problems.clone()).unwrap_or_default();
+        let Some(mut case) = case.filter(|case| !case.vips.is_empty()) else {
+            decided.tells |= !told.is_empty();
             self.pods.set(service, BTreeSet::new());
             self.nodes.set(service, BTreeSet::new());
             let surplus = stored.filter(|map| !index.asks(service.as_str()) && map.may_be_replaced)?;
@@ -199,6 +206,7 @@ impl Decider {
         let known = index.assignment(service.as_str()).map(Arc::as_ref);
         self.link(service, &case, known);
         let due = self.decide_case(&mut case, Stored { known, stored: stored.as_ref() }, now, decided);
+        decided.tells |= case.problems != told;
         self.cases.insert(service.clone(), case);
         due
     }

@@ -75,6 +75,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
         reporter: Reporter::new(client.clone(), &config.identity, shutdown.clone()),
         writer: MapWriter::new(client, &config.namespace),
         metrics,
+        has_told: false,
         writes: JoinSet::new(),
         permits: Arc::new(Semaphore::new(PARALLEL)),
     };
@@ -151,6 +152,8 @@ struct Controller {
     reporter: Reporter,
     writer: MapWriter,
     metrics: Arc<Metrics>,
+    /// What users have to know has been told since this controller began to lead.
+    has_told: bool,
     writes: JoinSet<(Decision, Result<(), RequestError>)>,
     permits: Arc<Semaphore>,
 }
@@ -162,13 +165,16 @@ impl Controller {
         self.decider.observe(&mut self.index, now.moment.instant);
         if !leads {
             self.reporter.report([]);
+            self.has_told = false;
             self.metrics.services().led(None);
             return None;
         }
         let resolved = self.index.resolve(&self.settings)?;
         self.metrics.services().led(Some(&resolved.cluster));
         let decided = self.decider.decide(&self.index, &resolved.cluster, now);
-        self.reporter.report(decided.problems);
+        if decided.tells || !std::mem::replace(&mut self.has_told, true) {
+            self.reporter.report(self.decider.problems().cloned());
+        }
         for decision in decided.begin {
             self.begin(decision);
         }

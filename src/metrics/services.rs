@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use super::labels::{EndpointLabels, ServiceLabels};
 use super::registry::gauge;
 use super::totals::ready;
+use crate::model::cluster::differing;
 use crate::model::{Cluster, ServiceRef, Vip};
 
 /// Series of single Services.
@@ -19,32 +20,28 @@ use crate::model::{Cluster, ServiceRef, Vip};
 pub struct Services {
     endpoints: Family<EndpointLabels, Gauge>,
     moved: Family<ServiceLabels, Counter>,
-    /// What is shown of each VIP: only what changed is written anew.
-    shown: Mutex<BTreeMap<IpAddr, Shown>>,
+    /// The VIPs that are shown: only what changed is written anew.
+    shown: Mutex<BTreeMap<IpAddr, Arc<Vip>>>,
 }
 
 /// What is shown of a VIP: its Service, its endpoints that may get new connections, and the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Shown {
-    service: ServiceRef,
+#[derive(Debug, PartialEq, Eq)]
+struct Shown<'a> {
+    vip: IpAddr,
+    service: &'a ServiceRef,
     ready: usize,
     others: usize,
 }
 
-impl Shown {
-    fn of(vip: &Vip) -> Shown {
+impl Shown<'_> {
+    fn of(vip: &Vip) -> Shown<'_> {
         let ready = ready(vip);
-        Shown { service: vip.service.clone(), ready, others: vip.endpoints.len() - ready }
+        Shown { vip: vip.address, service: &vip.service, ready, others: vip.endpoints.len() - ready }
     }
 
-    fn is(&self, vip: &Vip) -> bool {
-        let ready = ready(vip);
-        self.service == vip.service && (self.ready, self.others) == (ready, vip.endpoints.len() - ready)
-    }
-
-    fn series(&self, vip: IpAddr) -> [(EndpointLabels, usize); 2] {
+    fn series(&self) -> [(EndpointLabels, usize); 2] {
         [("true", self.ready), ("false", self.others)]
-            .map(|(eligible, count)| (EndpointLabels::new(vip, &self.service, eligible), count))
+            .map(|(eligible, count)| (EndpointLabels::new(self.vip, self.service, eligible), count))
     }
 }
 
@@ -56,29 +53,36 @@ impl Services {
         r.register("service_buckets_moved", moved, self.moved.clone());
     }
 
-    /// What is known now; `None` of a controller that does not lead.
+    /// What is known now; `None` of a controller that does not lead. A VIP that has not changed is the same object.
     pub fn led(&self, cluster: Option<&Cluster>) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |address: &IpAddr| cluster.and_then(|cluster| cluster.vips.get(address));
-        let gone: Vec<_> = shown.extract_if(.., |vip, before| known(vip).is_none_or(|now| !before.is(now))).collect();
-        for (labels, _) in gone.iter().flat_map(|(vip, before)| before.series(*vip)) {
-            self.endpoints.remove(&labels);
+        let none = BTreeMap::new();
+        let vips = cluster.map_or(&none, |cluster| &cluster.vips);
+        let (mut is_new, mut left) = (false, BTreeSet::new());
+        for (before, now) in differing(&shown, vips) {
+            is_new = true;
+            let (before, now) = (before.map(|vip| Shown::of(vip)), now.map(|vip| Shown::of(vip)));
+            if before == now {
+                continue;
+            }
+            left.extend(
+                before.iter().map(|before| before.service).filter(|of| now.as_ref().map(|now| now.service) != Some(of)),
+            );
+            before.iter().flat_map(Shown::series).for_each(|(labels, _)| {
+                self.endpoints.remove(&labels);
+            });
+            now.iter().flat_map(Shown::series).for_each(|(labels, count)| {
+                self.endpoints.get_or_create(&labels).set(gauge(count));
+            });
         }
-        for (address, vip) in cluster.into_iter().flat_map(|cluster| &cluster.vips) {
-            if !shown.contains_key(address) {
-                let now = Shown::of(vip);
-                now.series(*address).iter().for_each(|(labels, count)| {
-                    self.endpoints.get_or_create(labels).set(gauge(*count));
-                });
-                shown.insert(*address, now);
+        if !left.is_empty() {
+            let served: BTreeSet<&ServiceRef> = vips.values().map(|vip| &vip.service).collect();
+            for service in left.difference(&served) {
+                self.moved.remove(&(*service).into());
             }
         }
-        if gone.is_empty() {
-            return;
-        }
-        let served: BTreeSet<&ServiceRef> = shown.values().map(|one| &one.service).collect();
-        for (_, before) in gone.iter().filter(|(_, before)| !served.contains(&before.service)) {
-            self.moved.remove(&(&before.service).into());
+        if is_new {
+            *shown = vips.clone();
         }
     }
 

@@ -134,6 +134,7 @@ impl World {
     /// Another controller, that remembers nothing. It has listed everything but the reports.
     pub(super) fn restart(&mut self) {
         (self.index, self.decider) = (Index::of_controller("cmd.nu/tunnel"), decider());
+        self.problems.clear();
         self.list();
         self.serve(self.vips);
         for pod in self.nodes.clone() {
@@ -297,18 +298,20 @@ impl World {
         let now = self.now();
         self.decider.observe(&mut self.index, now.moment.instant);
         let Some(Resolved { cluster, .. }) = self.index.resolve(&settings()) else { return Vec::new() };
-        let Decided { begin, problems, due } = self.decider.decide(&self.index, &cluster, now);
-        self.assert_nothing_is_missed(&cluster, &problems, due);
+        let Decided { begin, tells, due } = self.decider.decide(&self.index, &cluster, now);
+        self.assert_nothing_is_missed(&cluster, due);
+        let problems: Vec<Problem> = self.decider.problems().cloned().collect();
+        assert_eq!(tells, problems != self.problems, "{problems:?}");
         (self.problems, self.due) = (problems, due);
         begin
     }
 
     /// Deciding about every Service again leads to nothing that was not found by what had changed.
-    fn assert_nothing_is_missed(&self, cluster: &Cluster, problems: &[Problem], due: Option<Instant>) {
+    fn assert_nothing_is_missed(&self, cluster: &Cluster, due: Option<Instant>) {
         let mut again = self.decider.clone();
         again.mark_all();
         let all = again.decide(&self.index, cluster, self.now());
-        assert_eq!((all.begin, &all.problems[..], all.due), (Vec::new(), problems, due));
+        assert_eq!(all, Decided { due, ..Decided::default() });
     }
 
     /// A write that the controller has begun succeeds; the watch is still to show it.
