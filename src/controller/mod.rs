@@ -172,7 +172,8 @@ impl Controller {
         let resolved = self.index.resolve(&self.settings)?;
         self.metrics.services().led(Some(&resolved.cluster));
         let decided = self.decider.decide(&self.index, &resolved.cluster, now);
-        if decided.tells || !std::mem::replace(&mut self.has_told, true) {
+        let is_first = !std::mem::replace(&mut self.has_told, true);
+        if is_first || decided.tells {
             self.reporter.report(self.decider.problems().cloned());
         }
         for decision in decided.begin {

@@ -108,7 +108,7 @@ impl Monitor {
         }
     }
 
-    /// Forgets what has been told so far: whoever is about to read everything needs none of it.
+    /// Forgets what has been told so far: whoever reads everything a moment later needs none of it.
     ///
     /// # Errors
     /// As [`Monitor::changed`].

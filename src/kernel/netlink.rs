@@ -188,6 +188,9 @@ impl Netlink {
     /// # Errors
     /// The kernel's errno, or a failure of the socket.
     pub fn transaction(&mut self, requests: &[Request]) -> Result<(), KernelError> {
+        if requests.is_empty() {
+            return Ok(());
+        }
         let bound = |kind| Request { kind, flags: 0, payload: vec![0, 0, 0, NFNL_SUBSYS_NFTABLES] };
         let acknowledged = requests.iter().map(|request| (request.clone(), NLM_F_REQUEST | NLM_F_ACK));
         let begin = std::iter::once((bound(NFNL_MSG_BATCH_BEGIN), NLM_F_REQUEST));

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::model::Family;
 use crate::plan::nft::{Elements, NftOp, SetType, TableFamily};
 
-use super::wire::Request;
+use super::wire::{HEADER, Request};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM`
 const NEWSETELEM: u16 = 10 << 8 | 12;
@@ -21,31 +21,36 @@ const CREATE: u16 = 0x400;
 const INET: [u8; 4] = [1, 0, 0, 0];
 /// Elements of one message: an attribute holds less than 64 KiB.
 const AT_ONCE: usize = 1000;
+/// Bytes of a transaction, which is one datagram: the send buffer holds 208 KiB unless somebody has changed that.
+const LARGEST: usize = 64 << 10;
 
-/// The requests of one transaction that does the same as these commands; `None` if it takes nft.
+/// The requests of one transaction that does the same as these commands; `None` if it takes nft, which finds room for any number of
+/// elements.
 pub(super) fn requests(ops: &[NftOp]) -> Option<Vec<Request>> {
     let of = |op: &NftOp| {
         let (is_added, elements) = op.elements().filter(|_| op.table.family == TableFamily::Inet)?;
         of_elements(if is_added { NEWSETELEM } else { DELSETELEM }, op.table.name, elements)
     };
-    ops.iter().map(of).collect::<Option<Vec<_>>>().map(|requests| requests.concat())
+    let requests = ops.iter().map(of).collect::<Option<Vec<_>>>()?.concat();
+    let size: usize = requests.iter().map(|request| HEADER + request.payload.len()).sum();
+    Some(requests).filter(|_| size <= LARGEST)
 }
 
 /// `enum nft_set_elem_list_attributes` and those in it (include/uapi/linux/netfilter/nf_tables.h).
-fn of_elements(kind: u16, table: &str, Elements { set, kind: of, elements }: &Elements) -> Option<Vec<Request>> {
+fn of_elements(message: u16, table: &str, Elements { set, kind, elements }: &Elements) -> Option<Vec<Request>> {
     const TABLE: u16 = 1;
     const SET: u16 = 2;
     const ELEMENTS: u16 = 3;
     const ELEMENT: u16 = 1;
     const KEY: u16 = 1;
     const VALUE: u16 = 1;
-    let keys = elements.iter().map(|element| key(*of, element)).collect::<Option<BTreeSet<_>>>()?;
+    let keys = elements.iter().map(|element| key(*kind, element)).collect::<Option<BTreeSet<_>>>()?;
     let elements: Vec<Vec<u8>> = keys.iter().map(|key| nest(ELEMENT, &nest(KEY, &plain(VALUE, key)))).collect();
     let named = |name: &str| [name.as_bytes(), &[0]].concat();
     let request = |some: &[Vec<u8>]| {
         let parts =
             [&INET[..], &plain(TABLE, &named(table)), &plain(SET, &named(set)), &nest(ELEMENTS, &some.concat())];
-        Request { kind, flags: if kind == NEWSETELEM { CREATE } else { 0 }, payload: parts.concat() }
+        Request { kind: message, flags: if message == NEWSETELEM { CREATE } else { 0 }, payload: parts.concat() }
     };
     Some(elements.chunks(AT_ONCE).map(request).collect())
 }

@@ -75,7 +75,7 @@ pub enum Step {
     DelRule(RuleSpec),
     /// Run one nft transaction.
     Nft(Vec<NftOp>),
-    /// Run one nft transaction that is not ours: the text for `nft -f -`. The agent only tries out with it what nft and kernel know.
+    /// Run one nft transaction from text, for `nft -f -`: to try out what nft and the kernel know.
     NftText(String),
 }
 

@@ -81,9 +81,8 @@ impl Ruleset {
 
     /// Elements of our sets were changed by transactions of their own, which have brought the ruleset to `generation`.
     pub(super) fn elements_written(&mut self, plan: &Plan, generation: u32) {
-        let before = self.tables.as_ref().and_then(|tables| tables.generation);
-        let alone = follows(before, plan.transactions(), generation);
-        let mut tables = self.tables.take().filter(|_| alone);
+        let leads_here = |before| follows(before, plan.transactions(), generation);
+        let mut tables = self.tables.take().filter(|tables| leads_here(tables.generation));
         if let Some(tables) = &mut tables {
             tables.generation = Some(generation);
             for (name, set) in tables.tables.get_mut(&TableFamily::Inet).into_iter().flat_map(|table| &mut table.sets) {
@@ -91,7 +90,7 @@ impl Ruleset {
             }
         }
         self.tables = tables;
-        let others = self.drops.take().filter(|(of, _)| alone && Some(*of) == before);
+        let others = self.drops.take().filter(|(of, _)| leads_here(Some(*of)));
         self.drops = others.map(|(_, drops)| (generation, drops));
     }
 

@@ -222,11 +222,7 @@ impl Target {
             }
             Err(error) => return Err(error),
         }
-        let Some(Place { netns, writer, monitor, .. }) = place.as_mut() else { return Ok(Some(self.shared.resync)) };
-        if matches!(look, Look::Whole) {
-            // What has been told so far is about to be read. Each change of many is told, and would have everything read once more.
-            monitor.drain()?;
-        }
+        let Some(Place { netns, writer, .. }) = place.as_mut() else { return Ok(Some(self.shared.resync)) };
         let Outcome { plan, problems, notes, program, lacking } =
             self.blocking_round(netns, writer, goal, look).await?;
         self.backoff.succeeded();
@@ -314,14 +310,14 @@ impl Target {
         Ok(outcome?)
     }
 
-    async fn wait(&mut self, monitor: Option<&mut Monitor>, time: Duration) -> Wake {
+    async fn wait(&mut self, mut monitor: Option<&mut Monitor>, time: Duration) -> Wake {
         let deadline = Instant::now() + time;
         let deaf_until = self.deaf_until.take();
         let kernel = async {
             if let Some(until) = deaf_until {
                 sleep_until(until).await;
             }
-            match monitor {
+            match monitor.as_deref_mut() {
                 Some(monitor) => monitor.changed().await.is_ok(),
                 None => std::future::pending().await,
             }
@@ -333,6 +329,10 @@ impl Target {
             () = sleep_until(deadline) => Wake::Time,
         };
         if matches!(wake, Wake::Kernel) {
+            // Each change of many is told, and would have everything read once more. What is told from now on may not be visible yet.
+            if monitor.is_some_and(|monitor| monitor.drain().is_err()) {
+                return Wake::Deaf;
+            }
             tokio::time::sleep(SETTLE).await;
         }
         wake

@@ -27,7 +27,8 @@ pub const POINTED: Duration = Duration::from_secs(60);
 ///            │ P is named     │
 ///            └────────────────┘
 ///
-///   nobody may own: P keeps everything but new connections
+///   nobody may own, and a controller has said so: P keeps everything but new connections
+///   nobody of the map may own, and nobody says so: who is ready and not in the map stands in
 /// ```
 ///
 /// Nobody waits for anybody: a planned move is in the map only when the nodes of all that take part have said that they know. What
@@ -207,8 +208,8 @@ impl Follow {
     fn usable(&self) -> BTreeSet<EndpointId> {
         let members = &self.map.members;
         let known = usable(&self.endpoints, |e| members.get(&e.id).is_some_and(|member| member.set_up));
-        let standing = self.buckets.iter().flat_map(|bucket| &bucket.stand_ins).filter(|one| one.until.is_none());
-        let goes_on = standing.into_iter().any(|one| !members.contains_key(&one.endpoint));
+        let mut standing = self.buckets.iter().flat_map(|bucket| &bucket.stand_ins).filter(|one| one.until.is_none());
+        let goes_on = standing.any(|one| !members.contains_key(&one.endpoint));
         if !known.is_empty() || self.map.refuses_new && !goes_on {
             return known;
         }

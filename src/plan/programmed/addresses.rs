@@ -64,8 +64,8 @@ impl PodAddresses {
         moved
     }
 
-    /// Takes note of how an address is reached that is new, or of how one was that is gone. Says whether no other address is reached
-    /// by the same device.
+    /// Takes note of how an address is reached that is new, or of how one was that is gone. Says whether it is the first or was the last
+    /// behind its device.
     pub fn reached(&mut self, fact: &RouteFact, is_new: bool) -> bool {
         let Some(device) = device(fact) else { return false };
         let count = self.behind.entry(device.to_owned()).or_default();

@@ -1,5 +1,5 @@
-//! What is known to be programmed on a node, VIP by VIP, and what a change of some VIPs takes by it: without reading the kernel, without
-//! nft, without a look at any other VIP.
+//! What is known to be programmed on a node, VIP by VIP, and what a change of some VIPs takes by it: without reading anything but the
+//! routes to new addresses, without starting nft, without a look at any other VIP.
 //!
 //! That is enough where pods own other buckets, are named, have another path MTU, or come and go on other nodes. Whatever takes more (a
 //! VIP that comes or goes, pods of this node, devices, rules, something to be told) is left to [`diff`](super::diff::diff), which sees
@@ -95,8 +95,8 @@ impl Programmed {
     }
 
     /// The steps that lead from here to another cluster, which is then what is programmed; `None` if it takes more than is known here.
-    /// If so, and if a step fails, nothing is known any more. `look` finds the routes to addresses that are new; it need not know what
-    /// kind of devices they take. If it fails, it gives nothing.
+    /// If so, and if a step fails, nothing is known any more. `look` finds the routes to some addresses; it need not know what kind of
+    /// devices they take. If it fails, it gives nothing.
     pub fn step(
         &mut self,
         cluster: &Arc<Cluster>,
@@ -106,10 +106,10 @@ impl Programmed {
         let changed = self.changed(cluster, settings)?;
         let families = self.addresses.families();
         let moved = self.addresses.note(&changed);
-        if moved != Moved::default() {
-            let is_known = !self.holds && self.addresses.families() == families;
-            is_known.then(|| self.learn(&moved.new, look))??;
+        if moved != Moved::default() && (self.holds || self.addresses.families() != families) {
+            return None;
         }
+        self.learn(&moved.new, &new_owners(&changed), look)?;
         let ingress = is_ingress(cluster, settings);
         let builds = if ingress { self.builds(&changed, cluster, settings)? } else { Vec::new() };
         self.forget_routes(&moved.gone, cluster)?;
@@ -132,14 +132,31 @@ impl Programmed {
         both.map(|change| change.filter(|(old, new)| is_simple(old, new, settings))).collect()
     }
 
-    /// Has the routes to new addresses looked for; `None` if one takes a device that is not known.
-    fn learn(&mut self, new: &BTreeSet<IpAddr>, look: impl FnOnce(&BTreeSet<IpAddr>) -> Option<Routes>) -> Option<()> {
-        if new.is_empty() {
+    /// Has the routes to new addresses looked for, and once more those to addresses that get their first buckets of a VIP: a routing daemon
+    /// may have been later than the pod. `None` if one takes a device that is not known, or is another by now.
+    fn learn(
+        &mut self,
+        new: &BTreeSet<IpAddr>,
+        owners: &BTreeSet<IpAddr>,
+        look: impl FnOnce(&BTreeSet<IpAddr>) -> Option<Routes>,
+    ) -> Option<()> {
+        let asked: BTreeSet<IpAddr> = new.union(owners).copied().collect();
+        if asked.is_empty() {
             return Some(());
         }
-        for (address, fact) in look(new)? {
+        let found = look(&asked)?;
+        for address in asked {
+            let (known, fact) = (self.routes.get(&address), found.get(&address));
+            if !new.contains(&address) {
+                let way = |fact: &RouteFact| (fact.dev.clone(), fact.gateway, fact.mtu);
+                if known.map(way) != fact.map(way) {
+                    return None;
+                }
+                continue;
+            }
+            let Some(fact) = fact else { continue };
             let like = self.routes.values().find(|known| known.dev == fact.dev)?;
-            let fact = RouteFact { bare: like.bare, bridge: like.bridge, ..fact };
+            let fact = RouteFact { bare: like.bare, bridge: like.bridge, ..fact.clone() };
             if self.addresses.reached(&fact, true) && self.has_sources {
                 return None;
             }
@@ -234,6 +251,15 @@ impl Programmed {
     }
 }
 
+/// Addresses of pods that own buckets of a VIP and owned none of it before.
+fn new_owners(changed: &[Change]) -> BTreeSet<IpAddr> {
+    let owners = |vip: &Vip| -> BTreeSet<IpAddr> {
+        let hops = vip.intent.iter().flat_map(|intent| intent.next_hops.values());
+        hops.flat_map(|hop| hop.addresses.iter()).collect()
+    };
+    changed.iter().flat_map(|(old, new)| &owners(new) - &owners(old)).collect()
+}
+
 /// What is done about addresses in the sets that count outer packets by endpoint.
 fn transaction(addresses: &BTreeSet<IpAddr>, action: impl Fn(Elements) -> NftAction) -> Option<Step> {
     let table = TableName::ours(TableFamily::Inet);
@@ -258,7 +284,8 @@ fn is_ingress(cluster: &Cluster, settings: &Settings) -> bool {
 /// Whether two states of a VIP take the same of this node but for next hops. Labels of MPLS depend on other VIPs, too.
 fn is_simple(old: &Vip, new: &Vip, settings: &Settings) -> bool {
     let asks = |vip: &Vip| (vip.mode, vip.tracked, vip.holds, flows(vip, settings));
-    old.mode != Mode::Mpls && !old.holds && asks(old) == asks(new) && here(old, settings) == here(new, settings)
+    let is_same = old.service == new.service && asks(old) == asks(new);
+    is_same && old.mode != Mode::Mpls && !old.holds && here(old, settings) == here(new, settings)
 }
 
 /// The pods of this node.

@@ -15,7 +15,7 @@ use super::support::{
 use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode, Vip};
 use crate::plan::diff::diff;
 use crate::plan::nft::seen;
-use crate::plan::node::desired_node;
+use crate::plan::node::{RouteFact, desired_node};
 use crate::plan::observed::ObservedRoute;
 use crate::plan::pod::{PodInput, desired_pod};
 use crate::plan::programmed::Programmed;
@@ -250,6 +250,14 @@ fn another_pod_elsewhere_takes_its_address_besides() {
     assert!(replaced.len() > 1 && replaced[1..].iter().all(|step| step.starts_with("ip ")), "{replaced:?}");
     // The map names the old one still.
     assert_eq!(steps(vec![endpoint(2, "n1"), endpoints[1].clone()]), None, "a pod of this node takes more");
+    // A daemon was later than the pod, and the route is another by the time that the pod gets buckets.
+    let mut late = programmed.clone();
+    let (before, after) = (endpoint(4, "n2"), of(vec![endpoint(4, "n2"), endpoints[1].clone()]));
+    let waits = of(vec![unready(before), endpoints[0].clone(), endpoints[1].clone()]);
+    assert!(late.step(&waits, &settings("n1"), |_| Some(routes(&waits))).is_some());
+    let other = |mtu| routes(&after).into_iter().map(|(to, fact)| (to, RouteFact { mtu, ..fact })).collect();
+    assert!(late.clone().step(&after, &settings("n1"), |_| Some(other(1480))).is_none(), "more than is known");
+    assert!(late.step(&after, &settings("n1"), |_| Some(other(1500))).is_some());
     let unready = steps(vec![unready(endpoint(4, "n2")), endpoints[0].clone(), endpoints[1].clone()]);
     assert_eq!(unready.map(|steps| steps.len()), Some(1), "not yet an owner");
 }
