@@ -87,7 +87,7 @@ fn fuzz_netlink() {
         for message in all {
             let payload = message.payload;
             let _ = netlink::acknowledgement(&message);
-            let _ = (filter.route(&message), monitor::nft_change(message.kind, payload));
+            let _ = (filter.route(&message), filter.nft(&message));
             let _ = (link::decode(payload), address::decode(payload), neighbour::decode(payload, &names));
             let _ = (nexthop::decode(payload, &names), nexthop::decode_source(payload, &names));
             let _ = (label::decode(payload, &names), bpf::decode_filter(payload), sock_diag::decode(payload));

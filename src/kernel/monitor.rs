@@ -27,7 +27,7 @@ use super::apply::Ports;
 use super::error::KernelError;
 use super::link::{IFINFOMSG, IFLA_IFNAME, IFLA_MTU};
 use super::netlink::{Netlink, failed};
-use super::wire::{Reply, attribute, messages, rtm, text, u8_at, u32_at};
+use super::wire::{NFTABLES, Reply, attribute, messages, rtm, text, u8_at, u32_at};
 use super::{address, bpf, link, nexthop, nft_ruleset, route, rule};
 
 /// `RTNLGRP_*`: LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, MPLS_ROUTE, NEXTHOP
@@ -70,14 +70,12 @@ pub struct Monitor {
     route: TokioSocket,
     nft: TokioSocket,
     filter: Filter,
-    /// The socket of nfnetlink whose changes are known.
-    own_nft: Option<u32>,
 }
 
 impl Monitor {
     /// Starts listening in a namespace. Changes from now on are seen; links named `<link_prefix>*` are ours. Must be called
-    /// inside a tokio runtime; blocks for the time of one link dump. What the sockets `own` do to routes, nexthops and our nft table is not told
-    /// of.
+    /// inside a tokio runtime; blocks for the time of one link dump. What the sockets `own` do to routes, nexthops and our nft tables is
+    /// not told of.
     ///
     /// # Errors
     /// The namespace cannot be entered, or the sockets cannot be opened there.
@@ -90,8 +88,7 @@ impl Monitor {
             let nft = listen(NETLINK_NETFILTER, &NFT_GROUPS)?;
             Ok::<_, KernelError>((route, nft, known_links()?))
         })??;
-        let filter = Filter { prefix: link_prefix.to_owned(), links, own: own.map(|own| own.route) };
-        Ok(Monitor { route, nft, filter, own_nft: own.map(|own| own.netfilter) })
+        Ok(Monitor { route, nft, filter: Filter { prefix: link_prefix.to_owned(), links, own } })
     }
 
     /// Waits until something of ours has changed and returns all that is known to have changed by then, never nothing.
@@ -127,11 +124,7 @@ impl Monitor {
         let mut changes = BTreeSet::new();
         let filter = &mut self.filter;
         let route = poll_socket(&self.route, cx, &mut changes, |message| filter.route(message))?;
-        let own_nft = self.own_nft;
-        let nft = poll_socket(&self.nft, cx, &mut changes, |message| {
-            let is_own = own_nft == Some(message.port);
-            if is_own { None } else { nft_change(message.kind, message.payload) }
-        })?;
+        let nft = poll_socket(&self.nft, cx, &mut changes, |message| filter.nft(message))?;
         if route + nft > 0 { Poll::Ready(Ok(changes)) } else { Poll::Pending }
     }
 }
@@ -219,14 +212,14 @@ fn known_links() -> Result<BTreeMap<u32, LinkState>, KernelError> {
 pub(super) struct Filter {
     prefix: String,
     links: BTreeMap<u32, LinkState>,
-    /// The socket whose changes to routes and nexthops are known.
-    own: Option<u32>,
+    /// The sockets whose changes to routes, nexthops and our nft tables are known.
+    own: Option<Ports>,
 }
 
 impl Filter {
     pub(super) fn route(&mut self, message: &Reply<'_>) -> Option<Change> {
         let (kind, payload) = (message.kind, message.payload);
-        let is_own = self.own == Some(message.port);
+        let is_own = self.own.is_some_and(|own| own.route == message.port);
         match kind {
             rtm::NEWROUTE | rtm::DELROUTE | rtm::NEWNEXTHOP | rtm::DELNEXTHOP if is_own => None,
             rtm::NEWLINK | rtm::DELLINK => self.link(kind, payload).then_some(Change::Link),
@@ -239,6 +232,11 @@ impl Filter {
             rtm::NEWNEXTHOP | rtm::DELNEXTHOP => nexthop::is_ours(payload).then_some(Change::Nexthop),
             _ => None,
         }
+    }
+
+    pub(super) fn nft(&self, message: &Reply<'_>) -> Option<Change> {
+        let is_own = self.own.is_some_and(|own| own.netfilter == message.port);
+        if is_own { None } else { nft_change(message.kind, message.payload) }
     }
 
     fn link(&mut self, kind: u16, payload: &[u8]) -> bool {
@@ -268,12 +266,11 @@ impl Filter {
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_*`, `struct nfgenmsg` and the name of the table, which is attribute 1 of every
 /// message but the one that counts the generation (include/uapi/linux/netfilter/nf_tables.h).
-pub(super) fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
-    const SUBSYSTEM: u16 = 10;
+fn nft_change(kind: u16, payload: &[u8]) -> Option<Change> {
     const NEWGEN: u16 = 15;
     const NFGENMSG: usize = 4;
     const TABLE: u16 = 1;
-    let nftables = kind >> 8 == SUBSYSTEM && kind & 0xff != NEWGEN;
+    let nftables = kind >> 8 == NFTABLES && kind & 0xff != NEWGEN;
     let ours = nftables
         && u8_at(payload, 0).and_then(nft_ruleset::family_of).is_some()
         && attribute(payload, NFGENMSG, TABLE)

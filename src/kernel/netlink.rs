@@ -15,7 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::error::KernelError;
-use super::wire::{HEADER, Reply, Request, attribute, messages, text, u32_at};
+use super::wire::{HEADER, NFTABLES, Reply, Request, attribute, messages, text, u32_at};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -26,11 +26,9 @@ const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// `NFNL_MSG_BATCH_BEGIN` and the end, and whose transaction it is: `res_id` of `struct nfgenmsg`, in network byte order
-/// (include/uapi/linux/netfilter/nfnetlink.h).
+/// The bounds of a transaction (include/uapi/linux/netfilter/nfnetlink.h).
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
-const NFNL_SUBSYS_NFTABLES: u8 = 10;
 
 /// Requests per sendmsg(2).
 const BATCH: usize = 64;
@@ -191,7 +189,9 @@ impl Netlink {
         if requests.is_empty() {
             return Ok(());
         }
-        let bound = |kind| Request { kind, flags: 0, payload: vec![0, 0, 0, NFNL_SUBSYS_NFTABLES] };
+        // `struct nfgenmsg`: whose transaction it is, in network byte order.
+        let [high, low] = NFTABLES.to_be_bytes();
+        let bound = |kind| Request { kind, flags: 0, payload: vec![0, 0, high, low] };
         let acknowledged = requests.iter().map(|request| (request.clone(), NLM_F_REQUEST | NLM_F_ACK));
         let begin = std::iter::once((bound(NFNL_MSG_BATCH_BEGIN), NLM_F_REQUEST));
         let messages: Vec<_> = begin.chain(acknowledged).chain([(bound(NFNL_MSG_BATCH_END), NLM_F_REQUEST)]).collect();

@@ -16,7 +16,7 @@ use crate::plan::{Nexthop, PROTOCOL, Source};
 use super::error::KernelError;
 use super::label::{label_of, stack};
 use super::netlink::Netlink;
-use super::wire::{Request, address_family, attribute, attributes, family_of, ip, rtm, u8_at, u16_at, u32_at};
+use super::wire::{Request, address_family, attribute, attributes, family_of, ip, octets, rtm, u8_at, u16_at, u32_at};
 
 /// `struct nhmsg`: family, scope, protocol, reserved, flags.
 const NHMSG: usize = 8;
@@ -91,13 +91,6 @@ fn encap_ip(src: IpAddr, dst: IpAddr, id: TunnelId) -> (u16, Vec<u8>) {
     }
     let kind = if dst.is_ipv4() { ENCAP_IP } else { ENCAP_IP6 };
     (kind, emit(&attributes))
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
 }
 
 /// The gateway in the notation of the object's family.

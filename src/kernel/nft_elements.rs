@@ -4,19 +4,18 @@
 //! (`nft_set_elem_expr_clone`, net/netfilter/nf_tables_api.c).
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+
+use netlink_packet_core::{NLA_F_NESTED, NLM_F_CREATE};
 
 use crate::model::Family;
 use crate::plan::nft::{Elements, NftOp, SetType, TableFamily};
 
-use super::wire::{HEADER, Request};
+use super::wire::{HEADER, NFTABLES, Request, append, octets};
 
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM`
-const NEWSETELEM: u16 = 10 << 8 | 12;
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELSETELEM`
-const DELSETELEM: u16 = 10 << 8 | 14;
-/// `NLM_F_CREATE`
-const CREATE: u16 = 0x400;
+/// `NFT_MSG_NEWSETELEM`
+const NEWSETELEM: u16 = NFTABLES << 8 | 12;
+/// `NFT_MSG_DELSETELEM`
+const DELSETELEM: u16 = NFTABLES << 8 | 14;
 /// `struct nfgenmsg` of family inet.
 const INET: [u8; 4] = [1, 0, 0, 0];
 /// Elements of one message: an attribute holds less than 64 KiB.
@@ -45,14 +44,24 @@ fn of_elements(message: u16, table: &str, Elements { set, kind, elements }: &Ele
     const KEY: u16 = 1;
     const VALUE: u16 = 1;
     let keys = elements.iter().map(|element| key(*kind, element)).collect::<Option<BTreeSet<_>>>()?;
-    let elements: Vec<Vec<u8>> = keys.iter().map(|key| nest(ELEMENT, &nest(KEY, &plain(VALUE, key)))).collect();
+    let element =
+        |key: &Vec<u8>| attribute(ELEMENT | NLA_F_NESTED, &attribute(KEY | NLA_F_NESTED, &attribute(VALUE, key)));
+    let elements: Vec<Vec<u8>> = keys.iter().map(element).collect();
     let named = |name: &str| [name.as_bytes(), &[0]].concat();
     let request = |some: &[Vec<u8>]| {
-        let parts =
-            [&INET[..], &plain(TABLE, &named(table)), &plain(SET, &named(set)), &nest(ELEMENTS, &some.concat())];
-        Request { kind: message, flags: if message == NEWSETELEM { CREATE } else { 0 }, payload: parts.concat() }
+        let mut payload = INET.to_vec();
+        append(&mut payload, TABLE, &named(table));
+        append(&mut payload, SET, &named(set));
+        append(&mut payload, ELEMENTS | NLA_F_NESTED, &some.concat());
+        Request { kind: message, flags: if message == NEWSETELEM { NLM_F_CREATE } else { 0 }, payload }
     };
     Some(elements.chunks(AT_ONCE).map(request).collect())
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    append(&mut bytes, kind, value);
+    bytes
 }
 
 /// The bytes of an element: those of an address, and those of a mark in the order of this machine.
@@ -68,22 +77,5 @@ fn key(kind: SetType, element: &str) -> Option<Vec<u8>> {
 }
 
 fn address(family: Family, text: &str) -> Option<Vec<u8>> {
-    match (family, text.parse().ok()?) {
-        (Family::V4, IpAddr::V4(v4)) => Some(v4.octets().into()),
-        (Family::V6, IpAddr::V6(v6)) => Some(v6.octets().into()),
-        _ => None,
-    }
-}
-
-/// An attribute, padded.
-fn plain(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// An attribute of attributes: `NLA_F_NESTED`.
-fn nest(kind: u16, attributes: &[u8]) -> Vec<u8> {
-    plain(kind | 0x8000, attributes)
+    text.parse().ok().filter(|address| Family::of(*address) == family).map(octets)
 }

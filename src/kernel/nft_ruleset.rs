@@ -5,10 +5,10 @@ use crate::plan::nft::TableFamily;
 
 use super::error::KernelError;
 use super::netlink::Netlink;
-use super::wire::{Request, attribute, be32, text, u8_at};
+use super::wire::{NFTABLES, Request, attribute, be32, text, u8_at};
 
-/// `NFNL_SUBSYS_NFTABLES << 8`
-const SUBSYSTEM: u16 = 10 << 8;
+/// Begins the types of messages.
+const SUBSYSTEM: u16 = NFTABLES << 8;
 /// `struct nfgenmsg`
 const NFGENMSG: usize = 4;
 

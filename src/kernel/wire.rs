@@ -10,6 +10,9 @@ use crate::model::Family;
 /// `struct nlmsghdr` (include/uapi/linux/netlink.h).
 pub(super) const HEADER: usize = 16;
 
+/// `NFNL_SUBSYS_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
+pub(super) const NFTABLES: u16 = 10;
+
 /// Message types that a dump or a notification of ours can carry (include/uapi/linux/rtnetlink.h).
 pub(super) mod rtm {
     pub const NEWLINK: u16 = 16;
@@ -106,6 +109,23 @@ pub(super) fn attributes(payload: &[u8], skip: usize) -> impl Iterator<Item = (u
 /// The value of the first attribute of a type.
 pub(super) fn attribute(payload: &[u8], skip: usize, kind: u16) -> Option<&[u8]> {
     attributes(payload, skip).find(|(k, _)| *k == kind).map(|(_, value)| value)
+}
+
+/// Appends an attribute, padded.
+pub(super) fn append(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+/// The bytes of an address.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
 }
 
 /// A byte at an offset.

@@ -28,7 +28,7 @@ pub mod step;
 pub mod surroundings;
 pub mod tree;
 
-use nft::{NftAction, NftOp, TableFamily, TableName};
+use nft::{NftAction, TableFamily, TableName};
 
 pub use desired::Desired;
 pub use net::{
@@ -55,8 +55,8 @@ pub const PAUSED_TABLE: &str = "kube_service_tunnel_paused";
 pub fn set_withdrawn(withdrawn: bool) -> Step {
     let table = TableName { family: TableFamily::Inet, name: WITHDRAWN_TABLE };
     // Added first, so that one that is not there can be deleted.
-    let actions = [Some(NftAction::AddTable), (!withdrawn).then_some(NftAction::DeleteTable)];
-    Step::Nft(actions.into_iter().flatten().map(|action| NftOp { table, action }).collect())
+    let undone = (!withdrawn).then_some(NftAction::DeleteTable);
+    Step::Nft(table.ops([NftAction::AddTable].into_iter().chain(undone)))
 }
 
 #[cfg(test)]

@@ -156,7 +156,9 @@ impl Plan {
         for (is_added, change) in ops.flatten().filter_map(NftOp::elements).filter(|(_, change)| change.set == name) {
             match is_added {
                 true => elements.extend(change.elements.iter().cloned()),
-                false => elements.retain(|element| !change.elements.contains(element)),
+                false => change.elements.iter().for_each(|element| {
+                    elements.remove(element);
+                }),
             }
         }
     }

@@ -161,7 +161,8 @@ pub fn reconcile(
     netns.run(|| round(goal, settings, memory, execution))?
 }
 
-/// One round where nothing but the goal has changed since the last one: nothing is read but the routes to new pods. `None` if it takes more than is known.
+/// One round where nothing but the goal has changed since the last one: nothing is read but the routes to new pods. `None` if it takes
+/// more than is known.
 ///
 /// # Errors
 /// The namespace could not be entered, or the kernel refused a step; the next round has to be a whole one.

@@ -1,12 +1,13 @@
 //! Applying steps, with `ip` and `nft` as witnesses of what they did.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use crate::support::{apply_each_twice, apply_in, netns, observe_in, sh, try_apply};
 use tunnel_router::model::Family;
 use tunnel_router::model::second_chance::TunnelId;
 use tunnel_router::netns::Netns;
-use tunnel_router::plan::nft::{Elements, NftAction, NftOp, ObservedTable, SetType, TableFamily, TableName};
+use tunnel_router::plan::nft::{Elements, NftAction, ObservedTable, SetType, TableFamily, TableName};
 use tunnel_router::plan::observed::ObservedRoute;
 use tunnel_router::plan::step::RouteWrite;
 use tunnel_router::plan::{Address, LinkKind, Nexthop, RouteKey, RuleAction, RuleSpec, Source, Step, Sysctl};
@@ -346,29 +347,26 @@ fn an_nft_transaction_is_applied_and_the_table_read_back() {
 }
 
 /// What becomes of sets when elements come and go.
-fn element_steps() -> Vec<Step> {
+fn element_steps() -> [Step; 2] {
     let v4 = (0..2500_u16).map(u16::to_be_bytes).map(|[high, low]| format!("10.1.{high}.{low}"));
-    let elements =
-        |set: &str, kind, of: &[String]| Elements { set: set.to_owned(), kind, elements: of.iter().cloned().collect() };
+    let listed = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+    let marks = listed(&["192.0.2.10 . 64", "192.0.2.10 . 65", "192.0.2.11 . 64"]);
+    // With those that go.
+    let sets: [(&str, SetType, Vec<String>, Range<usize>); 3] = [
+        ("endpoints", SetType::Address(Family::V4), v4.collect(), 100..2500),
+        ("endpoints6", SetType::Address(Family::V6), listed(&["fd00::1", "fd00::2"]), 0..1),
+        ("refusing", SetType::AddressMark(Family::V4), marks, 1..2),
+    ];
+    let elements = |set: &str, kind, some: &[String]| Elements {
+        set: set.to_owned(),
+        kind,
+        elements: some.iter().cloned().collect(),
+    };
+    let come = sets.iter().map(|(set, kind, all, _)| NftAction::AddElements(elements(set, *kind, all)));
+    let go =
+        sets.iter().map(|(set, kind, all, gone)| NftAction::DeleteElements(elements(set, *kind, &all[gone.clone()])));
     let table = TableName::ours(TableFamily::Inet);
-    let step = |actions: Vec<NftAction>| Step::Nft(actions.into_iter().map(|action| NftOp { table, action }).collect());
-    let (v4, named): (Vec<String>, _) = (v4.collect(), |list: &[&str]| list.iter().map(ToString::to_string).collect());
-    let [v6, marks]: [Vec<String>; 2] =
-        [named(&["fd00::1", "fd00::2"]), named(&["192.0.2.10 . 64", "192.0.2.10 . 65", "192.0.2.11 . 64"])];
-    let (of_v4, of_v6) = (SetType::Address(Family::V4), SetType::Address(Family::V6));
-    let of_marks = SetType::AddressMark(Family::V4);
-    vec![
-        step(vec![
-            NftAction::AddElements(elements("endpoints", of_v4, &v4)),
-            NftAction::AddElements(elements("endpoints6", of_v6, &v6)),
-            NftAction::AddElements(elements("refusing", of_marks, &marks)),
-        ]),
-        step(vec![
-            NftAction::DeleteElements(elements("endpoints", of_v4, &v4[100..])),
-            NftAction::DeleteElements(elements("endpoints6", of_v6, &v6[..1])),
-            NftAction::DeleteElements(elements("refusing", of_marks, &marks[1..2])),
-        ]),
-    ]
+    [Step::Nft(table.ops(come)), Step::Nft(table.ops(go))]
 }
 
 #[test]
@@ -403,8 +401,8 @@ fn more_elements_than_fit_into_a_datagram_come_all_the_same() {
     let all = (0..20_000_u16).map(u16::to_be_bytes).map(|[high, low]| format!("10.1.{high}.{low}"));
     let elements =
         Elements { set: "endpoints".to_owned(), kind: SetType::Address(Family::V4), elements: all.collect() };
-    let (table, action) = (TableName::ours(TableFamily::Inet), NftAction::AddElements(elements));
-    apply_in(&target, &[Step::Nft(vec![NftOp { table, action }]), Step::Nft(Vec::new())]);
+    let ops = TableName::ours(TableFamily::Inet).ops([NftAction::AddElements(elements)]);
+    apply_in(&target, &[Step::Nft(ops), Step::Nft(Vec::new())]);
     assert_eq!(observe_in(&target, &[]).nft.unwrap().sets["endpoints"].elements.len(), 20_000);
 }
 

@@ -9,7 +9,7 @@ use tunnel_router::kernel::{Change, Monitor, Writer};
 use tunnel_router::model::Family;
 use tunnel_router::model::handover::TunnelId;
 use tunnel_router::netns::Netns;
-use tunnel_router::plan::nft::{Elements, NftAction, NftOp, SetType, TableFamily, TableName};
+use tunnel_router::plan::nft::{Elements, NftAction, SetType, TableFamily, TableName};
 use tunnel_router::plan::step::RouteWrite;
 use tunnel_router::plan::{Nexthop, Plan, RouteKey, Step};
 
@@ -99,8 +99,7 @@ async fn what_is_written_by_our_own_socket_is_not_told() {
         kind: SetType::Address(Family::V4),
         elements: ["10.0.0.3".to_owned()].into(),
     };
-    let (table, action) = (TableName::ours(TableFamily::Inet), NftAction::AddElements(elements));
-    let steps = vec![Step::Nft(vec![NftOp { table, action }])];
+    let steps = vec![Step::Nft(TableName::ours(TableFamily::Inet).ops([NftAction::AddElements(elements)]))];
     target.run(|| writer.apply(&Plan { steps })).unwrap().unwrap();
     nothing(&mut monitor, "our own element").await;
     sh(&target, "nft delete element inet kube_service_tunnel endpoints '{ 10.0.0.3 }'");

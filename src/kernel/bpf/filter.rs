@@ -12,7 +12,7 @@ use super::error::BpfError;
 use super::program::Program;
 use crate::kernel::error::KernelError;
 use crate::kernel::netlink::{Netlink, failed};
-use crate::kernel::wire::{Request, attribute, rtm, text, u32_at};
+use crate::kernel::wire::{Request, append, attribute, rtm, text, u32_at};
 use crate::model::second_chance::Version;
 use crate::plan::filter::{HANDLE, ObservedFilter, PREFERENCE};
 use crate::plan::observed::ObservedLink;
@@ -150,14 +150,6 @@ fn tcmsg(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
         message.extend(field.to_ne_bytes());
     }
     message
-}
-
-fn append(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
 }
 
 pub(in crate::kernel) fn decode(payload: &[u8]) -> Option<ObservedFilter> {

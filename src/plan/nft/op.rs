@@ -20,6 +20,11 @@ impl TableName {
     pub fn ours(family: TableFamily) -> TableName {
         TableName { family, name: NFT_TABLE }
     }
+
+    /// Commands for this table.
+    pub fn ops(self, actions: impl IntoIterator<Item = NftAction>) -> Vec<NftOp> {
+        actions.into_iter().map(|action| NftOp { table: self, action }).collect()
+    }
 }
 
 impl fmt::Display for TableName {

@@ -23,10 +23,10 @@ pub fn pause(vips: &BTreeSet<IpAddr>) -> Vec<NftOp> {
             NftAction::AddRule { chain: hook.to_owned(), rule }
         }));
     }
-    actions.into_iter().map(|action| NftOp { table: TABLE, action }).collect()
+    TABLE.ops(actions)
 }
 
 /// Ends it.
 pub fn resume() -> Vec<NftOp> {
-    vec![NftOp { table: TABLE, action: NftAction::DeleteTable }]
+    TABLE.ops([NftAction::DeleteTable])
 }

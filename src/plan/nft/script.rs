@@ -44,15 +44,13 @@ pub struct Scripts {
     pub finish: Vec<NftOp>,
 }
 
-/// Commands for one table.
-struct Script<'a> {
-    table: TableName,
-    ops: &'a mut Vec<NftOp>,
-}
+/// What is done to one table in one transaction.
+#[derive(Default)]
+struct Script(Vec<NftAction>);
 
-impl Script<'_> {
+impl Script {
     fn push(&mut self, action: NftAction) {
-        self.ops.push(NftOp { table: self.table, action });
+        self.0.push(action);
     }
 
     fn add(&mut self, set: &str, kind: SetType, elements: BTreeSet<String>) {
@@ -69,23 +67,17 @@ impl Script<'_> {
 }
 
 /// The transactions for one table.
-struct Parts<'a> {
-    prepare: Script<'a>,
-    divert: Script<'a>,
-    enable: Script<'a>,
-    finish: Script<'a>,
+#[derive(Default)]
+struct Parts {
+    prepare: Script,
+    divert: Script,
+    enable: Script,
+    finish: Script,
 }
 
 /// What has to be run so that our table of a family, `observed`, becomes `desired`.
 pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&ObservedTable>) -> Scripts {
-    let mut out = Scripts::default();
-    let table = TableName::ours(family);
-    let mut parts = Parts {
-        prepare: Script { table, ops: &mut out.prepare },
-        divert: Script { table, ops: &mut out.divert },
-        enable: Script { table, ops: &mut out.enable },
-        finish: Script { table, ops: &mut out.finish },
-    };
+    let mut parts = Parts::default();
     match (desired, observed) {
         (Some(desired), observed) => change(&mut parts, desired, observed),
         (None, Some(observed)) => {
@@ -94,10 +86,12 @@ pub fn scripts(family: TableFamily, desired: Option<&Table>, observed: Option<&O
         }
         (None, None) => {}
     }
-    out
+    let ops = |script: Script| TableName::ours(family).ops(script.0);
+    let Parts { prepare, divert, enable, finish } = parts;
+    Scripts { prepare: ops(prepare), divert: ops(divert), enable: ops(enable), finish: ops(finish) }
 }
 
-fn change(out: &mut Parts<'_>, desired: &Table, observed: Option<&ObservedTable>) {
+fn change(out: &mut Parts, desired: &Table, observed: Option<&ObservedTable>) {
     let empty = ObservedTable::default();
     let kept = match observed {
         Some(observed) if set_types_fit(desired, observed) => observed,
@@ -139,7 +133,7 @@ fn set_types_fit(desired: &Table, observed: &ObservedTable) -> bool {
 }
 
 /// The switch of a family that has no VIP any more.
-fn withdraw_unknown(script: &mut Script<'_>, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn withdraw_unknown(script: &mut Script, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     for (name, set) in observed.sets.iter().filter(|(name, _)| is_switch(name) && !desired.contains_key(*name)) {
         if let Some(kind) = SetType::listed_as(&set.kind) {
             script.delete(name, kind, set.elements.clone());
@@ -147,7 +141,7 @@ fn withdraw_unknown(script: &mut Script<'_>, desired: &BTreeMap<String, Set>, ob
     }
 }
 
-fn diff_sets(out: &mut Parts<'_>, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn diff_sets(out: &mut Parts, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     let none = BTreeSet::new();
     for (name, set) in desired {
         let kind = set.kind;
@@ -189,7 +183,7 @@ fn keys(elements: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 fn diff_chains(
-    (script, finish): (&mut Script<'_>, &mut Script<'_>),
+    (script, finish): (&mut Script, &mut Script),
     desired: &BTreeMap<String, Chain>,
     observed: &ObservedTable,
 ) {
@@ -221,7 +215,7 @@ fn diff_chains(
     surplus().map(NftAction::DeleteChain).for_each(|action| finish.push(action));
 }
 
-fn drop_unknown_sets(script: &mut Script<'_>, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
+fn drop_unknown_sets(script: &mut Script, desired: &BTreeMap<String, Set>, observed: &ObservedTable) {
     for (name, set) in observed.sets.iter().filter(|(name, _)| !desired.contains_key(*name)) {
         script.push(NftAction::DeleteSet { name: name.clone(), is_map: set.kind.contains(" : ") });
     }

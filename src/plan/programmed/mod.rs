@@ -15,7 +15,7 @@ use self::addresses::{Moved, PodAddresses};
 use super::desired::IdsByReference;
 use super::diff::nexthop_ids;
 use super::held::Held;
-use super::nft::{Elements, NftAction, NftOp, SetType, TableFamily, TableName, endpoint_set};
+use super::nft::{Elements, NftAction, SetType, TableFamily, TableName, endpoint_set};
 use super::node::{Build, Context, RouteFact, Routes, flows};
 use super::reach::LabelOwners;
 use super::step::RouteWrite;
@@ -262,14 +262,13 @@ fn new_owners(changed: &[Change]) -> BTreeSet<IpAddr> {
 
 /// What is done about addresses in the sets that count outer packets by endpoint.
 fn transaction(addresses: &BTreeSet<IpAddr>, action: impl Fn(Elements) -> NftAction) -> Option<Step> {
-    let table = TableName::ours(TableFamily::Inet);
     let of = |family| addresses.iter().filter(move |address| Family::of(**address) == family).map(ToString::to_string);
     let families = Family::ALL.into_iter().map(|family| (family, of(family).collect::<BTreeSet<_>>()));
-    let ops = families.filter(|(_, elements)| !elements.is_empty()).map(|(family, elements)| {
-        let elements = Elements { set: endpoint_set(family), kind: SetType::Address(family), elements };
-        NftOp { table, action: action(elements) }
+    let actions = families.filter(|(_, elements)| !elements.is_empty()).map(|(family, elements)| {
+        action(Elements { set: endpoint_set(family), kind: SetType::Address(family), elements })
     });
-    Some(Step::Nft(ops.collect())).filter(|_| !addresses.is_empty())
+    let ops = TableName::ours(TableFamily::Inet).ops(actions);
+    (!ops.is_empty()).then_some(Step::Nft(ops))
 }
 
 fn write(key: RouteKey, hop: Hop) -> Step {

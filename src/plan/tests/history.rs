@@ -205,6 +205,14 @@ proptest! {
     }
 }
 
+/// A node that has nothing but what this cluster takes.
+fn programmed(cluster: &Arc<Cluster>) -> Programmed {
+    let (desired, problems) = desired_node(cluster, &routes(cluster), &settings("n1"));
+    let kernel = FakeKernel::new("eth0", "10.0.0.1");
+    Programmed::new((cluster.clone(), routes(cluster)), (&desired, &kernel.observed), problems, &settings("n1"))
+        .unwrap()
+}
+
 #[test]
 fn another_owner_takes_next_hops_and_routes_and_nothing_else() {
     let endpoints = vec![endpoint(3, "n2"), endpoint(5, "n2")];
@@ -214,12 +222,7 @@ fn another_owner_takes_next_hops_and_routes_and_nothing_else() {
         Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, now, &endpoints), other]))
     };
     let (before, after) = (of(endpoints[0].clone()), of(unready(endpoints[0].clone())));
-    let (desired, problems) = desired_node(&before, &routes(&before), &settings("n1"));
-    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
-    let mut programmed =
-        Programmed::new((before.clone(), routes(&before)), (&desired, &kernel.observed), problems, &settings("n1"))
-            .unwrap();
-    kernel.apply(&plan(&desired, &kernel.observed), usize::MAX);
+    let mut programmed = programmed(&before);
     let steps = programmed.step(&after, &settings("n1"), |_| None).expect("simple").steps;
     let routes =
         steps.iter().filter(|step| matches!(step, Step::ReplaceRoute(key, _) if key.vip == ip("192.0.2.10"))).count();
@@ -233,13 +236,7 @@ fn another_owner_takes_next_hops_and_routes_and_nothing_else() {
 fn another_pod_elsewhere_takes_its_address_besides() {
     let endpoints = vec![endpoint(3, "n2"), endpoint(5, "n2")];
     let of = |now: Vec<Endpoint>| Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, now, &endpoints)]));
-    let before = of(endpoints.clone());
-    let (desired, problems) = desired_node(&before, &routes(&before), &settings("n1"));
-    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
-    let programmed =
-        Programmed::new((before.clone(), routes(&before)), (&desired, &kernel.observed), problems, &settings("n1"))
-            .unwrap();
-    kernel.apply(&plan(&desired, &kernel.observed), usize::MAX);
+    let programmed = programmed(&of(endpoints.clone()));
     let steps = |now: Vec<Endpoint>| {
         let (after, mut programmed) = (of(now), programmed.clone());
         let plan = programmed.step(&after, &settings("n1"), |_| Some(routes(&after)));

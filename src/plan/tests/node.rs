@@ -234,7 +234,7 @@ fn drains_of_version_0_1() -> Vec<NftOp> {
         rule("drain", "ip daddr . meta mark @draining accept"),
         rule("vip", "goto drain"),
     ];
-    actions.map(|action| NftOp { table: TableName::ours(TableFamily::Inet), action }).into()
+    TableName::ours(TableFamily::Inet).ops(actions)
 }
 
 #[test]

@@ -29,7 +29,8 @@ pub struct Kind {
     pub limit: Duration,
 }
 
-/// Changes of endpoints, each of another Service while there are some. `change` is told of which, and the how many of its changes this is.
+/// Changes of endpoints, each of another Service while there are some. `change` is told which Service it is, and how many changes it has
+/// had.
 pub async fn one_by_one(
     site: &mut Site,
     figures: &mut Figures,

@@ -81,7 +81,8 @@ impl Fleet {
     pub fn objects(self) -> impl Iterator<Item = (Value, Value)> {
         (0..self.nodes).map(move |node| {
             let pods = (node..self.pods).step_by(self.nodes as usize).map(|number| self.pod(number));
-            let spares = (0..self.spares()).map(|number| self.spare(number)).filter(|pod| pod.node == node_name(node));
+            let spares = (0..self.spares()).filter(|number| (self.whole + number) % self.nodes == node);
+            let spares = spares.map(|number| self.spare(number));
             (node_object(node), report(&node_name(node), pods.chain(spares)))
         })
     }
