@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Result;
 use futures::future::join_all;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::{Answer, Client, Failure, Flow, Tally, step};
@@ -61,7 +62,11 @@ fn udp_socket(mut source: SocketAddr) -> io::Result<StdSocket> {
     if source.port() == 0 {
         source.set_port(FIRST_PORT + TAKEN.fetch_add(1, Ordering::Relaxed) % PORTS);
     }
-    let socket = StdSocket::bind(source)?;
+    let socket = Socket::new(Domain::for_address(source), Type::DGRAM, Some(Protocol::UDP))?;
+    // A process that another test starts has all sockets of this one for a moment, until it becomes its program: also one of this port
+    // that has been closed here.
+    socket.set_reuse_address(true)?;
+    socket.bind(&source.into())?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok(socket.into())
 }
