@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::join_all;
+use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -55,6 +56,17 @@ impl Connection {
             return Err(Failure { step: "receive", cause: "closed by the pod".to_owned() });
         }
         Answer::parse(&reply, &question, self.target)
+    }
+}
+
+impl Drop for Connection {
+    /// A flow with a chosen port can be had again at once: also while a process that another test starts has copies of all sockets of
+    /// this one, until it becomes its program. A `close` here ends no connection before that.
+    fn drop(&mut self) {
+        let stream = self.stream.get_ref();
+        if let Ok(Some(Duration::ZERO)) = SockRef::from(stream).linger() {
+            let _ = rustix::net::connect_unspec(stream);
+        }
     }
 }
 
@@ -119,5 +131,30 @@ impl Connections {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::traffic::tcp::tcp_socket;
+
+    #[tokio::test]
+    async fn a_flow_can_be_had_again_while_somebody_has_a_copy_of_its_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (target, source) = (listener.local_addr().expect("an address"), SocketAddr::from(([127, 0, 0, 1], 5_999)));
+        let connect = || async {
+            let stream = tcp_socket(source).expect("a socket").connect(target).await.expect("connected");
+            Connection::new(stream, source, target, Duration::from_secs(1))
+        };
+        let first = connect().await;
+        let copy = first.stream.get_ref().as_fd().try_clone_to_owned().expect("a copy");
+        drop(first);
+        connect().await;
+        drop(copy);
     }
 }

@@ -52,7 +52,7 @@ impl Client {
     }
 }
 
-fn tcp_socket(source: SocketAddr) -> io::Result<TcpSocket> {
+pub(super) fn tcp_socket(source: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if source.port() != 0 || !source.ip().is_unspecified() {
         socket.set_reuseaddr(true)?;
