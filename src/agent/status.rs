@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::info;
 
 use super::dispatch::{PodGoal, pod_target};
+use crate::model::cluster::as_note;
 use crate::model::handover::{ServiceUid, SetUp};
 use crate::model::{EndpointId, Mode, NodeRef, Problem, Reason, Subject};
 use crate::plan::pod::PodInput;
@@ -209,7 +210,7 @@ impl Status {
             // A pod that is nobody's any more.
             _ => return None,
         };
-        Some(Problem { subject: Subject::Node(node), reason, note: limited(&note) })
+        Some(Problem { subject: Subject::Node(node), reason, note: as_note(&note) })
     }
 }
 
@@ -224,14 +225,9 @@ fn pod_failure(node: &str, pod: &PodGoal, Note { reason, mode, text }: &Note) ->
         Reason::EndpointRefused => format!("pod {name} on node {node} is not served: {text}"),
         _ => format!("pod {name} on node {node} cannot be set up{in_mode}: {text}; it is tried again"),
     };
-    let note = limited(&note);
+    let note = as_note(&note);
     let concerned = pod.services.iter().filter(|(_, of)| mode.is_none_or(|mode| mode == **of));
     concerned.map(|(service, _)| Problem { subject: service.into(), reason: *reason, note: note.clone() }).collect()
-}
-
-/// A character has at most four bytes.
-fn limited(note: &str) -> String {
-    note.chars().take(crate::state::MAX_NOTE / 4).collect()
 }
 
 /// The Services for which a pod that lacks these modes is not set up.
@@ -446,7 +442,7 @@ mod tests {
             "n1",
             Report { target: NODE.into(), took: Duration::ZERO, state: State::Pending { failures: TRIES, error } },
         );
-        assert!(status.problems().iter().all(|p| p.note.len() <= crate::state::MAX_NOTE));
+        assert!(status.problems().iter().all(|p| p.note.len() <= crate::model::MAX_NOTE));
     }
 
     #[test]

@@ -304,6 +304,23 @@ pub struct Problem {
     pub subject: Subject,
     /// Machine-readable reason.
     pub reason: Reason,
-    /// Names the object, what is wrong with it and the remedy; at most 1,024 bytes (the API's limit for an Event's note).
+    /// Names the object, what is wrong with it and the remedy; at most [`MAX_NOTE`] bytes, without control characters.
     pub note: String,
+}
+
+/// Longest note of an Event that the API accepts, in bytes.
+pub const MAX_NOTE: usize = 1024;
+
+/// Text of which others may have written parts (an error of a parser repeats what it could not read) as a note: control characters are
+/// escaped, and what is too long is cut.
+pub fn as_note(text: &str) -> String {
+    let mut note = printable(text);
+    note.truncate(note.floor_char_boundary(MAX_NOTE));
+    note
+}
+
+/// The text with its control characters escaped.
+pub fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    text.chars().map(escape).collect()
 }

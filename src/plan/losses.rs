@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::Settings;
 use super::nft::{NodeCounts, PodCounts};
 use super::surroundings::HookedChain;
+use crate::model::cluster::as_note;
 use crate::model::handover::Intent;
 use crate::model::{Cluster, Family, Mode, Problem, Reason, ServiceRef, Subject, Vip};
 
@@ -225,14 +226,10 @@ pub fn problems(
             }
         };
         let note = format!("node {}: {what}: {}", settings.node_name, suspects(loss, &chains));
-        let note = note[..note.floor_char_boundary(MAX_NOTE)].to_owned();
-        Some(Problem { subject: subject.clone(), reason: Reason::PacketsLost, note })
+        Some(Problem { subject: subject.clone(), reason: Reason::PacketsLost, note: as_note(&note) })
     });
     told.collect()
 }
-
-/// Longest note of an Event that the API accepts, in bytes.
-const MAX_NOTE: usize = 1024;
 
 /// Most chains that are named.
 const NAMED: usize = 6;

@@ -54,7 +54,7 @@ pub use index::{Change, Index, Watched};
 pub use key::ObjectKey;
 pub use local_pods::LocalPod;
 pub use multimap::Multimap;
-pub use problems::{MAX_NOTE, problem};
+pub use problems::problem;
 pub use resolver::Resolved;
 pub use selector::{Selector, SelectorError};
 pub use settings::Settings;

@@ -3,10 +3,8 @@
 
 use std::fmt;
 
-use crate::model::{Problem, Reason, ServiceRef};
-
-/// Longest note of an Event that the API accepts, in bytes.
-pub const MAX_NOTE: usize = 1024;
+use crate::model::cluster::printable;
+use crate::model::{MAX_NOTE, Problem, Reason, ServiceRef};
 
 /// Refusals of one kind that are named one by one for a Service; the rest are counted.
 pub(super) const MAX_NAMED: usize = 10;
@@ -16,7 +14,7 @@ const MAX_SHOWN: usize = 48;
 
 /// A problem whose note is `{what}: {remedy}`. When it is too long, `what` is cut: the remedy has to arrive.
 pub fn problem(service: &ServiceRef, reason: Reason, what: impl fmt::Display, remedy: &str) -> Problem {
-    let what = what.to_string();
+    let what = printable(&what.to_string());
     let remedy = cut(remedy, MAX_NOTE / 2);
     let room = MAX_NOTE - remedy.len() - ": ".len();
     let what = match what.len() <= room {

@@ -29,7 +29,7 @@ use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::*;
-use crate::model::{Mode, Problem, Reason};
+use crate::model::{MAX_NOTE, Mode, Problem, Reason};
 
 const ANNOTATION: &str = "cmd.nu/tunnel";
 

@@ -22,6 +22,12 @@ fn a_note_that_is_too_long_keeps_its_remedy() {
 }
 
 #[test]
+fn what_others_have_written_cannot_write_lines_of_its_own() {
+    let problem = problem(&service(), Reason::InvalidVip, "unknown variant `p\u{7f}rts\n`, ä", "write another");
+    assert_eq!(problem.note, "unknown variant `p\\u{7f}rts\\n`, ä: write another");
+}
+
+#[test]
 fn the_tenth_refusal_is_named_and_the_others_are_counted() {
     let reason = Reason::EndpointRefused;
     let mut limited = Limited::new(&service(), reason);
