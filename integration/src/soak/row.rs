@@ -45,6 +45,9 @@ pub(super) struct Numbers {
     pub tcp_over_ms: Option<u64>,
     /// The same of new UDP flows.
     pub udp_over_ms: Option<u64>,
+    /// For how long both may wait, because nodes wait for the word of a controller that is dead.
+    #[serde(default)]
+    pub waits_ms: u64,
     pub gap_ms: u64,
     pub datagrams: usize,
     pub lost: usize,
@@ -66,6 +69,7 @@ impl Numbers {
             slowest_ms: ms(counts.slowest),
             tcp_over_ms: counts.over.tcp.map(ms),
             udp_over_ms: counts.over.udp.map(ms),
+            waits_ms: ms(counts.waits),
             gap_ms: ms(counts.gap.0),
             datagrams: counts.datagrams,
             lost: counts.lost,
@@ -79,9 +83,9 @@ impl Numbers {
         self.broken_pod_alive == 0 && self.tcp_over_ms.is_some() && self.udp_over_ms.is_some()
     }
 
-    /// Says it if it took longer than `limit` milliseconds, less the stolen time, until 20 new connections in a row were answered.
+    /// Says it if it took longer than `limit` milliseconds, less what nodes wait and the stolen time, until 20 new connections in a row were answered.
     pub fn late(&self, limit: u64) -> Option<String> {
-        let allowed = limit + self.took_ms * self.stolen_percent / 100;
+        let allowed = limit + self.waits_ms + self.took_ms * self.stolen_percent / 100;
         let never = self.tcp_over_ms.is_none() || self.udp_over_ms.is_none();
         let over = self.tcp_over_ms.max(self.udp_over_ms).unwrap_or_default();
         (never || over > allowed).then(|| match never {
@@ -104,6 +108,7 @@ impl Numbers {
             slowest_ms: self.slowest_ms.max(other.slowest_ms),
             tcp_over_ms: longer(self.tcp_over_ms, other.tcp_over_ms),
             udp_over_ms: longer(self.udp_over_ms, other.udp_over_ms),
+            waits_ms: self.waits_ms.max(other.waits_ms),
             gap_ms: self.gap_ms.max(other.gap_ms),
             datagrams: self.datagrams + other.datagrams,
             lost: self.lost + other.lost,
@@ -132,6 +137,8 @@ mod tests {
         };
         assert_eq!([row(Some(1000), Some(3), 0), row(Some(1500), Some(3), 5)].map(|row| row.late(1000)), [None, None]);
         assert!(row(Some(3), Some(1501), 5).late(1000).is_some_and(|text| text.contains("after 1501 ms, 1500 ms")));
+        let waits = Numbers { waits_ms: 5000, ..row(Some(6000), Some(3), 0) };
+        assert!(waits.late(1000).is_none() && waits.late(999).is_some());
         assert!(row(Some(3), None, 50).late(1000).is_some_and(|text| text.contains("never")));
     }
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::soak::stage::{CONTROLLERS, SIDE, Stage, WORKERS};
 use crate::world::echo::SERVICE;
+use tunnel_router::model::handover::NOT_READY;
 
 /// After which time the endpoints of such a node become not ready.
 pub(in crate::soak) const NOTICED: Duration = Duration::from_secs(5);
@@ -20,6 +21,8 @@ impl Stage {
         self.world.kill_agent(node).await?;
         for controller in &controllers {
             self.world.kill_controller(controller).await?;
+            // It may be the one that led.
+            self.traffic.may_wait(NOT_READY);
         }
         let lost = self.lose_pods(node).await?;
         self.observe(self.pace.outage).await?;

@@ -72,6 +72,8 @@ pub struct Counts {
     pub slowest: Duration,
     /// From the fault to the first of twenty new connections in a row that are answered: TCP and UDP. `None`: they never came.
     pub over: Over,
+    /// For how long new connections may wait, because nodes wait for the word of a controller that is dead.
+    pub waits: Duration,
     /// The longest time that a question on an open connection went unanswered, and whose it was.
     pub gap: (Duration, String),
     /// Datagrams that were sent.
@@ -165,6 +167,11 @@ impl Ledger {
     pub fn told_now(&mut self) {
         self.faults.clear();
         self.fault_now();
+    }
+
+    /// Nodes wait for that long for the word of a controller that this row has killed.
+    pub fn may_wait(&mut self, time: Duration) {
+        self.counts.waits = time;
     }
 
     /// When the row's faults were over; of several the one that took longest.

@@ -129,6 +129,11 @@ impl Traffic {
         self.shared.ledger().told_now();
     }
 
+    /// Nodes wait for that long for the word of a controller that this row has killed.
+    pub fn may_wait(&self, time: Duration) {
+        self.shared.ledger().may_wait(time);
+    }
+
     /// Asks on every connection and waits until each has been answered, or has broken and been replaced, and until twenty new
     /// connections in a row have been answered.
     pub async fn all_answer(&self) -> Result<()> {
