@@ -92,7 +92,7 @@ impl Follows {
     }
 
     /// Follows the map of a VIP's Service, if that has not been done for another of its VIPs.
-    fn step(&mut self, vip: &Vip, map: &Assignment, is_new: bool, now: Moment) -> &Followed {
+    fn step(&mut self, vip: &Vip, map: &Arc<Assignment>, is_new: bool, now: Moment) -> &Followed {
         let endpoints = || vip.endpoints.iter().map(Endpoint::from).collect::<Vec<_>>();
         let new = || {
             let follow = Follow::new(map.clone(), endpoints(), now);

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::usable;
@@ -37,7 +38,7 @@ pub const POINTED: Duration = Duration::from_secs(60);
 /// disagreement for ever.
 #[derive(Debug, Clone)]
 pub struct Follow {
-    map: Assignment,
+    map: Arc<Assignment>,
     endpoints: Vec<Endpoint>,
     absences: Absences,
     buckets: Vec<InUse>,
@@ -103,7 +104,7 @@ struct StandIn {
 
 impl Follow {
     /// Follows a map from now on, as it is: nothing that changed before is waited for.
-    pub fn new(map: Assignment, endpoints: Vec<Endpoint>, now: Moment) -> Follow {
+    pub fn new(map: Arc<Assignment>, endpoints: Vec<Endpoint>, now: Moment) -> Follow {
         let buckets = vec![InUse::default(); map.holdings.len()];
         let mut follow = Follow { map, endpoints, absences: Absences::default(), buckets };
         follow.step(now);
@@ -119,7 +120,7 @@ impl Follow {
     }
 
     /// Takes the stored map, unless it is older.
-    pub fn offer(&mut self, map: &Assignment, now: Moment) -> Offered {
+    pub fn offer(&mut self, map: &Arc<Assignment>, now: Moment) -> Offered {
         if map.generation < self.map.generation {
             return Offered::Older(self.map.generation);
         }

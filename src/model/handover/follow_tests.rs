@@ -52,7 +52,7 @@ fn endpoints(list: &[(char, EndpointState)]) -> Vec<Endpoint> {
 impl Node {
     fn new(map: Assignment, list: &[(char, EndpointState)]) -> Node {
         let start = Moment { instant: Instant::now(), unix: 1000 };
-        Node { follow: Follow::new(map, endpoints(list), start), start }
+        Node { follow: Follow::new(map.into(), endpoints(list), start), start }
     }
 
     fn at(&self, ms: u64) -> Moment {
@@ -67,7 +67,7 @@ impl Node {
 
     fn offer(&mut self, ms: u64, map: &Assignment) -> String {
         let now = self.at(ms);
-        assert_eq!(self.follow.offer(map, now), Offered::Followed);
+        assert_eq!(self.follow.offer(&map.clone().into(), now), Offered::Followed);
         self.shown(ms)
     }
 
@@ -186,7 +186,7 @@ fn where_nobody_decides_and_nobody_of_the_map_is_left_those_who_have_come_stand_
 fn an_older_map_changes_nothing_and_is_reported() {
     let mut node = Node::new(map(5, 'p', false, ""), &[('p', READY), ('c', READY)]);
     let now = node.at(0);
-    assert_eq!(node.follow.offer(&map(4, 'c', false, "p"), now), Offered::Older(Generation(5)));
+    assert_eq!(node.follow.offer(&map(4, 'c', false, "p").into(), now), Offered::Older(Generation(5)));
     assert_eq!(node.shown(10_000), "p()");
 }
 

@@ -113,8 +113,9 @@ pub fn with_map(vip: Vip, endpoints: &[Endpoint]) -> Vip {
 
 /// The VIP on a node that has just begun to follow this map.
 pub fn following(vip: Vip, map: Assignment) -> Vip {
+    let map = Arc::new(map);
     let follow = Follow::new(map.clone(), vip.endpoints.iter().map(handover::Endpoint::from).collect(), now());
-    Vip { intent: Some(Arc::new(Intent::of(&follow))), map: Some(Arc::new(map)), ..vip }
+    Vip { intent: Some(Arc::new(Intent::of(&follow))), map: Some(map), ..vip }
 }
 
 /// The first map of a Service. Names begin at 1, in the order of the UIDs.

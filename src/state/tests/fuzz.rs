@@ -120,8 +120,8 @@ fn endpoints_of(map: &Assignment, turn: usize) -> Vec<Listed> {
 
 /// What a node makes of a map names members only, at most so many as there is room for, and comes to rest.
 fn follow(stage: &Stage, map: &Assignment, before: &Assignment) {
-    let mut follow = Follow::new(before.clone(), endpoints_of(before, 1), stage.at(0));
-    let offered = follow.offer(map, stage.at(1));
+    let mut follow = Follow::new(before.clone().into(), endpoints_of(before, 1), stage.at(0));
+    let offered = follow.offer(&map.clone().into(), stage.at(1));
     assert_eq!(offered == Offered::Followed, map.generation >= before.generation);
     let followed = if map.generation > before.generation { map } else { before };
     assert_eq!(follow.map(), followed);

@@ -20,7 +20,7 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(node: usize, map: &Assignment, now: Moment) -> Agent {
-        let follow = Follow::new(map.clone(), Vec::new(), now);
+        let follow = Follow::new(map.clone().into(), Vec::new(), now);
         let (hops, served) = (follow.next_hops(), follow.served());
         Agent { node, follow, endpoints: Vec::new(), quiet: BTreeMap::new(), hops, served }
     }
@@ -33,7 +33,7 @@ impl Agent {
                     self.endpoints = endpoints;
                 }
                 News::Map(map) => {
-                    self.follow.offer(&map, now);
+                    self.follow.offer(&map.into(), now);
                 }
                 News::Report(..) => {}
             }
