@@ -33,8 +33,8 @@ use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::{Index, Resolved, Settings};
 
-/// Events come in bursts (a rolling update touches pods, slices and Services). The first of them is resolved at once, what comes within
-/// this time after it together.
+/// Events come in bursts (a rolling update touches pods, slices and Services). The first of them is resolved at once, what comes after it
+/// together: for twice as long as that took, so that bursts take a third of a core at most, and no longer than this.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Between two looks at what pods pass on to each other.
@@ -94,7 +94,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         report: watched::Sender::new(NodeReport::default()),
         refresh: tokio::time::Instant::now() + config.resync,
         forwards: None,
-        resolved: tokio::time::Instant::now(),
+        gathers_until: tokio::time::Instant::now(),
         last: None,
     };
     tokio::spawn(watch_drains(agent.draining.subscribe(), places, agent.report.clone(), shutdown.clone()));
@@ -122,7 +122,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                     break;
                 };
                 if agent.index.apply(change) && due.is_none() {
-                    due = Some(agent.resolved + SETTLE);
+                    due = Some(agent.gathers_until);
                 }
             }
             Some(report) = reported.recv() => agent.reported(report),
@@ -134,10 +134,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             Some(question) = questioned.recv() => agent.answer(question),
             () = at(due) => {
                 due = None;
-                agent.resolve();
+                agent.resolve_in_time();
             }
             () = at([agent.follows.due(), agent.leaving.due(), agent.second_chances.due()].into_iter().flatten().min()) => {
-                agent.resolve();
+                agent.resolve_in_time();
             }
             () = at(agent.forwards) => agent.look_at_forwards(),
             () = at(Some(agent.refresh)) => agent.refresh(),
@@ -203,15 +203,21 @@ struct Agent {
     refresh: tokio::time::Instant,
     /// When to look at what pods pass on to each other; `None` while nothing drains.
     forwards: Option<tokio::time::Instant>,
-    /// When the cluster was resolved last.
-    resolved: tokio::time::Instant,
+    /// Until when events are gathered.
+    gathers_until: tokio::time::Instant,
     /// What was dispatched last.
     last: Option<Resolved>,
 }
 
 impl Agent {
+    fn resolve_in_time(&mut self) {
+        let started = tokio::time::Instant::now();
+        self.resolve();
+        let ended = tokio::time::Instant::now();
+        self.gathers_until = ended + (2 * (ended - started)).min(SETTLE);
+    }
+
     fn resolve(&mut self) {
-        self.resolved = tokio::time::Instant::now();
         let Some(mut resolved) = self.index.resolve(&self.settings) else { return };
         self.follows.follow(&mut resolved.cluster, moment());
         let now = tokio::time::Instant::now();

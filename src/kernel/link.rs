@@ -98,7 +98,7 @@ pub(super) fn names(links: &BTreeMap<String, ObservedLink>) -> BTreeMap<u32, Str
 pub(super) fn decode(payload: &[u8]) -> Option<(String, ObservedLink)> {
     let flags = u32_at(payload, 8)?;
     let info = attribute(payload, IFINFOMSG, IFLA_LINKINFO).unwrap_or_default();
-    let kind_name = attribute(info, 0, IFLA_INFO_KIND).map(text);
+    let kind_name = kind(payload);
     let data = attribute(info, 0, IFLA_INFO_DATA).unwrap_or_default();
     let link = ObservedLink {
         index: u32_at(payload, 4)?,
@@ -110,6 +110,12 @@ pub(super) fn decode(payload: &[u8]) -> Option<(String, ObservedLink)> {
         loopback: flags & IFF_LOOPBACK != 0,
     };
     Some((attribute(payload, IFINFOMSG, IFLA_IFNAME).map(text)?, link))
+}
+
+/// What kind of link it is, as `ip link add` calls it; hardware has none.
+pub(super) fn kind(payload: &[u8]) -> Option<String> {
+    let info = attribute(payload, IFINFOMSG, IFLA_LINKINFO)?;
+    attribute(info, 0, IFLA_INFO_KIND).map(text)
 }
 
 fn decode_kind(name: &str, data: &[u8]) -> Option<LinkKind> {

@@ -39,16 +39,18 @@ const NFT_GROUPS: [u32; 1] = [7];
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// Datagrams that are read before other tasks get a chance.
 const AT_ONCE: usize = 64;
-/// Datagrams that are forgotten before the namespace is read, whoever goes on to send them: more than the buffer holds.
+/// Datagrams that are taken together, whoever goes on to send them: more than the buffer holds.
 const DRAINED_AT_ONCE: usize = 1 << 14;
 /// Bytes of a datagram; `NLMSG_GOODSIZE` is less.
 const LARGEST: usize = 1 << 16;
 
 /// What has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
     /// A link appeared, vanished, went up or down, or has another name or MTU. Anybody's: routes of ours may lead there.
     Link,
+    /// The same of a veth that is not ours, as they come and go with every pod: its name, or of two names each.
+    Veth(String),
     /// What judges the packets that come in by a link of ours.
     Filter,
     /// An address of ours, or on a link of ours.
@@ -105,18 +107,15 @@ impl Monitor {
         }
     }
 
-    /// Forgets what has been told so far: whoever reads everything a moment later needs none of it.
+    /// All that has been told so far and not been returned yet.
     ///
     /// # Errors
     /// As [`Monitor::changed`].
-    pub fn drain(&mut self) -> Result<(), KernelError> {
-        let filter = &mut self.filter;
-        // What it learns of links is needed later.
-        let learn = |message: &Reply<'_>| {
-            filter.route(message);
-        };
-        drain_socket(self.route.socket_ref(), learn)?;
-        drain_socket(self.nft.socket_ref(), |_| ())
+    pub fn drain(&mut self) -> Result<BTreeSet<Change>, KernelError> {
+        let (mut changes, filter) = (BTreeSet::new(), &mut self.filter);
+        drain_socket(self.route.socket_ref(), &mut changes, |message| filter.route(message))?;
+        drain_socket(self.nft.socket_ref(), &mut changes, |message| filter.nft(message))?;
+        Ok(changes)
     }
 
     /// Reads what is there, up to a limit; ready if there was anything, be it somebody else's.
@@ -134,13 +133,13 @@ fn poll_socket(
     socket: &TokioSocket,
     cx: &mut Context<'_>,
     changes: &mut BTreeSet<Change>,
-    mut concerns: impl FnMut(&Reply<'_>) -> Option<Change>,
+    mut concerns: impl FnMut(&Reply<'_>) -> Vec<Change>,
 ) -> Result<usize, KernelError> {
     for count in 0..AT_ONCE {
         match socket.poll_recv_from_full(cx) {
             Poll::Pending => return Ok(count),
             Poll::Ready(Ok((datagram, _))) => {
-                changes.extend(messages(&datagram).filter_map(|message| concerns(&message)));
+                changes.extend(messages(&datagram).flat_map(|message| concerns(&message)));
             }
             Poll::Ready(Err(error)) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                 changes.insert(Change::Overrun);
@@ -152,15 +151,20 @@ fn poll_socket(
 }
 
 /// Reads from one socket, past the limit of a poll.
-fn drain_socket(socket: &Socket, mut each: impl FnMut(&Reply<'_>)) -> Result<(), KernelError> {
+fn drain_socket(
+    socket: &Socket,
+    changes: &mut BTreeSet<Change>,
+    mut concerns: impl FnMut(&Reply<'_>) -> Vec<Change>,
+) -> Result<(), KernelError> {
     let mut datagram = Vec::with_capacity(LARGEST);
     for _ in 0..DRAINED_AT_ONCE {
         datagram.clear();
         match socket.recv(&mut datagram, 0) {
-            Ok(_) => messages(&datagram).for_each(|message| each(&message)),
+            Ok(_) => changes.extend(messages(&datagram).flat_map(|message| concerns(&message))),
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EAGAIN) => return Ok(()),
-                Some(Errno::ENOBUFS | Errno::EINTR) => {}
+                Some(Errno::ENOBUFS) => drop(changes.insert(Change::Overrun)),
+                Some(Errno::EINTR) => {}
                 _ => return Err(failed("receive")(error)),
             },
         }
@@ -185,6 +189,7 @@ struct LinkState {
     /// `IFF_UP`, `IFF_RUNNING` and `IFF_LOWER_UP`.
     flags: u32,
     mtu: u32,
+    is_veth: bool,
 }
 
 const FLAGS: u32 = 1 | 1 << 6 | 1 << 16;
@@ -195,6 +200,7 @@ impl LinkState {
             name: attribute(payload, IFINFOMSG, IFLA_IFNAME).map(text)?,
             flags: u32_at(payload, 8)? & FLAGS,
             mtu: attribute(payload, IFINFOMSG, IFLA_MTU).and_then(|v| u32_at(v, 0)).unwrap_or(0),
+            is_veth: link::kind(payload).as_deref() == Some("veth"),
         };
         Some((u32_at(payload, 4)?, state))
     }
@@ -217,12 +223,12 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn route(&mut self, message: &Reply<'_>) -> Option<Change> {
+    pub(super) fn route(&mut self, message: &Reply<'_>) -> Vec<Change> {
         let (kind, payload) = (message.kind, message.payload);
         let is_own = self.own.is_some_and(|own| own.route == message.port);
-        match kind {
+        let change = match kind {
             rtm::NEWROUTE | rtm::DELROUTE | rtm::NEWNEXTHOP | rtm::DELNEXTHOP if is_own => None,
-            rtm::NEWLINK | rtm::DELLINK => self.link(kind, payload).then_some(Change::Link),
+            rtm::NEWLINK | rtm::DELLINK => return self.link(kind, payload),
             rtm::NEWADDR | rtm::DELADDR => self.address(payload).then_some(Change::Address),
             rtm::NEWQDISC | rtm::DELQDISC | rtm::NEWTFILTER | rtm::DELTFILTER => {
                 self.filter(payload).then_some(Change::Filter)
@@ -231,24 +237,34 @@ impl Filter {
             rtm::NEWRULE | rtm::DELRULE => rule::is_ours(payload).then_some(Change::Rule),
             rtm::NEWNEXTHOP | rtm::DELNEXTHOP => nexthop::is_ours(payload).then_some(Change::Nexthop),
             _ => None,
-        }
+        };
+        change.into_iter().collect()
     }
 
-    pub(super) fn nft(&self, message: &Reply<'_>) -> Option<Change> {
+    pub(super) fn nft(&self, message: &Reply<'_>) -> Vec<Change> {
         let is_own = self.own.is_some_and(|own| own.netfilter == message.port);
-        if is_own { None } else { nft_change(message.kind, message.payload) }
+        let change = if is_own { None } else { nft_change(message.kind, message.payload) };
+        change.into_iter().collect()
     }
 
-    fn link(&mut self, kind: u16, payload: &[u8]) -> bool {
+    fn link(&mut self, kind: u16, payload: &[u8]) -> Vec<Change> {
         // A bridge tells about its ports with the same messages and the family AF_BRIDGE; there a DELLINK is no deletion.
         if u8_at(payload, 0) != Some(0) {
-            return false;
+            return Vec::new();
         }
-        let Some((index, state)) = LinkState::decode(payload) else { return false };
-        if kind == rtm::DELLINK {
-            return self.links.remove(&index).is_some();
+        let Some((index, state)) = LinkState::decode(payload) else { return Vec::new() };
+        let (before, now) = match kind {
+            rtm::DELLINK => (self.links.remove(&index), None),
+            _ => (self.links.insert(index, state.clone()), Some(state)),
+        };
+        if before == now {
+            return Vec::new();
         }
-        self.links.insert(index, state.clone()).as_ref() != Some(&state)
+        let change = |state: LinkState| match state.is_veth && !state.name.starts_with(&self.prefix) {
+            true => Change::Veth(state.name),
+            false => Change::Link,
+        };
+        before.into_iter().chain(now).map(change).collect()
     }
 
     fn filter(&self, payload: &[u8]) -> bool {

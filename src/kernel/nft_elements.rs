@@ -1,9 +1,9 @@
 //! Elements of sets by netlink: what changes with every pod should not have to start `nft`.
 //!
-//! Only for sets that are there, of addresses, or of addresses and marks. An element that is added to a set that counts begins to count
+//! Only for sets that are there, of addresses, or of addresses and marks, and for maps to addresses. An element that is added to a set that counts begins to count
 //! (`nft_set_elem_expr_clone`, net/netfilter/nf_tables_api.c).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_CREATE};
 
@@ -42,11 +42,15 @@ fn of_elements(message: u16, table: &str, Elements { set, kind, elements }: &Ele
     const ELEMENTS: u16 = 3;
     const ELEMENT: u16 = 1;
     const KEY: u16 = 1;
+    const DATA: u16 = 2;
     const VALUE: u16 = 1;
-    let keys = elements.iter().map(|element| key(*kind, element)).collect::<Option<BTreeSet<_>>>()?;
-    let element =
-        |key: &Vec<u8>| attribute(ELEMENT | NLA_F_NESTED, &attribute(KEY | NLA_F_NESTED, &attribute(VALUE, key)));
-    let elements: Vec<Vec<u8>> = keys.iter().map(element).collect();
+    let pairs = elements.iter().map(|element| pair(*kind, element)).collect::<Option<BTreeMap<_, _>>>()?;
+    let value = |kind: u16, bytes: &[u8]| attribute(kind | NLA_F_NESTED, &attribute(VALUE, bytes));
+    let element = |(key, data): (&Vec<u8>, &Option<Vec<u8>>)| {
+        let data = data.as_deref().map(|data| value(DATA, data)).unwrap_or_default();
+        attribute(ELEMENT | NLA_F_NESTED, &[value(KEY, key), data].concat())
+    };
+    let elements: Vec<Vec<u8>> = pairs.iter().map(element).collect();
     let named = |name: &str| [name.as_bytes(), &[0]].concat();
     let request = |some: &[Vec<u8>]| {
         let mut payload = INET.to_vec();
@@ -64,15 +68,35 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of an element: those of an address, and those of a mark in the order of this machine.
-fn key(kind: SetType, element: &str) -> Option<Vec<u8>> {
+/// The bytes of an element: those of an address, those of a mark in the order of this machine, and those of what a packet quotes as they
+/// are in the packet. Behind those of a map's key, what it leads to, unless only the key is given.
+fn pair(kind: SetType, element: &str) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     match kind {
-        SetType::Address(family) => address(family, element),
+        SetType::Address(family) => Some((address(family, element)?, None)),
         SetType::AddressMark(family) => {
             let (vip, mark) = element.split_once(" . ")?;
-            Some([address(family, vip)?, mark.parse::<u32>().ok()?.to_ne_bytes().into()].concat())
+            Some(([address(family, vip)?, mark.parse::<u32>().ok()?.to_ne_bytes().into()].concat(), None))
         }
-        _ => None,
+        SetType::QuotedToAddress(family) => {
+            let (key, data) = match element.split_once(" : ") {
+                Some((key, data)) => (key, Some(address(family, data)?)),
+                None => (element, None),
+            };
+            Some((quoted(family, key)?, data))
+        }
+        SetType::Ether | SetType::Ifname | SetType::IfnameToMark => None,
+    }
+}
+
+/// An address as a number, decimal or with `0x`.
+fn quoted(family: Family, key: &str) -> Option<Vec<u8>> {
+    let number = match key.strip_prefix("0x") {
+        Some(digits) => u128::from_str_radix(digits, 16),
+        None => key.parse(),
+    };
+    match family {
+        Family::V4 => Some(u32::try_from(number.ok()?).ok()?.to_be_bytes().into()),
+        Family::V6 => Some(number.ok()?.to_be_bytes().into()),
     }
 }
 

@@ -124,11 +124,21 @@ fn local_pods<'a>(cluster: &'a Cluster, settings: &Settings) -> BTreeSet<(PodAt<
 /// A map may name a pod that has ended. Where pods have addresses of the nodes' network, the route to it leads to other nodes by
 /// then, and what is meant for devices of pods would befall the uplink.
 fn routes_to_pods<'a>(local: &BTreeSet<(PodAt<'_>, Mode)>, ctx: &Context<'a>) -> Vec<&'a RouteFact> {
-    let others = ctx.cluster.nodes.values().filter(|node| node.name != ctx.settings.node_name);
-    let to_nodes = ctx.routed(others.flat_map(|node| node.tunnel_addresses().iter()));
-    let uplinks: BTreeSet<&str> = to_nodes.map(|(_, fact)| fact.dev.as_str()).collect();
+    let uplinks = uplinks(ctx.cluster, ctx.routes, ctx.settings);
     let to_pods = ctx.routed(local.iter().flat_map(|(pod, _)| pod.addresses.iter())).map(|(_, fact)| fact);
-    to_pods.filter(|fact| fact.gateway.is_none() && !uplinks.contains(fact.dev.as_str())).collect()
+    to_pods.filter(|fact| own_device(fact, &uplinks).is_some()).collect()
+}
+
+/// The devices that lead to other nodes.
+pub(super) fn uplinks(cluster: &Cluster, routes: &Routes, settings: &Settings) -> BTreeSet<String> {
+    let others = cluster.nodes.values().filter(|node| node.name != settings.node_name);
+    let to_nodes = others.flat_map(|node| node.tunnel_addresses().iter()).filter_map(|address| routes.get(&address));
+    to_nodes.map(|fact| fact.dev.clone()).collect()
+}
+
+/// The device of a pod on this node, if it is its own or its bridge's.
+pub(super) fn own_device<'a>(fact: &'a RouteFact, uplinks: &BTreeSet<String>) -> Option<&'a str> {
+    (fact.gateway.is_none() && !uplinks.contains(&fact.dev)).then_some(fact.dev.as_str())
 }
 
 /// What every step of the computation reads.
@@ -160,14 +170,9 @@ impl Build {
         build
     }
 
-    /// Whether two states of a VIP differ at most in where its buckets lead.
-    pub(super) fn differs_in_next_hops_alone(&self, other: &Build, settings: &Settings) -> bool {
-        let announced =
-            |build: &Build| build.desired.routes.keys().any(|key| settings.announce_table == Some(key.table));
-        self.desired.links == other.desired.links
-            && self.desired.sysctls == other.desired.sysctls
-            && announced(self) == announced(other)
-            && self.problems == other.problems
+    /// Whether two states of a VIP differ at most in its routes and in the tunnel devices that these take.
+    pub(super) fn differs_in_ways_alone(&self, other: &Build) -> bool {
+        self.problems == other.problems
             && self.gateways == other.gateways
             && self.held_endpoints == other.held_endpoints
             && self.refusing == other.refusing
@@ -222,9 +227,8 @@ impl Build {
 
     /// The tunnel devices of a VIP, also without endpoints and while there is nobody to name: they need not come and go.
     fn carriers(&mut self, vip: &Vip, ctx: &Context<'_>) {
-        let own = ctx.own_addresses().iter().next();
-        if let (Some(own), Some(mode)) = (own, ctx.settings.carrier(vip.mode)) {
-            self.link(vip, mode, Family::of(own), ctx.settings);
+        if let Some((mode, outer)) = carrier(vip, ctx.cluster, ctx.settings) {
+            self.link(vip, mode, outer, ctx.settings);
         }
     }
 
@@ -345,6 +349,20 @@ impl Build {
             self.desired.frames.insert(TableFamily::Bridge, BridgeTable { node, bridges, label }.table());
         }
     }
+}
+
+/// The tunnel that a VIP has in any case, by mode and family of its outer packets.
+fn carrier(vip: &Vip, cluster: &Cluster, settings: &Settings) -> Option<(Mode, Family)> {
+    let own = cluster.nodes.get(&settings.node_name)?.tunnel_addresses().iter().next()?;
+    Some((settings.carrier(vip.mode)?, Family::of(own)))
+}
+
+/// The device of the tunnel that a VIP has in any case.
+pub(super) fn carrier_link(vip: &Vip, cluster: &Cluster, settings: &Settings) -> Option<String> {
+    let is_served =
+        !settings.unavailable.contains_key(&vip.mode) && settings.can_hold(vip.flows(settings.flows()).buckets);
+    let (mode, outer) = carrier(vip, cluster, settings).filter(|_| is_served)?;
+    settings.link(mode, outer)
 }
 
 /// Takes back the announcements of VIPs of which `serves` says that this node does not carry them.

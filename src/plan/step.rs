@@ -156,11 +156,20 @@ impl Plan {
         for (is_added, change) in ops.flatten().filter_map(NftOp::elements).filter(|(_, change)| change.set == name) {
             match is_added {
                 true => elements.extend(change.elements.iter().cloned()),
-                false => change.elements.iter().for_each(|element| {
-                    elements.remove(element);
-                }),
+                false => change.elements.iter().for_each(|key| remove(elements, key)),
             }
         }
+    }
+}
+
+/// Removes an element, which in a map has something behind the key.
+fn remove(elements: &mut BTreeSet<String>, key: &str) {
+    if !elements.remove(key) {
+        let with_value = format!("{key} : ");
+        let found = elements.range(with_value.clone()..).next().filter(|found| found.starts_with(&with_value)).cloned();
+        found.iter().for_each(|found| {
+            elements.remove(found);
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::conflict::Conflict;
+use super::programmed::Around;
 use super::{Observed, Settings};
 use crate::model::{Cluster, Family, Problem, Reason, Subject, Vip};
 
@@ -110,6 +111,16 @@ pub fn local_vips(cluster: &Cluster, observed: &Observed) -> BTreeMap<IpAddr, St
     let foreign = observed.addresses.iter().filter(|(_, _, ours)| !ours).map(|(address, ..)| address);
     let local = foreign.filter(|address| cluster.vips.contains_key(&address.address));
     local.map(|address| (address.address, address.dev.clone())).collect()
+}
+
+/// What matters to VIPs that come later.
+pub fn around(found: &Surroundings, observed: &Observed) -> Around {
+    let forwarded = Family::ALL.into_iter().filter(|family| !found.unforwarded.contains(family));
+    let foreign = observed.addresses.iter().filter(|(_, _, ours)| !ours).map(|(address, ..)| address.address);
+    Around {
+        announces: forwarded.filter(|_| !observed.withdrawn).collect(),
+        taken: foreign.chain(observed.next_hops.keys().copied()).collect(),
+    }
 }
 
 /// What their owners have to be told.

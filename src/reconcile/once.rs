@@ -22,7 +22,7 @@ use crate::plan::held::Held;
 use crate::plan::in_use::{self, BGP, Use, Uses, used_vips};
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node_holding, withdraw};
 use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
-use crate::plan::programmed::Programmed;
+use crate::plan::programmed::{Around, Doubts, Look, Programmed};
 use crate::plan::saved::saved;
 use crate::plan::surroundings;
 use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Sysctl, set_withdrawn};
@@ -67,6 +67,22 @@ impl Memory {
         let Some(generation) = generation else { return };
         self.written.iter_mut().for_each(|written| written.elements_written(plan, generation));
         self.ruleset.elements_written(plan, generation);
+    }
+
+    /// Whether the node is known to hold what it must.
+    pub(super) fn is_known(&self) -> bool {
+        self.programmed.is_some()
+    }
+
+    /// What somebody has to know who reads everything from the kernel, and writes nothing.
+    pub(super) fn for_a_look(&self) -> Memory {
+        Memory { saved: self.saved.clone(), written: self.written.clone(), ..Memory::default() }
+    }
+
+    /// Whether such a look has found what is known.
+    pub(super) fn is_confirmed_by(&self, look: &Outcome) -> bool {
+        let is_same = |known: &Programmed| known.problems() == look.problems;
+        look.plan.is_empty() && look.notes.is_empty() && self.programmed.as_ref().is_some_and(is_same)
     }
 
     /// Everything is read from the kernel again, also what cannot have changed, and tried again, also what has failed.
@@ -161,22 +177,24 @@ pub fn reconcile(
     netns.run(|| round(goal, settings, memory, execution))?
 }
 
-/// One round where nothing but the goal has changed since the last one: nothing is read but the routes to new pods. `None` if it takes
-/// more than is known.
+/// One round where nothing has changed since the last one but the goal, and perhaps what there are `doubts` about: nothing is read but the
+/// routes to new pods and to those in doubt. `None` if it takes more than is known.
 ///
 /// # Errors
 /// The namespace could not be entered, or the kernel refused a step; the next round has to be a whole one.
 pub fn follow(
     netns: &Netns,
-    goal: &Goal,
+    (goal, doubts): (&Goal, &Doubts),
     settings: &Settings,
     memory: &mut Memory,
     writer: &mut Writer,
 ) -> Option<Result<Outcome, ReconcileError>> {
     let (Goal::Node(cluster), Some(mut programmed)) = (goal, memory.programmed.take()) else { return None };
-    // A route that cannot be asked for is looked for again with everything else.
-    let look = |new: &BTreeSet<IpAddr>| netns.run(|| routes_to(new)).ok()?.ok();
-    let plan = programmed.step(cluster, settings, look)?;
+    let mut inside = Inside { netns, settings, peers: &mut memory.peers };
+    if !programmed.is_as_before(doubts, &mut inside) {
+        return None;
+    }
+    let plan = programmed.step(cluster, settings, &mut inside)?;
     if !plan.is_empty() {
         let written = netns.run(|| {
             writer.apply(&plan)?;
@@ -192,6 +210,27 @@ pub fn follow(
     let problems = programmed.problems().to_vec();
     memory.programmed = Some(programmed);
     Some(Ok(Outcome { plan, problems, ..Outcome::default() }))
+}
+
+/// Answers about a node, from inside its namespace.
+struct Inside<'a> {
+    netns: &'a Netns,
+    settings: &'a Settings,
+    peers: &'a mut Peers,
+}
+
+impl Look for Inside<'_> {
+    fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes> {
+        // What cannot be asked for is looked for again with everything else.
+        self.netns.run(|| routes_to(to)).ok()?.ok()
+    }
+
+    fn depends_on(&mut self, vips: &BTreeSet<IpAddr>) -> bool {
+        let Inside { netns, settings, peers } = self;
+        // The same.
+        let Ok(uses) = netns.run(|| resolvers_and_peers(vips.clone(), settings, peers)) else { return true };
+        vips.iter().any(|vip| uses.contains_key(vip))
+    }
 }
 
 /// One round with [`Goal::Nothing`], which needs to know no more than how our links are called; what `drain-node` has left
@@ -297,8 +336,8 @@ fn attempt(
 struct Computed {
     desired: Desired,
     problems: Vec<Problem>,
-    /// The cluster and the routes that it follows from, if it follows from nothing else.
-    of: Option<(Arc<Cluster>, Routes)>,
+    /// What it follows from, if it follows from nothing else.
+    of: Option<(Arc<Cluster>, Routes, Around)>,
 }
 
 impl Computed {
@@ -380,18 +419,19 @@ fn compute(
             let held = Held::of(&holding, observed);
             let (mut desired, mut problems) = desired_node_holding(&held, cluster, &routes, settings);
             problems.extend(in_use::problems(all, &used, settings));
+            let mut around = Around::default();
             // Without a VIP nobody has to be told, and nft need not be started.
             if !cluster.vips.is_empty() {
-                let around = memory.ruleset.surroundings(observed.nft_generation);
+                let found = memory.ruleset.surroundings(observed.nft_generation);
                 let local = surroundings::local_vips(cluster, observed);
-                let forwards = |vip| !around.unforwarded.contains(&Family::of(vip));
-                let serves = |vip| !observed.withdrawn && forwards(vip) && !local.contains_key(&vip);
+                around = surroundings::around(&found, observed);
+                let serves = |vip| around.announces.contains(&Family::of(vip)) && !local.contains_key(&vip);
                 withdraw(&mut desired, settings, serves);
                 problems.extend(surroundings::local_problems(cluster, &local, settings));
                 problems.extend(surroundings::rule_problems(cluster, &rules(observed, settings), settings));
-                problems.extend(surroundings::problems(cluster, &around, settings));
+                problems.extend(surroundings::problems(cluster, &found, settings));
             }
-            let of = used.is_empty().then(|| (all.clone(), routes));
+            let of = used.is_empty().then(|| (all.clone(), routes, around));
             Computed { desired, problems, of }
         }
     })
@@ -402,12 +442,17 @@ fn uses(cluster: &Cluster, observed: &Observed, settings: &Settings, peers: &mut
     if cluster.vips.is_empty() {
         return Uses::default();
     }
-    let vips = cluster.vips.keys().copied().collect();
+    let mut uses = resolvers_and_peers(cluster.vips.keys().copied().collect(), settings, peers);
+    uses.extend(observed.next_hops.iter().map(|(address, dev)| (*address, Use::NextHop(dev.clone()))));
+    uses
+}
+
+/// What this node depends on although no route of its leads through it, for a judgement of these VIPs.
+fn resolvers_and_peers(vips: BTreeSet<IpAddr>, settings: &Settings, peers: &mut Peers) -> Uses {
     let neighbours = peers.for_vips(vips, Instant::now(), || kernel::peers_at(BGP));
     let neighbours = neighbours.into_iter().map(|address| (address, Use::BgpNeighbour));
     let resolvers = kernel::resolvers(&settings.proc_root).into_iter();
-    let next_hops = observed.next_hops.iter().map(|(address, dev)| (*address, Use::NextHop(dev.clone())));
-    neighbours.chain(resolvers.map(|(address, file)| (address, Use::Resolver(file)))).chain(next_hops).collect()
+    neighbours.chain(resolvers.map(|(address, file)| (address, Use::Resolver(file)))).collect()
 }
 
 /// How this namespace reaches what the cluster is made of. An address without a route is left out: `plan` says so to the user.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -14,9 +15,10 @@ use super::backoff::Backoff;
 use super::once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, follow, reconcile};
 use super::order::{Order, Site};
 use crate::kernel::bpf::Programs;
-use crate::kernel::{Monitor, Writer};
+use crate::kernel::{Change, Monitor, Writer};
 use crate::model::{Mode, Problem, Reason};
 use crate::netns::{FindError, Netns, NetnsId, PodQuery, PodSearch, addresses_in};
+use crate::plan::programmed::Doubts;
 use crate::plan::{Plan, Settings};
 
 /// Everything a target needs, the same for all of them.
@@ -94,6 +96,9 @@ const SETTLE: Duration = Duration::from_millis(30);
 /// Between two looks while an endpoint cannot be reached.
 const LATE: Duration = Duration::from_secs(2);
 
+/// So many looks beside the rounds may be disturbed by them before a round has to look.
+const DISTURBED_AT_MOST: u32 = 3;
+
 /// A namespace that somebody else keeps changing back must not keep a core busy.
 const CONTESTED: Duration = Duration::from_secs(5);
 const CONTESTED_AFTER: u32 = 8;
@@ -103,8 +108,20 @@ pub async fn run(name: String, orders: watch::Receiver<Order>, shared: Shared) {
     let span = info_span!("target", name = %name);
     let (memory, backoff, started) = (Memory::default(), Backoff::default(), Instant::now());
     let resync_at = started + shared.resync;
-    let (remembered, deaf_until, rewrites) = (None, None, 0);
-    let target = Target { name, orders, shared, memory, remembered, backoff, started, rewrites, resync_at, deaf_until };
+    let target = Target {
+        name,
+        orders,
+        shared,
+        memory,
+        remembered: None,
+        backoff,
+        started,
+        rewrites: 0,
+        resync_at,
+        beside: None,
+        disturbed: 0,
+        deaf_until: None,
+    };
     target.run().instrument(span).await;
 }
 
@@ -122,6 +139,10 @@ struct Target {
     rewrites: u32,
     /// When everything is read from the kernel again, and what has failed is tried again.
     resync_at: Instant,
+    /// What is being read.
+    beside: Option<Beside>,
+    /// Looks in a row that were disturbed.
+    disturbed: u32,
     /// Until when notifications of the kernel are not heeded, because somebody keeps changing what we set up.
     deaf_until: Option<Instant>,
 }
@@ -137,18 +158,41 @@ struct Place {
 }
 
 /// How closely a round looks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Look {
     /// The kernel is read.
     Whole,
-    /// Nothing but the goal has changed.
-    AtGoal,
+    /// Nothing has changed but the goal, and perhaps what there are doubts about.
+    AtGoal(Doubts),
+}
+
+impl Look {
+    /// Nothing has changed but the goal.
+    fn at_goal() -> Look {
+        Look::AtGoal(Doubts::default())
+    }
+
+    /// What the kernel has told of.
+    fn at(changes: BTreeSet<Change>) -> Look {
+        let veth = |change| if let Change::Veth(name) = change { Some(name) } else { None };
+        let veths = changes.into_iter().map(veth).collect::<Option<_>>();
+        veths.map_or(Look::Whole, |veths| Look::AtGoal(Doubts { veths, routes: false }))
+    }
+}
+
+/// A look at everything beside the rounds, which go on: what is there of thousands of VIPs is not read in a moment.
+struct Beside {
+    look: JoinHandle<Result<Outcome, ReconcileError>>,
+    /// Something has been written since it began: it may have seen neither the one nor the other.
+    disturbed: bool,
 }
 
 /// What ends a wait.
 enum Wake {
     Order,
-    Kernel,
+    Kernel(BTreeSet<Change>),
+    /// Everything has been looked at beside the rounds; `None` if that failed.
+    Looked(Option<Outcome>),
     /// Notifications have stopped: the namespace is looked for again.
     Deaf,
     Time,
@@ -173,17 +217,21 @@ impl Target {
                 }
             };
             let wake = self.wait(place.as_mut().map(|place| &mut place.monitor), next).await;
-            look = if matches!(wake, Wake::Order) { Look::AtGoal } else { Look::Whole };
+            look = Look::Whole;
             match wake {
                 Wake::Shutdown => return,
                 Wake::Released => {
                     self.gone();
                     return;
                 }
-                Wake::Order => self.ordered(&order),
+                Wake::Order => {
+                    self.ordered(&order);
+                    look = Look::at_goal();
+                }
                 Wake::Deaf => self.lose(&mut place),
-                Wake::Time => self.looked_by_time(&mut place),
-                Wake::Kernel => {}
+                Wake::Time => look = self.look_by_time(&mut place, &order.goal),
+                Wake::Kernel(changes) => look = Look::at(changes),
+                Wake::Looked(found) => look = self.looked_beside(found),
             }
         }
     }
@@ -196,14 +244,43 @@ impl Target {
         }
     }
 
-    /// Nothing has happened for a while. Only a resync asks for what notifications would have told.
-    fn looked_by_time(&mut self, place: &mut Option<Place>) {
+    /// Nothing has happened for a while. Only a resync asks for what notifications would have told: beside the rounds where that is enough.
+    fn look_by_time(&mut self, place: &mut Option<Place>, goal: &Goal) -> Look {
+        let late = Look::AtGoal(Doubts { routes: true, ..Doubts::default() });
         if Instant::now() < self.resync_at {
-            return;
+            return late;
         }
         self.resync_at = Instant::now() + self.shared.resync;
+        if self.beside.is_some() {
+            return late;
+        }
+        if let Some(place) = place.as_ref().filter(|_| self.memory.is_known() && self.disturbed < DISTURBED_AT_MOST) {
+            self.look_beside(place.netns.clone(), goal.clone());
+            return late;
+        }
+        self.disturbed = 0;
         self.memory.doubt();
         place.iter_mut().for_each(|place| place.site = None);
+        Look::Whole
+    }
+
+    fn look_beside(&mut self, netns: Netns, goal: Goal) {
+        let (mut memory, settings) = (self.memory.for_a_look(), self.shared.settings.clone());
+        let work = move || reconcile(&netns, &goal, &settings, &mut memory, Execution::DryRun);
+        self.beside = Some(Beside { look: tokio::task::spawn_blocking(work), disturbed: false });
+    }
+
+    /// What a look beside the rounds has found; where it is not what is known, a round has to look.
+    fn looked_beside(&mut self, found: Option<Outcome>) -> Look {
+        let is_disturbed = self.beside.take().is_some_and(|beside| beside.disturbed);
+        let is_confirmed = found.as_ref().is_some_and(|found| self.memory.is_confirmed_by(found));
+        debug!(is_confirmed, is_disturbed, "looked at everything");
+        self.disturbed = if is_disturbed && !is_confirmed { self.disturbed + 1 } else { 0 };
+        if is_confirmed || is_disturbed {
+            return Look::at_goal();
+        }
+        self.memory.doubt();
+        Look::Whole
     }
 
     /// One round. `Ok(None)` ends the target.
@@ -298,7 +375,9 @@ impl Target {
         let mut taken = writer.take();
         let work = move || {
             let followed = match (look, &mut taken) {
-                (Look::AtGoal, Some(writer)) => follow(&netns, &goal, &settings, &mut memory, writer),
+                (Look::AtGoal(doubts), Some(writer)) => {
+                    follow(&netns, (&goal, &doubts), &settings, &mut memory, writer)
+                }
                 _ => None,
             };
             let whole = || reconcile(&netns, &goal, &settings, &mut memory, Execution::Apply(&programs));
@@ -307,7 +386,11 @@ impl Target {
         };
         let (outcome, memory, taken) = tokio::task::spawn_blocking(work).await?;
         (self.memory, *writer) = (memory, taken);
-        Ok(outcome?)
+        let outcome = outcome?;
+        if let Some(beside) = self.beside.as_mut().filter(|_| !outcome.plan.is_empty()) {
+            beside.disturbed = true;
+        }
+        Ok(outcome)
     }
 
     async fn wait(&mut self, mut monitor: Option<&mut Monitor>, time: Duration) -> Wake {
@@ -318,20 +401,29 @@ impl Target {
                 sleep_until(until).await;
             }
             match monitor.as_deref_mut() {
-                Some(monitor) => monitor.changed().await.is_ok(),
+                Some(monitor) => monitor.changed().await.ok(),
                 None => std::future::pending().await,
             }
         };
-        let wake = tokio::select! {
+        let beside = self.beside.as_mut();
+        let looked = async {
+            match beside {
+                Some(beside) => (&mut beside.look).await.ok().and_then(Result::ok),
+                None => std::future::pending().await,
+            }
+        };
+        let mut wake = tokio::select! {
             () = self.shared.shutdown.cancelled() => Wake::Shutdown,
             changed = self.orders.changed() => if changed.is_ok() { Wake::Order } else { Wake::Released },
-            heard = kernel => if heard { Wake::Kernel } else { Wake::Deaf },
+            found = looked => Wake::Looked(found),
+            heard = kernel => heard.map_or(Wake::Deaf, Wake::Kernel),
             () = sleep_until(deadline) => Wake::Time,
         };
-        if matches!(wake, Wake::Kernel) {
-            // Each change of many is told, and would have everything read once more. What is told from now on may not be visible yet.
-            if monitor.is_some_and(|monitor| monitor.drain().is_err()) {
-                return Wake::Deaf;
+        if let (Wake::Kernel(changes), Some(monitor)) = (&mut wake, monitor) {
+            // Each change of many is told, and would have everything looked at once more. What is told from now on may not be visible yet.
+            match monitor.drain() {
+                Ok(more) => changes.extend(more),
+                Err(_) => return Wake::Deaf,
             }
             tokio::time::sleep(SETTLE).await;
         }

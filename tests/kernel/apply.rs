@@ -352,10 +352,14 @@ fn element_steps() -> [Step; 2] {
     let listed = |list: &[&str]| list.iter().map(ToString::to_string).collect();
     let marks = listed(&["192.0.2.10 . 64", "192.0.2.10 . 65", "192.0.2.11 . 64"]);
     // With those that go.
-    let sets: [(&str, SetType, Vec<String>, Range<usize>); 3] = [
+    let quoted = listed(&["3221225994 : 192.0.2.10", "3221225995 : 192.0.2.11"]);
+    let quoted6 = listed(&["0x20010db8000000000000000000000001 : 2001:db8::1", "4096 : ::1000"]);
+    let sets: [(&str, SetType, Vec<String>, Range<usize>); 5] = [
         ("endpoints", SetType::Address(Family::V4), v4.collect(), 100..2500),
         ("endpoints6", SetType::Address(Family::V6), listed(&["fd00::1", "fd00::2"]), 0..1),
         ("refusing", SetType::AddressMark(Family::V4), marks, 1..2),
+        ("error_source", SetType::QuotedToAddress(Family::V4), quoted, 0..1),
+        ("error_source6", SetType::QuotedToAddress(Family::V6), quoted6, 0..2),
     ];
     let elements = |set: &str, kind, some: &[String]| Elements {
         set: set.to_owned(),
@@ -363,8 +367,9 @@ fn element_steps() -> [Step; 2] {
         elements: some.iter().cloned().collect(),
     };
     let come = sets.iter().map(|(set, kind, all, _)| NftAction::AddElements(elements(set, *kind, all)));
-    let go =
-        sets.iter().map(|(set, kind, all, gone)| NftAction::DeleteElements(elements(set, *kind, &all[gone.clone()])));
+    let go = sets
+        .iter()
+        .map(|(set, kind, all, gone)| NftAction::DeleteElements(elements(set, *kind, &all[gone.clone()]).keys()));
     let table = TableName::ours(TableFamily::Inet);
     [Step::Nft(table.ops(come)), Step::Nft(table.ops(go))]
 }
@@ -377,6 +382,8 @@ fn elements_come_and_go_without_nft_as_they_do_with_it() {
         sh(one, "nft add set inet kube_service_tunnel endpoints '{ typeof ip saddr; counter; }'");
         sh(one, "nft add set inet kube_service_tunnel endpoints6 '{ typeof ip6 saddr; counter; }'");
         sh(one, "nft add set inet kube_service_tunnel refusing '{ typeof ip saddr . meta mark; }'");
+        sh(one, "nft add map inet kube_service_tunnel error_source '{ typeof @th,192,32 : ip saddr; }'");
+        sh(one, "nft add map inet kube_service_tunnel error_source6 '{ typeof @th,256,128 : ip6 saddr; }'");
     }
     for step in element_steps() {
         sh(&twin, &step.to_string());
@@ -386,10 +393,11 @@ fn elements_come_and_go_without_nft_as_they_do_with_it() {
     }
     let sets = observe_in(&target, &[]).nft.unwrap().sets;
     let count = |set: &str| (sets[set].elements.len(), sets[set].counters.len());
-    assert_eq!(["endpoints", "endpoints6", "refusing"].map(count), [(100, 100), (1, 1), (2, 0)]);
+    let counts = ["endpoints", "endpoints6", "refusing", "error_source", "error_source6"].map(count);
+    assert_eq!(counts, [(100, 100), (1, 1), (2, 0), (1, 0), (0, 0)]);
     // Most of what the second one takes away is gone: then nothing goes.
     let error = try_apply(&target, &element_steps()[1..]).unwrap_err();
-    assert!(error.to_string().starts_with("nft -f - (3 lines): ") && error.source.is_not_found(), "{error}");
+    assert!(error.to_string().starts_with("nft -f - (5 lines): ") && error.source.is_not_found(), "{error}");
     assert_eq!(observe_in(&target, &[]).nft.unwrap().sets, sets);
 }
 

@@ -20,6 +20,7 @@ use tunnel_router::model::{
     Addresses, BucketCount, Cluster, Endpoint, EndpointId, Family, MarkField, Mode, Node, ServiceRef, Vip,
 };
 use tunnel_router::netns::Netns;
+use tunnel_router::plan::programmed::Doubts;
 use tunnel_router::plan::{Settings, Step};
 use tunnel_router::reconcile::{Execution, Goal, Memory, follow, reconcile};
 
@@ -28,6 +29,9 @@ const PORT: u16 = 8080;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client, a node, and a pod on it.
+/// Nothing of others has changed.
+const NONE: Doubts = Doubts { veths: BTreeSet::new(), routes: false };
+
 struct Lab {
     mode: Mode,
     outer: Family,
@@ -243,7 +247,8 @@ fn packets_carry_the_names_of_former_owners(mode: Mode, outer: Family) {
     reconcile(&lab.node, &lab.all(ids[0], false), &settings(), &mut memory, Execution::Apply(&programs)).unwrap();
     for id in [ids[1], ids[2], ids[0]] {
         let goal = lab.all(id, false);
-        let plan = follow(&lab.node, &goal, &settings(), &mut memory, &mut writer).expect("simple").unwrap().plan;
+        let plan =
+            follow(&lab.node, (&goal, &NONE), &settings(), &mut memory, &mut writer).expect("simple").unwrap().plan;
         let of_routes =
             |step: &Step| matches!(step, Step::ReplaceRoute(..) | Step::ReplaceNexthop(..) | Step::DelNexthop(_));
         assert!(!plan.is_empty() && plan.steps.iter().all(of_routes), "{plan}");
@@ -252,8 +257,9 @@ fn packets_carry_the_names_of_former_owners(mode: Mode, outer: Family) {
         assert!(found.plan.is_empty(), "left after\n{plan}\n{}", found.plan);
     }
     pods_elsewhere_come_and_go(&lab, &mut memory, &mut writer);
+    services_come_and_go(&lab, &listener, &mut memory, &mut writer);
     let (refusing, memory) = (lab.all(ids[0], true), &mut memory);
-    assert!(follow(&lab.node, &refusing, &settings(), memory, &mut writer).is_none(), "that takes nft");
+    assert!(follow(&lab.node, (&refusing, &NONE), &settings(), memory, &mut writer).is_none(), "that takes nft");
 }
 
 /// A pod of another node takes one more address in our table, which counts; nothing is read for it.
@@ -273,12 +279,45 @@ fn pods_elsewhere_come_and_go(lab: &Lab, memory: &mut Memory, writer: &mut Write
     let set = if address.is_ipv4() { "endpoints" } else { "endpoints6" };
     for is_there in [true, false] {
         let goal = goal(is_there);
-        let plan = follow(&lab.node, &goal, &settings(), memory, writer).expect("simple").unwrap().plan;
+        let plan = follow(&lab.node, (&goal, &NONE), &settings(), memory, writer).expect("simple").unwrap().plan;
         let verb = if is_there { "add" } else { "delete" };
         let script = format!("{verb} element inet kube_service_tunnel {set} {{ {address} }}\n");
         assert_eq!(plan.to_string(), format!("nft -f - <<'EOF'\n{script}EOF\n"));
         let listed = sh(&lab.node, &format!("nft list set inet kube_service_tunnel {set}"));
         assert_eq!(listed.contains(&format!("{address} counter packets 0 bytes 0")), is_there, "{listed}");
+        for known in [&mut Memory::default(), memory] {
+            let found = reconcile(&lab.node, &goal, &settings(), known, Execution::Apply(&Programs::default()));
+            let left = found.unwrap().plan;
+            assert!(left.is_empty(), "left after\n{plan}\n{left}");
+        }
+    }
+}
+
+/// Services whose pods are known take routes and elements of sets and of a map, without a look and without nft.
+fn services_come_and_go(lab: &Lab, listener: &TcpListener, memory: &mut Memory, writer: &mut Writer) {
+    let more = ["192.0.2.77", "2001:db8::77"];
+    for vip in more {
+        sh(&lab.pod, &format!("ip addr add {vip} dev tunnel {}", if vip.contains(':') { "nodad" } else { "" }));
+    }
+    let goal = |vips: &[&str]| {
+        let intent = lab.intent(TunnelId::OWNER_ALONE, false);
+        lab.goal(vips.iter().map(|vip| lab.vip(vip.parse().unwrap(), &intent)))
+    };
+    let [first, second] = VIPS;
+    for vips in [vec![first, second, more[0], more[1]], vec![second, first]] {
+        let goal = goal(&vips);
+        let plan = follow(&lab.node, (&goal, &NONE), &settings(), memory, writer).expect("simple").unwrap().plan;
+        let listed = sh(&lab.node, "nft list table inet kube_service_tunnel");
+        for vip in more {
+            let is_there = vips.contains(&vip);
+            // `vips`, `served` and the map for errors.
+            assert_eq!(listed.matches(&vip).count(), if is_there { 3 } else { 0 }, "{vip}\n{listed}");
+            let connected = connect(&lab.client, vip);
+            assert_eq!(connected.is_ok(), is_there, "{vip} after\n{plan}");
+            if let Ok(client) = connected {
+                passes(&client, &listener.accept().unwrap().0);
+            }
+        }
         for known in [&mut Memory::default(), memory] {
             let found = reconcile(&lab.node, &goal, &settings(), known, Execution::Apply(&Programs::default()));
             let left = found.unwrap().plan;

@@ -12,12 +12,7 @@ use crate::model::Family;
 pub(super) const SENT: &str = "sent";
 
 /// Name of the set that counts the outer packets that a node makes, by endpoint.
-const ENDPOINTS: &str = "endpoints";
-
-/// The name of that set for a family.
-pub fn endpoint_set(family: Family) -> String {
-    named(ENDPOINTS, family)
-}
+pub(super) const ENDPOINTS: &str = "endpoints";
 
 /// Name of the set that counts the outer packets that come to a node from others, by local endpoint.
 pub(super) const PODS: &str = "pods";

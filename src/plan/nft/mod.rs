@@ -19,7 +19,7 @@ pub mod script;
 pub mod seen;
 mod table;
 
-pub use accounting::{NodeCounts, PodCounts, endpoint_set, node_counts, pod_counts, received, sent};
+pub use accounting::{NodeCounts, PodCounts, node_counts, pod_counts, received, sent};
 pub use op::{Elements, NftAction, NftOp, TableName};
 pub use table::{
     BaseChain, Chain, Counter, Learning, ObservedChain, ObservedHash, ObservedSet, ObservedTable, Rule, Set, SetType,

@@ -26,12 +26,12 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::accounting::{INTO_LABEL, INTO_TUNNEL, OUTER_LEAVES, PODS, endpoint_set};
+use super::accounting::{ENDPOINTS, INTO_LABEL, INTO_TUNNEL, OUTER_LEAVES, PODS};
 use super::family::{addresses, inline, ip, named, nfproto, of_family};
 use super::form::Form;
 use super::protocol::GRE;
 use super::script::{REFUSING, VIPS};
-use super::{BaseChain, Chain, ObservedTable, Rule, Set, SetType, Table};
+use super::{BaseChain, Chain, Elements, ObservedTable, Rule, Set, SetType, Table};
 use crate::model::handover::{FlowHash, HashKey};
 use crate::model::{Family, MarkField};
 use crate::plan::icmp::{error_match, quoted_element, source_from_vip};
@@ -94,6 +94,43 @@ const GUARD: i32 = -5;
 
 /// The map, one for each family, from what an ICMP error of ours quotes to the VIP that it then comes from.
 const ERROR_SOURCE: &str = "error_source";
+
+/// What a node's table has of these VIPs and counts nothing.
+pub fn elements_of_vips(vips: &BTreeSet<IpAddr>, ingress: bool) -> Vec<Elements> {
+    let served = by_family("served", vips, SetType::Address, |vip| vip.to_string());
+    let quoted = by_family(ERROR_SOURCE, vips, SetType::QuotedToAddress, quoted_element);
+    served.into_iter().chain(quoted.into_iter().filter(|_| ingress)).collect()
+}
+
+/// What lets packets to these VIPs into an ingress node.
+pub fn switches_of_vips(vips: &BTreeSet<IpAddr>) -> Vec<Elements> {
+    by_family(VIPS, vips, SetType::Address, |vip| vip.to_string())
+}
+
+/// What a node's table has of these addresses of its own pods.
+pub fn elements_of_pods(addresses: &BTreeSet<IpAddr>) -> Vec<Elements> {
+    by_family(PODS, addresses, SetType::Address, |address| address.to_string())
+}
+
+/// What the table of an ingress node has of these addresses of pods anywhere.
+pub fn elements_of_endpoints(addresses: &BTreeSet<IpAddr>) -> Vec<Elements> {
+    by_family(ENDPOINTS, addresses, SetType::Address, |address| address.to_string())
+}
+
+/// Elements of the sets of a name, of each family one.
+fn by_family(
+    name: &str,
+    addresses: &BTreeSet<IpAddr>,
+    kind: impl Fn(Family) -> SetType,
+    element: impl Fn(IpAddr) -> String,
+) -> Vec<Elements> {
+    let of = |family| Elements {
+        set: named(name, family),
+        kind: kind(family),
+        elements: of_family(addresses, family).map(|address| element(*address)).collect(),
+    };
+    families(addresses).into_iter().map(of).collect()
+}
 
 impl NodeTable {
     /// The table as data.
@@ -176,7 +213,7 @@ impl NodeTable {
         }
         for family in self.ingress.iter().flat_map(Ingress::outer_families) {
             let endpoints = self.ingress.iter().flat_map(|i| of_family(&i.endpoints, family));
-            sets.insert(endpoint_set(family), Set::new(SetType::Address(family), endpoints).counted());
+            sets.insert(named(ENDPOINTS, family), Set::new(SetType::Address(family), endpoints).counted());
         }
         sets
     }
@@ -282,7 +319,7 @@ impl NodeTable {
         let mut rules: Vec<Rule> =
             self.families().into_iter().map(|family| enter("VIP traffic of this node", family)).collect();
         for outer in ingress.outer_families() {
-            let to = format!("{} daddr @{}", ip(outer), endpoint_set(outer));
+            let to = format!("{} daddr @{}", ip(outer), named(ENDPOINTS, outer));
             rules.push(Rule::new("outer GRE packets need no entry", format!("meta l4proto {GRE} {to} notrack")));
             rules.push(Rule::new("outer VXLAN packets need no entry", format!("udp dport {port} {to} notrack")));
         }

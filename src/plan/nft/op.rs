@@ -106,6 +106,21 @@ pub struct Elements {
     pub elements: BTreeSet<String>,
 }
 
+impl Elements {
+    /// What removes them: of a map their keys.
+    #[must_use]
+    pub fn keys(mut self) -> Elements {
+        self.elements = keys(&self.elements);
+        self
+    }
+}
+
+/// Elements of a set as they are; of a map without what the keys lead to.
+pub(super) fn keys(elements: &BTreeSet<String>) -> BTreeSet<String> {
+    let key = |element: &String| element.split(" : ").next().unwrap_or(element).to_owned();
+    elements.iter().map(key).collect()
+}
+
 impl NftOp {
     /// Which elements are added (`true`) or removed, if it does nothing else.
     pub fn elements(&self) -> Option<(bool, &Elements)> {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::family::named;
+use super::op::keys;
 use super::{
     Chain, Elements, Learning, NftAction, NftOp, ObservedChain, ObservedSet, ObservedTable, Set, SetType, Table,
     TableFamily, TableName,
@@ -175,11 +176,6 @@ fn diff_sets(out: &mut Parts, desired: &BTreeMap<String, Set>, observed: &Observ
             out.finish.delete(name, kind, removed);
         }
     }
-}
-
-fn keys(elements: &BTreeSet<String>) -> BTreeSet<String> {
-    let key = |element: &String| element.split(" : ").next().unwrap_or(element).to_owned();
-    elements.iter().map(key).collect()
 }
 
 fn diff_chains(

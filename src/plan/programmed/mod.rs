@@ -1,27 +1,30 @@
 //! What is known to be programmed on a node, VIP by VIP, and what a change of some VIPs takes by it: without reading anything but the
 //! routes to new addresses, without starting nft, without a look at any other VIP.
 //!
-//! That is enough where pods own other buckets, are named, have another path MTU, or come and go on other nodes. Whatever takes more (a
-//! VIP that comes or goes, pods of this node, devices, rules, something to be told) is left to [`diff`](super::diff::diff), which sees
-//! everything.
+//! That is enough where VIPs and pods come and go, and where pods own other buckets, are named or have another path MTU. Whatever takes
+//! more (the first VIP of a kind or the last one, devices, rules, something to be told) is left to [`diff`](super::diff::diff), which
+//! sees everything. The order of steps is the same as there.
 
 mod addresses;
+mod counts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use self::addresses::{Moved, PodAddresses};
+use self::addresses::PodAddresses;
+use self::counts::{Counts, Moved};
 use super::desired::IdsByReference;
 use super::diff::nexthop_ids;
 use super::held::Held;
-use super::nft::{Elements, NftAction, SetType, TableFamily, TableName, endpoint_set};
-use super::node::{Build, Context, RouteFact, Routes, flows};
+use super::nft::node::{elements_of_endpoints, elements_of_pods, elements_of_vips, switches_of_vips};
+use super::nft::{Elements, NftAction, TableFamily, TableName};
+use super::node::{Build, Context, RouteFact, Routes, carrier_link, flows, own_device, uplinks};
 use super::reach::LabelOwners;
 use super::step::RouteWrite;
 use super::{Desired, Nexthop, Observed, Plan, RouteKey, RouteTarget, Settings, Step};
 use crate::model::cluster::differing;
-use crate::model::{Cluster, Family, Mode, Node, PodAt, Problem, Vip};
+use crate::model::{Cluster, Family, Mode, Node, Problem, Vip};
 
 /// Where a bucket's route leads: id of the nexthop object and MTU; `None`: unreachable.
 type Hop = Option<(u32, u32)>;
@@ -33,11 +36,50 @@ struct Used {
     routes: usize,
 }
 
+/// What VIPs take together: it stays as it is for as long as one of them takes it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// Rules, chains and sets for VIPs of a family.
+    Family(Family),
+    /// What is told of firewalls and forwarding, where packets of a family, tracked or not, concern this node.
+    Told(Family, bool),
+    /// A tunnel device, as VIPs of a family take it.
+    Link(String, Family),
+}
+
+/// What a whole round has seen of others, as far as it matters to VIPs that come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Families whose VIPs this node may announce.
+    pub announces: BTreeSet<Family>,
+    /// Addresses that this node itself has, or that its routes lead through.
+    pub taken: BTreeSet<IpAddr>,
+}
+
+/// What may have changed of others although nothing of ours has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doubts {
+    /// These veths have come or gone, or are in another state.
+    pub veths: BTreeSet<String>,
+    /// There may be routes to pods by now that had none.
+    pub routes: bool,
+}
+
+/// Answers of the node.
+pub trait Look {
+    /// The routes to some addresses; it need not know what kind of devices they take. `None` if it cannot tell.
+    fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes>;
+
+    /// Whether this node resolves names or speaks BGP with one of these.
+    fn depends_on(&mut self, vips: &BTreeSet<IpAddr>) -> bool;
+}
+
 /// A node's namespace after a round that has left it as it must be.
 #[derive(Debug, Clone)]
 pub struct Programmed {
     cluster: Arc<Cluster>,
     routes: Routes,
+    around: Around,
     problems: Vec<Problem>,
     ids: BTreeMap<Arc<Nexthop>, u32>,
     used: BTreeMap<u32, Used>,
@@ -45,7 +87,14 @@ pub struct Programmed {
     free: u32,
     /// By VIP and routing table.
     hops: BTreeMap<IpAddr, Vec<(u32, Hop)>>,
-    addresses: PodAddresses,
+    announced: BTreeSet<IpAddr>,
+    needs: Counts<Need>,
+    /// Of all pods, with the devices by which gateways are reached.
+    pods: PodAddresses,
+    /// Of pods on this node, with their own devices.
+    local: PodAddresses,
+    /// Our table is there.
+    has_table: bool,
     /// The table of VIPs as sources is in use: it names the devices of all pods.
     has_sources: bool,
     /// Some VIP has no map, and what is there of it stays, with addresses that nobody else has.
@@ -53,13 +102,37 @@ pub struct Programmed {
 }
 
 /// A VIP as it was and as it is.
-type Change = (Arc<Vip>, Arc<Vip>);
+struct Change {
+    address: IpAddr,
+    old: Option<Arc<Vip>>,
+    new: Option<Arc<Vip>>,
+}
+
+/// What it took and what it takes.
+struct Built {
+    address: IpAddr,
+    old: Option<Build>,
+    new: Option<Build>,
+}
+
+/// Steps by the time at which they are carried out.
+#[derive(Default)]
+struct Steps {
+    withdrawn: Vec<Step>,
+    nexthops: Vec<Step>,
+    new: Vec<Step>,
+    changed: Vec<Step>,
+    announced: Vec<Step>,
+    gone: Vec<Step>,
+    /// Nexthop objects that routes have left.
+    left: Vec<u32>,
+}
 
 impl Programmed {
     /// After `desired`, made of this cluster by these `routes`, was carried out where `observed` was; `None` if not all of it can be
     /// carried out. `problems` are what was told of it.
     pub fn new(
-        (cluster, routes): (Arc<Cluster>, Routes),
+        (cluster, routes, around): (Arc<Cluster>, Routes, Around),
         (desired, observed): (&Desired, &Observed),
         problems: Vec<Problem>,
         settings: &Settings,
@@ -67,24 +140,53 @@ impl Programmed {
         let (ids, free) = nexthop_ids(desired, observed, settings.link_prefix.as_str());
         let ids: BTreeMap<Arc<Nexthop>, u32> = ids.into_iter().map(|(nexthop, id)| (Arc::new(nexthop), id)).collect();
         let used = ids.iter().map(|(nexthop, id)| (*id, Used { nexthop: nexthop.clone(), routes: 0 })).collect();
-        let addresses = PodAddresses::of(cluster.vips(), &routes);
-        let has_sources = desired.routes.values().any(|target| matches!(target, RouteTarget::Devices(_)));
-        let holds = cluster.vips().any(|vip| vip.holds);
-        let hops = BTreeMap::new();
-        let mut programmed =
-            Programmed { cluster, routes, problems, ids, used, free, hops, addresses, has_sources, holds };
+        let uplinks = uplinks(&cluster, &routes, settings);
+        let mut programmed = Programmed {
+            pods: PodAddresses::of(cluster.vips().map(addresses), &routes, device_to_gateway),
+            local: PodAddresses::of(cluster.vips().map(|vip| here(vip, settings)), &routes, |fact| {
+                own_device(fact, &uplinks)
+            }),
+            problems,
+            ids,
+            used,
+            free,
+            hops: BTreeMap::new(),
+            announced: BTreeSet::new(),
+            needs: Counts::default(),
+            has_table: desired.nft.is_some(),
+            has_sources: desired.routes.values().any(|target| matches!(target, RouteTarget::Devices(_))),
+            holds: cluster.vips().any(|vip| vip.holds),
+            cluster: cluster.clone(),
+            routes,
+            around,
+        };
         let mut by_reference = IdsByReference::default();
-        for (key, target) in desired.routes.iter().filter(|(key, _)| settings.announce_table != Some(key.table)) {
+        let mut links: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+        for (key, target) in &desired.routes {
             let hop = match target {
+                _ if settings.announce_table == Some(key.table) => {
+                    programmed.announced.insert(key.vip);
+                    continue;
+                }
                 RouteTarget::Unreachable => None,
                 RouteTarget::Devices(_) => continue,
                 RouteTarget::Via { nexthop, mtu } => {
+                    if matches!(**nexthop, Nexthop::EncapIp { .. }) {
+                        links.entry(key.vip).or_default().insert(nexthop.dev());
+                    }
                     let id = by_reference.of(nexthop, |nexthop| programmed.ids.get(nexthop).copied());
                     Some((id?, *mtu))
                 }
             };
             programmed.count(hop, 1);
             programmed.hops.entry(key.vip).or_default().push((key.table, hop));
+        }
+        let ingress = is_ingress(&cluster, settings);
+        for vip in cluster.vips() {
+            let taken = links.get(&vip.address).into_iter().flatten().map(|link| (*link).to_owned());
+            let carrier = carrier_link(vip, &cluster, settings).filter(|_| ingress);
+            let links = taken.chain(carrier).collect();
+            programmed.needs.add(needs(vip, links, ingress, settings));
         }
         Some(programmed)
     }
@@ -95,61 +197,108 @@ impl Programmed {
     }
 
     /// The steps that lead from here to another cluster, which is then what is programmed; `None` if it takes more than is known here.
-    /// If so, and if a step fails, nothing is known any more. `look` finds the routes to some addresses; it need not know what kind of
-    /// devices they take. If it fails, it gives nothing.
-    pub fn step(
-        &mut self,
-        cluster: &Arc<Cluster>,
-        settings: &Settings,
-        look: impl FnOnce(&BTreeSet<IpAddr>) -> Option<Routes>,
-    ) -> Option<Plan> {
-        let changed = self.changed(cluster, settings)?;
-        let families = self.addresses.families();
-        let moved = self.addresses.note(&changed);
-        if moved != Moved::default() && (self.holds || self.addresses.families() != families) {
+    /// If so, and if a step fails, nothing is known any more.
+    pub fn step(&mut self, cluster: &Arc<Cluster>, settings: &Settings, look: &mut impl Look) -> Option<Plan> {
+        let changes = self.changes(cluster, settings)?;
+        let coming = addresses_of(&changes, |change| change.old.is_none());
+        let going = addresses_of(&changes, |change| change.new.is_none());
+        let nobody_moves = coming.is_empty() && going.is_empty();
+        if !(nobody_moves || self.may_come_and_go(&coming, &going, look)) {
             return None;
         }
-        self.learn(&moved.new, &new_owners(&changed), look)?;
-        let ingress = is_ingress(cluster, settings);
-        let builds = if ingress { self.builds(&changed, cluster, settings)? } else { Vec::new() };
-        self.forget_routes(&moved.gone, cluster)?;
-        let mut plan = self.next_hops(builds, settings)?;
-        if ingress {
-            // A packet is never made for an address that is not in the set.
-            plan.steps.splice(0..0, transaction(&moved.new, NftAction::AddElements));
-            plan.steps.extend(transaction(&moved.gone, NftAction::DeleteElements));
+        let families = (self.pods.families(), self.local.families());
+        let sides = |of: &dyn Fn(&Vip) -> BTreeSet<IpAddr>| -> Vec<_> {
+            changes
+                .iter()
+                .map(|change| [&change.old, &change.new].map(|vip| vip.as_deref().map(of).unwrap_or_default()).into())
+                .collect()
+        };
+        let moved = self.pods.note(sides(&addresses).into_iter());
+        let moved_here = self.local.note(sides(&|vip| here(vip, settings)).into_iter());
+        if families != (self.pods.families(), self.local.families()) || self.holds && !moved.is_nothing() {
+            return None;
         }
+        self.learn(&moved.new, &new_owners(&changes), look)?;
+        let ingress = is_ingress(cluster, settings);
+        let builds = self.builds(&changes, cluster, ingress, settings)?;
+        self.keep_needs(&changes, &builds, ingress, settings)?;
+        self.keep_own_devices(&moved_here, cluster, settings)?;
+        self.forget_routes(&moved.gone, cluster)?;
+
+        let steps = self.lead(builds, settings)?;
+        let (endpoints, nobodys) = if ingress { (moved.new, moved.gone) } else { Default::default() };
+        let has_table = self.has_table;
+        let transaction = |actions: Vec<NftAction>| {
+            let ops = TableName::ours(TableFamily::Inet).ops(actions);
+            (has_table && !ops.is_empty()).then_some(Step::Nft(ops))
+        };
+        let mut prepare = deletions(if ingress { switches_of_vips(&going) } else { Vec::new() });
+        prepare.extend(additions([elements_of_vips(&coming, ingress), elements_of_pods(&moved_here.new)].concat()));
+        // A packet is never made for an address that is not in the set.
+        prepare.extend(additions(elements_of_endpoints(&endpoints)));
+        let enable = additions(if ingress { switches_of_vips(&coming) } else { Vec::new() });
+        let finish =
+            [elements_of_vips(&going, ingress), elements_of_pods(&moved_here.gone), elements_of_endpoints(&nobodys)];
+        let mut plan = Plan { steps: steps.withdrawn };
+        plan.steps.extend(transaction(prepare));
+        plan.steps.extend(steps.nexthops);
+        plan.steps.extend(steps.new);
+        plan.steps.extend(steps.changed);
+        plan.steps.extend(transaction(enable));
+        plan.steps.extend(steps.announced);
+        plan.steps.extend(steps.gone);
+        plan.steps.extend(steps.left.into_iter().filter(|id| self.forget(*id)).map(Step::DelNexthop));
+        plan.steps.extend(transaction(deletions(finish.concat())));
         self.cluster = cluster.clone();
         Some(plan)
     }
 
-    /// The VIPs that have changed; `None` if more than their next hops and pods elsewhere have.
-    fn changed(&self, cluster: &Cluster, settings: &Settings) -> Option<Vec<Change>> {
+    /// Whether everything leads where it led before: no route that matters leads through one of the veths, and routes to pods of this
+    /// node, whose veth may be among them, are the same.
+    pub fn is_as_before(&self, doubts: &Doubts, look: &mut impl Look) -> bool {
+        let Doubts { veths, routes } = doubts;
+        let is_used = !veths.is_empty() && self.routes.values().any(|fact| veths.contains(&fact.dev));
+        let here = self.local.all().filter(|_| !veths.is_empty());
+        let unreached = self.pods.all().filter(|address| *routes && !self.routes.contains_key(address));
+        let asked: BTreeSet<IpAddr> = here.chain(unreached).copied().collect();
+        let is_same = |found: Routes| asked.iter().all(|to| way(self.routes.get(to)) == way(found.get(to)));
+        !is_used && (asked.is_empty() || look.routes(&asked).is_some_and(is_same))
+    }
+
+    /// The VIPs that have changed; `None` if one has in a way that takes a whole round.
+    fn changes(&self, cluster: &Cluster, settings: &Settings) -> Option<Vec<Change>> {
         if self.cluster.nodes != cluster.nodes {
             return None;
         }
-        let both = differing(&self.cluster.vips, &cluster.vips).map(|(old, new)| old.cloned().zip(new.cloned()));
-        both.map(|change| change.filter(|(old, new)| is_simple(old, new, settings))).collect()
+        let all = differing(&self.cluster.vips, &cluster.vips).map(|(old, new)| {
+            let address = old.or(new)?.address;
+            let change = Change { address, old: old.cloned(), new: new.cloned() };
+            change.is_simple(settings).then_some(change)
+        });
+        all.collect()
+    }
+
+    /// Whether nothing but routes and elements hangs on these VIPs.
+    fn may_come_and_go(&self, coming: &BTreeSet<IpAddr>, going: &BTreeSet<IpAddr>, look: &mut impl Look) -> bool {
+        let is_source = |vip: &IpAddr| self.has_sources && vip.is_ipv4();
+        !self.holds
+            && !coming.iter().any(|vip| self.around.taken.contains(vip))
+            && !coming.iter().chain(going).any(is_source)
+            && (coming.is_empty() || !look.depends_on(coming))
     }
 
     /// Has the routes to new addresses looked for, and once more those to addresses that get their first buckets of a VIP: a routing daemon
     /// may have been later than the pod. `None` if one takes a device that is not known, or is another by now.
-    fn learn(
-        &mut self,
-        new: &BTreeSet<IpAddr>,
-        owners: &BTreeSet<IpAddr>,
-        look: impl FnOnce(&BTreeSet<IpAddr>) -> Option<Routes>,
-    ) -> Option<()> {
+    fn learn(&mut self, new: &BTreeSet<IpAddr>, owners: &BTreeSet<IpAddr>, look: &mut impl Look) -> Option<()> {
         let asked: BTreeSet<IpAddr> = new.union(owners).copied().collect();
         if asked.is_empty() {
             return Some(());
         }
-        let found = look(&asked)?;
+        let found = look.routes(&asked)?;
         for address in asked {
             let (known, fact) = (self.routes.get(&address), found.get(&address));
             if !new.contains(&address) {
-                let way = |fact: &RouteFact| (fact.dev.clone(), fact.gateway, fact.mtu);
-                if known.map(way) != fact.map(way) {
+                if way(known) != way(fact) {
                     return None;
                 }
                 continue;
@@ -157,7 +306,8 @@ impl Programmed {
             let Some(fact) = fact else { continue };
             let like = self.routes.values().find(|known| known.dev == fact.dev)?;
             let fact = RouteFact { bare: like.bare, bridge: like.bridge, ..fact.clone() };
-            if self.addresses.reached(&fact, true) && self.has_sources {
+            let is_first = device_to_gateway(&fact).is_some_and(|device| self.pods.led_by(device, true));
+            if is_first && self.has_sources {
                 return None;
             }
             self.routes.insert(address, fact);
@@ -170,7 +320,8 @@ impl Programmed {
         let nodes = || cluster.nodes.values().map(Node::tunnel_addresses);
         for address in gone {
             let Some(fact) = self.routes.get(address) else { continue };
-            if self.addresses.reached(fact, false) && self.has_sources {
+            let was_last = device_to_gateway(fact).is_some_and(|device| self.pods.led_by(device, false));
+            if was_last && self.has_sources {
                 return None;
             }
             if !nodes().any(|of| of.iter().any(|node| node == *address)) {
@@ -180,49 +331,125 @@ impl Programmed {
         Some(())
     }
 
+    /// Takes note of pods of this node; `None` if a device leads to the first one or led to the last one, or no route leads to a new one.
+    fn keep_own_devices(&mut self, moved: &Moved<IpAddr>, cluster: &Cluster, settings: &Settings) -> Option<()> {
+        if moved.is_nothing() {
+            return Some(());
+        }
+        let uplinks = uplinks(cluster, &self.routes, settings);
+        for (address, is_new) in
+            moved.new.iter().map(|new| (new, true)).chain(moved.gone.iter().map(|old| (old, false)))
+        {
+            let Some(fact) = self.routes.get(address) else {
+                if is_new {
+                    return None;
+                }
+                continue;
+            };
+            if own_device(fact, &uplinks).is_some_and(|device| self.local.led_by(device, is_new)) {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// Takes note of what VIPs take together; `None` if one is the first that takes something, or was the last.
+    fn keep_needs(&mut self, changes: &[Change], builds: &[Built], ingress: bool, settings: &Settings) -> Option<()> {
+        let of = |vip: &Option<Arc<Vip>>, build: &Option<Build>| {
+            let links = build.iter().flat_map(|build| build.desired.links.keys().cloned()).collect();
+            vip.as_ref().map(|vip| needs(vip, links, ingress, settings)).unwrap_or_default()
+        };
+        let both = changes.iter().zip(builds);
+        let moved = self.needs.note(both.map(|(vip, build)| (of(&vip.old, &build.old), of(&vip.new, &build.new))));
+        moved.is_nothing().then_some(())
+    }
+
+    /// What these VIPs take of this node; `None` if more than routes and tunnel devices is another.
+    fn builds(&self, changes: &[Change], cluster: &Cluster, ingress: bool, settings: &Settings) -> Option<Vec<Built>> {
+        let build = |cluster, vip: &Option<Arc<Vip>>| {
+            // None has a label.
+            let (held, labels) = (&Held::default(), LabelOwners::default());
+            let ctx = Context { cluster, routes: &self.routes, held, settings, labels };
+            vip.as_ref().map(|vip| if ingress { Build::of(vip, &ctx) } else { Build::default() })
+        };
+        let builds = changes.iter().map(|change| {
+            let (old, new) = (build(&self.cluster, &change.old), build(cluster, &change.new));
+            let nothing = Build::default();
+            let is_simple = old.as_ref().unwrap_or(&nothing).differs_in_ways_alone(new.as_ref().unwrap_or(&nothing));
+            is_simple.then_some(Built { address: change.address, old, new })
+        });
+        builds.collect()
+    }
+
     /// The steps that make routes lead where these VIPs ask for.
-    fn next_hops(&mut self, builds: Vec<(IpAddr, Build)>, settings: &Settings) -> Option<Plan> {
-        let (mut make, mut change, mut left) = (Vec::new(), Vec::new(), Vec::new());
-        for (vip, build) in builds {
+    fn lead(&mut self, builds: Vec<Built>, settings: &Settings) -> Option<Steps> {
+        let mut steps = Steps::default();
+        for Built { address, new, .. } in builds {
+            let Some(build) = new else {
+                self.leave(address, settings, &mut steps);
+                continue;
+            };
+            let mut hops = self.hops.remove(&address).unwrap_or_default();
+            let mut is_announced = false;
             for (key, target) in build.desired.routes {
                 if settings.announce_table == Some(key.table) {
+                    is_announced = true;
                     continue;
                 }
                 let hop = match target {
-                    RouteTarget::Via { nexthop, mtu } => Some((self.id(nexthop, &mut make)?, mtu)),
+                    RouteTarget::Via { nexthop, mtu } => Some((self.id(nexthop, &mut steps.nexthops)?, mtu)),
                     RouteTarget::Unreachable | RouteTarget::Devices(_) => None,
                 };
-                let hops = self.hops.get_mut(&vip)?;
-                let at = hops.binary_search_by_key(&key.table, |(table, _)| *table).ok()?;
-                let before = std::mem::replace(&mut hops[at].1, hop);
-                if before != hop {
-                    change.push(write(key, hop));
-                    self.count(hop, 1);
-                    left.extend(before.map(|(id, _)| id));
-                    self.count(before, -1);
+                match hops.binary_search_by_key(&key.table, |(table, _)| *table) {
+                    Ok(at) => {
+                        let before = std::mem::replace(&mut hops[at].1, hop);
+                        if before != hop {
+                            steps.changed.push(write(key, hop));
+                            self.count(hop, 1);
+                            self.leave_hop(before, &mut steps);
+                        }
+                    }
+                    Err(at) => {
+                        steps.new.push(write(key, hop));
+                        self.count(hop, 1);
+                        hops.insert(at, (key.table, hop));
+                    }
                 }
             }
+            self.hops.insert(address, hops);
+            self.announce(address, is_announced, settings, &mut steps);
         }
-        let mut plan = Plan { steps: make };
-        plan.steps.append(&mut change);
-        left.sort_unstable();
-        left.dedup();
-        plan.steps.extend(left.into_iter().filter(|id| self.forget(*id)).map(Step::DelNexthop));
-        Some(plan)
+        steps.left.sort_unstable();
+        steps.left.dedup();
+        Some(steps)
     }
 
-    /// What these VIPs take of an ingress node; `None` if more than their next hops is another.
-    fn builds(&self, changed: &[Change], cluster: &Cluster, settings: &Settings) -> Option<Vec<(IpAddr, Build)>> {
-        let build = |cluster, vip| {
-            // None has a label.
-            let (held, labels) = (&Held::default(), LabelOwners::default());
-            Build::of(vip, &Context { cluster, routes: &self.routes, held, settings, labels })
-        };
-        let builds = changed.iter().map(|(old, new)| {
-            let (old, new) = (build(&self.cluster, old), (new.address, build(cluster, new)));
-            old.differs_in_next_hops_alone(&new.1, settings).then_some(new)
-        });
-        builds.collect()
+    /// The routes of a VIP that is gone.
+    fn leave(&mut self, vip: IpAddr, settings: &Settings, steps: &mut Steps) {
+        self.announce(vip, false, settings, steps);
+        for (table, hop) in self.hops.remove(&vip).unwrap_or_default() {
+            steps.gone.push(Step::DelRoute(RouteKey { table, vip }));
+            self.leave_hop(hop, steps);
+        }
+    }
+
+    fn leave_hop(&mut self, hop: Hop, steps: &mut Steps) {
+        steps.left.extend(hop.map(|(id, _)| id));
+        self.count(hop, -1);
+    }
+
+    /// The VIP in the table of a routing daemon, where this node carries it.
+    fn announce(&mut self, vip: IpAddr, is_wanted: bool, settings: &Settings, steps: &mut Steps) {
+        let Some(table) = settings.announce_table else { return };
+        let may = self.around.announces.contains(&Family::of(vip)) && !self.around.taken.contains(&vip);
+        let key = RouteKey { table, vip };
+        if is_wanted && may {
+            if self.announced.insert(vip) {
+                steps.announced.push(write(key, None));
+            }
+        } else if self.announced.remove(&vip) {
+            steps.withdrawn.push(Step::DelRoute(key));
+        }
     }
 
     fn id(&mut self, nexthop: Arc<Nexthop>, make: &mut Vec<Step>) -> Option<u32> {
@@ -251,24 +478,70 @@ impl Programmed {
     }
 }
 
-/// Addresses of pods that own buckets of a VIP and owned none of it before.
-fn new_owners(changed: &[Change]) -> BTreeSet<IpAddr> {
-    let owners = |vip: &Vip| -> BTreeSet<IpAddr> {
-        let hops = vip.intent.iter().flat_map(|intent| intent.next_hops.values());
-        hops.flat_map(|hop| hop.addresses.iter()).collect()
-    };
-    changed.iter().flat_map(|(old, new)| &owners(new) - &owners(old)).collect()
+impl Change {
+    /// Whether it takes nothing but routes, elements and what VIPs take together. Labels of MPLS depend on other VIPs, too.
+    fn is_simple(&self, settings: &Settings) -> bool {
+        let both = || [&self.old, &self.new].into_iter().flatten();
+        let is_plain = |vip: &Arc<Vip>| !vip.tracked && flows(vip, settings) == settings.flows();
+        let asks = |vip: &Arc<Vip>| (vip.mode, vip.tracked, vip.holds, flows(vip, settings), vip.service.clone());
+        both().all(|vip| vip.mode != Mode::Mpls && !vip.holds)
+            && match (&self.old, &self.new) {
+                (Some(old), Some(new)) => asks(old) == asks(new),
+                _ => both().all(is_plain),
+            }
+    }
 }
 
-/// What is done about addresses in the sets that count outer packets by endpoint.
-fn transaction(addresses: &BTreeSet<IpAddr>, action: impl Fn(Elements) -> NftAction) -> Option<Step> {
-    let of = |family| addresses.iter().filter(move |address| Family::of(**address) == family).map(ToString::to_string);
-    let families = Family::ALL.into_iter().map(|family| (family, of(family).collect::<BTreeSet<_>>()));
-    let actions = families.filter(|(_, elements)| !elements.is_empty()).map(|(family, elements)| {
-        action(Elements { set: endpoint_set(family), kind: SetType::Address(family), elements })
-    });
-    let ops = TableName::ours(TableFamily::Inet).ops(actions);
-    (!ops.is_empty()).then_some(Step::Nft(ops))
+/// What a VIP takes with others. `links` are the tunnel devices that its packets take.
+fn needs(vip: &Vip, links: BTreeSet<String>, ingress: bool, settings: &Settings) -> BTreeSet<Need> {
+    let family = vip.family();
+    let told = ingress || !vip.pods_of(&settings.node_name).is_empty();
+    let told = told.then_some(Need::Told(family, vip.tracked));
+    let links = links.into_iter().map(|link| Need::Link(link, family));
+    links.chain(told).chain([Need::Family(family)]).collect()
+}
+
+fn addresses_of(changes: &[Change], which: impl Fn(&Change) -> bool) -> BTreeSet<IpAddr> {
+    changes.iter().filter(|change| which(change)).map(|change| change.address).collect()
+}
+
+/// The addresses of all pods of a VIP.
+fn addresses(vip: &Vip) -> BTreeSet<IpAddr> {
+    vip.pods().into_iter().flat_map(|pod| pod.addresses.iter()).collect()
+}
+
+/// Those of pods on this node, in a mode that it has.
+fn here(vip: &Vip, settings: &Settings) -> BTreeSet<IpAddr> {
+    let local = vip.pods().into_iter().filter(|pod| pod.node == settings.node_name);
+    let local = local.filter(|_| !settings.unavailable.contains_key(&vip.mode));
+    local.flat_map(|pod| pod.addresses.iter()).collect()
+}
+
+/// The device of an address that is not on-link.
+fn device_to_gateway(fact: &RouteFact) -> Option<&str> {
+    fact.gateway.is_some().then_some(fact.dev.as_str())
+}
+
+/// Addresses of pods that own buckets of a VIP and owned none of it before.
+fn new_owners(changes: &[Change]) -> BTreeSet<IpAddr> {
+    let owners = |vip: &Option<Arc<Vip>>| -> BTreeSet<IpAddr> {
+        let hops = vip.iter().flat_map(|vip| &vip.intent).flat_map(|intent| intent.next_hops.values());
+        hops.flat_map(|hop| hop.addresses.iter()).collect()
+    };
+    changes.iter().flat_map(|change| &owners(&change.new) - &owners(&change.old)).collect()
+}
+
+/// Where a route leads.
+fn way(fact: Option<&RouteFact>) -> Option<(&str, Option<IpAddr>, u32)> {
+    fact.map(|fact| (fact.dev.as_str(), fact.gateway, fact.mtu))
+}
+
+fn additions(elements: Vec<Elements>) -> Vec<NftAction> {
+    elements.into_iter().map(NftAction::AddElements).collect()
+}
+
+fn deletions(elements: Vec<Elements>) -> Vec<NftAction> {
+    elements.into_iter().map(|elements| NftAction::DeleteElements(elements.keys())).collect()
 }
 
 fn write(key: RouteKey, hop: Hop) -> Step {
@@ -278,16 +551,4 @@ fn write(key: RouteKey, hop: Hop) -> Step {
 /// Whether this node takes packets to VIPs in.
 fn is_ingress(cluster: &Cluster, settings: &Settings) -> bool {
     cluster.nodes.get(&settings.node_name).is_some_and(|node| node.ingress)
-}
-
-/// Whether two states of a VIP take the same of this node but for next hops. Labels of MPLS depend on other VIPs, too.
-fn is_simple(old: &Vip, new: &Vip, settings: &Settings) -> bool {
-    let asks = |vip: &Vip| (vip.mode, vip.tracked, vip.holds, flows(vip, settings));
-    let is_same = old.service == new.service && asks(old) == asks(new);
-    is_same && old.mode != Mode::Mpls && !old.holds && here(old, settings) == here(new, settings)
-}
-
-/// The pods of this node.
-fn here<'a>(vip: &'a Vip, settings: &Settings) -> Vec<PodAt<'a>> {
-    vip.pods().into_iter().filter(|pod| pod.node == settings.node_name).collect()
 }

@@ -15,10 +15,10 @@ use super::support::{
 use crate::model::{Addresses, Bucket, Cluster, Endpoint, Family, Mode, Vip};
 use crate::plan::diff::diff;
 use crate::plan::nft::seen;
-use crate::plan::node::{RouteFact, desired_node};
+use crate::plan::node::{RouteFact, Routes, desired_node};
 use crate::plan::observed::ObservedRoute;
 use crate::plan::pod::{PodInput, desired_pod};
-use crate::plan::programmed::Programmed;
+use crate::plan::programmed::{Around, Doubts, Look, Programmed};
 use crate::plan::rule::walk;
 use crate::plan::{Desired, Nexthop, Observed, Plan, RouteKey, RuleSpec, Settings, Step};
 
@@ -147,8 +147,8 @@ proptest! {
 
 /// A VIP, its mode and its pods.
 type Asked = (String, Mode, BTreeSet<u8>);
-/// Which pods owned a VIP's buckets first, which are not ready, and which are not there.
-type Turn = (BTreeSet<u8>, BTreeSet<u8>, BTreeSet<u8>);
+/// Whether a VIP is there, which pods owned its buckets first, which are not ready, and which are not there.
+type Turn = (bool, BTreeSet<u8>, BTreeSet<u8>, BTreeSet<u8>);
 
 /// Up to three VIPs, and what becomes of them, turn by turn.
 fn any_turns() -> impl Strategy<Value = (Vec<Asked>, Vec<Vec<Turn>>)> {
@@ -156,7 +156,8 @@ fn any_turns() -> impl Strategy<Value = (Vec<Asked>, Vec<Vec<Turn>>)> {
     let absent = || prop_oneof![2 => Just(BTreeSet::new()), 1 => proptest::collection::btree_set(2_u8..8, 1..3)];
     let carried = prop_oneof![Just(Mode::Gre), Just(Mode::Vxlan), Just(Mode::Mpls)];
     let vips = proptest::collection::vec((any_vip(), carried, proptest::collection::btree_set(2_u8..8, 1..6)), 1..4);
-    let turn = proptest::collection::vec((proptest::collection::btree_set(2_u8..8, 1..3), pods(), absent()), 4);
+    let (is_there, before) = (proptest::bool::weighted(0.8), proptest::collection::btree_set(2_u8..8, 1..3));
+    let turn = proptest::collection::vec((is_there, before, pods(), absent()), 4);
     (vips, proptest::collection::vec(turn, 2..6))
 }
 
@@ -167,11 +168,12 @@ proptest! {
     #[test]
     fn what_is_done_without_a_look_leaves_nothing_to_do(
         (vips, turns) in any_turns(), nobody_mapped in any::<bool>(), announces in any::<bool>(),
+        bridged in any::<bool>(), ingress in proptest::bool::weighted(0.8),
     ) {
         let settings = Settings { announce_table: announces.then_some(107), ..settings("n1") };
         let of = |turn: &[Turn]| {
-            let pod = |n: &u8| endpoint(*n, if *n == 7 { "n1" } else { "n2" });
-            let build = |((address, mode, pods), (before, not_ready, absent)): (&Asked, &Turn)| {
+            let pod = |n: &u8| endpoint(*n, if *n >= 6 { "n1" } else { "n2" });
+            let build = |((address, mode, pods), (_, before, not_ready, absent)): (&Asked, &Turn)| {
                 let now = pods.difference(absent);
                 let now = now.map(|n| if not_ready.contains(n) { unready(pod(n)) } else { pod(n) }).collect();
                 match nobody_mapped && before.contains(&2) {
@@ -179,20 +181,23 @@ proptest! {
                     false => draining_vip(address, *mode, now, &before.iter().map(pod).collect::<Vec<_>>()),
                 }
             };
-            Arc::new(cluster(vips.iter().zip(turn).map(build).collect()))
+            let there = vips.iter().zip(turn).filter(|(_, (is_there, ..))| *is_there);
+            let mut cluster = cluster(there.map(build).collect());
+            cluster.nodes.values_mut().for_each(|node| node.ingress = ingress);
+            Arc::new(cluster)
         };
         let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
-        kernel.device("veth7", false, 1500);
+        ["veth6", "veth7", "cni0"].into_iter().for_each(|device| kernel.device(device, false, 1500));
         let mut programmed = None::<Programmed>;
         for turn in &turns {
             let cluster = of(turn);
-            let routes = routes(&cluster);
+            let routes = if bridged { behind_a_bridge(routes(&cluster)) } else { routes(&cluster) };
             let (desired, problems) = desired_node(&cluster, &routes, &settings);
-            let look = |new: &BTreeSet<IpAddr>| Some(routes.clone().into_iter().filter(|(to, _)| new.contains(to)).collect());
-            let steps = match programmed.as_mut().and_then(|programmed| programmed.step(&cluster, &settings, look)) {
+            let step = |programmed: &mut Programmed| programmed.step(&cluster, &settings, &mut Ways(Some(routes.clone())));
+            let steps = match programmed.as_mut().and_then(step) {
                 Some(steps) => steps,
                 None => {
-                    let (of, from) = ((cluster.clone(), routes), (&desired, &kernel.observed));
+                    let (of, from) = ((cluster.clone(), routes, around()), (&desired, &kernel.observed));
                     programmed = Programmed::new(of, from, problems.clone(), &settings);
                     plan(&desired, &kernel.observed)
                 }
@@ -205,12 +210,156 @@ proptest! {
     }
 }
 
+/// A node that knows these ways, and depends on nobody.
+struct Ways(Option<Routes>);
+
+impl Look for Ways {
+    fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes> {
+        Some(self.0.clone()?.into_iter().filter(|(address, _)| to.contains(address)).collect())
+    }
+
+    fn depends_on(&mut self, _: &BTreeSet<IpAddr>) -> bool {
+        false
+    }
+}
+
+/// The same ways, but that the node's own pods are behind one bridge, which has an address.
+fn behind_a_bridge(routes: Routes) -> Routes {
+    let bridge = |fact: RouteFact| RouteFact { dev: "cni0".into(), bare: false, bridge: true, ..fact };
+    routes.into_iter().map(|(to, fact)| (to, if fact.bare { bridge(fact) } else { fact })).collect()
+}
+
+fn around() -> Around {
+    Around { announces: Family::ALL.into_iter().collect(), taken: BTreeSet::new() }
+}
+
 /// A node that has nothing but what this cluster takes.
 fn programmed(cluster: &Arc<Cluster>) -> Programmed {
     let (desired, problems) = desired_node(cluster, &routes(cluster), &settings("n1"));
     let kernel = FakeKernel::new("eth0", "10.0.0.1");
-    Programmed::new((cluster.clone(), routes(cluster)), (&desired, &kernel.observed), problems, &settings("n1"))
-        .unwrap()
+    let of = (cluster.clone(), routes(cluster), around());
+    Programmed::new(of, (&desired, &kernel.observed), problems, &settings("n1")).unwrap()
+}
+
+#[test]
+fn a_service_that_comes_takes_its_own_routes_and_elements_and_leaves_none() {
+    let pods = |n| vec![endpoint(n, "n2"), endpoint(n + 1, "n2")];
+    let vip = |address, n| draining_vip(address, Mode::Gre, pods(n), &pods(n));
+    let of = |vips| Arc::new(cluster(vips));
+    let (one, both) = (of(vec![vip("192.0.2.10", 3)]), of(vec![vip("192.0.2.10", 3), vip("192.0.2.11", 4)]));
+    let mut programmed = programmed(&one);
+    let mut printed = |to: &Arc<Cluster>| -> Vec<String> {
+        let plan = programmed.step(to, &settings("n1"), &mut Ways(Some(routes(to)))).expect("simple");
+        plan.steps.into_iter().map(|step| step.to_string()).filter(|step| !step.starts_with("ip route")).collect()
+    };
+    let table = "inet kube_service_tunnel";
+    let nft = |lines: &[String]| format!("nft -f - <<'EOF'\n{}\nEOF", lines.join("\n"));
+    let element = |action: &str, element: &str| format!("{action} element {table} {element}");
+    let nexthop =
+        "ip nexthop replace id 1795162114 encap ip id 0 src 10.0.0.1 dst 10.244.2.5 ttl 64 dev kst-gre protocol 107";
+    assert_eq!(
+        printed(&both),
+        [
+            nft(&[
+                element("add", "served { 192.0.2.11 }"),
+                element("add", "error_source { 3221225995 : 192.0.2.11 }"),
+                element("add", "endpoints { 10.244.2.5 }"),
+            ]),
+            nexthop.to_owned(),
+            nft(&[element("add", "vips { 192.0.2.11 }")]),
+        ]
+    );
+    assert_eq!(
+        printed(&one),
+        [
+            nft(&[element("delete", "vips { 192.0.2.11 }")]),
+            "ip nexthop del id 1795162114".to_owned(),
+            nft(&[
+                element("delete", "served { 192.0.2.11 }"),
+                element("delete", "error_source { 3221225995 }"),
+                element("delete", "endpoints { 10.244.2.5 }"),
+            ]),
+        ]
+    );
+    assert_eq!(printed(&one), [""; 0]);
+}
+
+#[test]
+fn veths_of_others_matter_where_a_route_leads_through_one_or_another_way_by_now() {
+    let pods = || vec![endpoint(2, "n1"), endpoint(3, "n2")];
+    let cluster = Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, pods(), &pods())]));
+    let ways = routes(&cluster);
+    let programmed = {
+        let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+        kernel.device("veth2", false, 1500);
+        let (desired, problems) = desired_node(&cluster, &ways, &settings("n1"));
+        let of = (cluster.clone(), ways.clone(), around());
+        Programmed::new(of, (&desired, &kernel.observed), problems, &settings("n1")).unwrap()
+    };
+    let is_as_before = |veths: &[&str], ways: Option<Routes>| {
+        let veths = veths.iter().map(|name| (*name).to_owned()).collect();
+        programmed.is_as_before(&Doubts { veths, routes: false }, &mut Ways(ways))
+    };
+    assert!(is_as_before(&[], None), "nothing is asked");
+    assert!(is_as_before(&["veth9"], Some(ways.clone())));
+    assert!(!is_as_before(&["veth9", "eth0"], Some(ways.clone())), "other nodes are behind it");
+    assert!(!is_as_before(&["veth2"], Some(ways.clone())), "a pod is behind it");
+    let mut elsewhere = ways.clone();
+    elsewhere.get_mut(&ip("10.244.1.2")).unwrap().dev = "veth9".into();
+    assert!(!is_as_before(&["veth9"], Some(elsewhere)), "the pod is behind another one now");
+    assert!(!is_as_before(&["veth9"], None), "nobody can tell");
+}
+
+#[test]
+fn a_pod_without_a_route_takes_a_look_when_there_is_one() {
+    let pods = || vec![endpoint(3, "n2"), endpoint(5, "n2")];
+    let cluster = Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, pods(), &pods())]));
+    let ways = routes(&cluster);
+    let mut without = ways.clone();
+    without.remove(&ip("10.244.2.5"));
+    let (desired, problems) = desired_node(&cluster, &without, &settings("n1"));
+    assert_eq!(problems.len(), 1);
+    let of = (cluster.clone(), without.clone(), around());
+    let kernel = FakeKernel::new("eth0", "10.0.0.1");
+    let programmed = Programmed::new(of, (&desired, &kernel.observed), problems, &settings("n1")).unwrap();
+    let is_as_before =
+        |routes, ways| programmed.is_as_before(&Doubts { routes, ..Doubts::default() }, &mut Ways(Some(ways)));
+    assert!(is_as_before(true, without.clone()));
+    assert!(!is_as_before(true, ways.clone()));
+    assert!(is_as_before(false, ways), "nothing is asked");
+}
+
+#[test]
+fn a_vip_that_the_node_needs_for_itself_takes_a_look() {
+    struct Depends(Ways);
+    impl Look for Depends {
+        fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes> {
+            self.0.routes(to)
+        }
+
+        fn depends_on(&mut self, vips: &BTreeSet<IpAddr>) -> bool {
+            vips.contains(&ip("192.0.2.11"))
+        }
+    }
+    let pods = || vec![endpoint(3, "n2")];
+    let of = |vips: &[&str]| {
+        Arc::new(cluster(vips.iter().map(|vip| draining_vip(vip, Mode::Gre, pods(), &pods())).collect()))
+    };
+    let mut node = Depends(Ways(Some(routes(&of(&["192.0.2.10"])))));
+    let programmed = programmed(&of(&["192.0.2.10"]));
+    let mut step = |vips: &[&str]| programmed.clone().step(&of(vips), &settings("n1"), &mut node).is_some();
+    assert!(!step(&["192.0.2.10", "192.0.2.11"]) && step(&["192.0.2.10", "192.0.2.12"]));
+    // An address of its own, or the next hop of its routes.
+    let taken = Around { taken: [ip("192.0.2.12")].into(), ..around() };
+    let of_taken = {
+        let (cluster, settings) = (of(&["192.0.2.10"]), settings("n1"));
+        let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings);
+        let kernel = FakeKernel::new("eth0", "10.0.0.1");
+        let of = (cluster.clone(), routes(&cluster), taken);
+        Programmed::new(of, (&desired, &kernel.observed), problems, &settings).unwrap()
+    };
+    let mut step = |vips: &[&str]| of_taken.clone().step(&of(vips), &settings("n1"), &mut node).is_some();
+    assert!(!step(&["192.0.2.10", "192.0.2.12"]) && step(&["192.0.2.10", "192.0.2.13"]));
 }
 
 #[test]
@@ -223,13 +372,13 @@ fn another_owner_takes_next_hops_and_routes_and_nothing_else() {
     };
     let (before, after) = (of(endpoints[0].clone()), of(unready(endpoints[0].clone())));
     let mut programmed = programmed(&before);
-    let steps = programmed.step(&after, &settings("n1"), |_| None).expect("simple").steps;
+    let steps = programmed.step(&after, &settings("n1"), &mut Ways(None)).expect("simple").steps;
     let routes =
         steps.iter().filter(|step| matches!(step, Step::ReplaceRoute(key, _) if key.vip == ip("192.0.2.10"))).count();
     let nexthops = steps.iter().filter(|step| matches!(step, Step::ReplaceNexthop(..) | Step::DelNexthop(_))).count();
     // Half of the buckets; the next hop with a name comes, the one without goes.
     assert_eq!((routes, nexthops, steps.len()), (8, 2, 10), "{steps:?}");
-    assert_eq!(programmed.step(&after, &settings("n1"), |_| None).map(|plan| plan.steps), Some(Vec::new()));
+    assert_eq!(programmed.step(&after, &settings("n1"), &mut Ways(None)).map(|plan| plan.steps), Some(Vec::new()));
 }
 
 #[test]
@@ -239,7 +388,7 @@ fn another_pod_elsewhere_takes_its_address_besides() {
     let programmed = programmed(&of(endpoints.clone()));
     let steps = |now: Vec<Endpoint>| {
         let (after, mut programmed) = (of(now), programmed.clone());
-        let plan = programmed.step(&after, &settings("n1"), |_| Some(routes(&after)));
+        let plan = programmed.step(&after, &settings("n1"), &mut Ways(Some(routes(&after))));
         plan.map(|plan| plan.steps.into_iter().map(|step| step.to_string()).collect::<Vec<_>>())
     };
     let replaced = steps(vec![endpoint(4, "n2"), endpoints[1].clone()]).expect("simple");
@@ -251,10 +400,10 @@ fn another_pod_elsewhere_takes_its_address_besides() {
     let mut late = programmed.clone();
     let (before, after) = (endpoint(4, "n2"), of(vec![endpoint(4, "n2"), endpoints[1].clone()]));
     let waits = of(vec![unready(before), endpoints[0].clone(), endpoints[1].clone()]);
-    assert!(late.step(&waits, &settings("n1"), |_| Some(routes(&waits))).is_some());
+    assert!(late.step(&waits, &settings("n1"), &mut Ways(Some(routes(&waits)))).is_some());
     let other = |mtu| routes(&after).into_iter().map(|(to, fact)| (to, RouteFact { mtu, ..fact })).collect();
-    assert!(late.clone().step(&after, &settings("n1"), |_| Some(other(1480))).is_none(), "more than is known");
-    assert!(late.step(&after, &settings("n1"), |_| Some(other(1500))).is_some());
+    assert!(late.clone().step(&after, &settings("n1"), &mut Ways(Some(other(1480)))).is_none(), "more than is known");
+    assert!(late.step(&after, &settings("n1"), &mut Ways(Some(other(1500)))).is_some());
     let unready = steps(vec![unready(endpoint(4, "n2")), endpoints[0].clone(), endpoints[1].clone()]);
     assert_eq!(unready.map(|steps| steps.len()), Some(1), "not yet an owner");
 }
