@@ -20,6 +20,8 @@ pub struct Follows {
     answers: BTreeMap<IpAddr, Answer>,
     /// VIPs without a map since the start, with the UID of their Service; `None` before the first look.
     unheard: Option<BTreeMap<IpAddr, String>>,
+    /// When to look again although nothing changes.
+    due: Option<StdInstant>,
 }
 
 /// A Service with a map.
@@ -82,6 +84,7 @@ impl Follows {
         if is_left {
             self.forget();
         }
+        self.due = self.answers.values().filter_map(|answer| answer.due).min();
     }
 
     /// Forgets Services that no VIP has a map of.
@@ -129,7 +132,7 @@ impl Follows {
 
     /// When to look again although nothing changes.
     pub fn due(&self) -> Option<Instant> {
-        self.answers.values().filter_map(|answer| answer.due).min().map(Instant::from_std)
+        self.due.map(Instant::from_std)
     }
 }
 

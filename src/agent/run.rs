@@ -34,7 +34,7 @@ use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::{Index, Resolved, Settings};
 
 /// Events come in bursts (a rolling update touches pods, slices and Services). The first of them is resolved at once, what comes after it
-/// together: for twice as long as that took, so that bursts take a third of a core at most, and no longer than this.
+/// together: for four times as long as that took, so that bursts take a fifth of a core, and no longer than this.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Between two looks at what pods pass on to each other.
@@ -214,7 +214,7 @@ impl Agent {
         let started = tokio::time::Instant::now();
         self.resolve();
         let ended = tokio::time::Instant::now();
-        self.gathers_until = ended + (2 * (ended - started)).min(SETTLE);
+        self.gathers_until = ended + (4 * (ended - started)).min(SETTLE);
     }
 
     fn resolve(&mut self) {

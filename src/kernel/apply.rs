@@ -225,10 +225,14 @@ fn attach(dev: &str, id: u32, programs: &Programs) -> Result<(), KernelError> {
 
 /// Without the program, which takes long to start, where that is possible.
 fn transaction(ops: &[NftOp], sockets: &mut Sockets) -> Result<(), KernelError> {
-    match nft_elements::requests(ops) {
-        Some(requests) => sockets.netfilter()?.transaction(&requests),
-        None => nft::run(&script(ops)),
+    if let Some(requests) = nft_elements::requests(ops) {
+        let netlink = sockets.netfilter()?;
+        // nft finds room for any number of elements.
+        if nft_elements::size(&requests) <= netlink.largest() {
+            return netlink.transaction(&requests);
+        }
     }
+    nft::run(&script(ops))
 }
 
 fn batch(run: &[Step], sockets: &mut Sockets) -> Result<(), Failure> {

@@ -18,6 +18,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, Socket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockFilter, SockRef};
 use tokio::runtime::Handle;
 
 use crate::netns::Netns;
@@ -86,8 +87,8 @@ impl Monitor {
         let (route, nft, links) = netns.run(|| {
             let _registers_with = runtime.enter();
             // Listen first: a link that appears during the dump is told twice rather than never.
-            let route = listen(NETLINK_ROUTE, &ROUTE_GROUPS)?;
-            let nft = listen(NETLINK_NETFILTER, &NFT_GROUPS)?;
+            let route = listen(NETLINK_ROUTE, &ROUTE_GROUPS, own.map(|own| own.route))?;
+            let nft = listen(NETLINK_NETFILTER, &NFT_GROUPS, own.map(|own| own.netfilter))?;
             Ok::<_, KernelError>((route, nft, known_links()?))
         })??;
         Ok(Monitor { route, nft, filter: Filter { prefix: link_prefix.to_owned(), links, own } })
@@ -172,14 +173,32 @@ fn drain_socket(
     Ok(())
 }
 
-fn listen(protocol: isize, groups: &[u32]) -> Result<TokioSocket, KernelError> {
+fn listen(protocol: isize, groups: &[u32], own: Option<u32>) -> Result<TokioSocket, KernelError> {
     let mut asynchronous = TokioSocket::new(protocol).map_err(failed("open"))?;
     let socket = asynchronous.socket_mut();
     socket.bind(&SocketAddr::new(0, 0)).map_err(failed("bind"))?;
     // Without the privilege for more the default size must do.
     let _ = setsockopt(&*socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    if let Some(port) = own {
+        SockRef::from(&*socket).attach_filter(&all_but(port)).map_err(failed("filter"))?;
+    }
     groups.iter().try_for_each(|group| socket.add_membership(*group)).map_err(failed("join a group"))?;
     Ok(asynchronous)
+}
+
+/// Drops messages about what the socket with this port has done: a plan of many thousand steps would fill the buffer with them.
+fn all_but(port: u32) -> [SockFilter; 4] {
+    // linux/bpf_common.h; a word of `struct nlmsghdr` is loaded as if it had come from the network.
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const NLMSG_PID: u32 = 12;
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, NLMSG_PID),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, u32::from_be_bytes(port.to_ne_bytes())),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 /// What matters about a link.

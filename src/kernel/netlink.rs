@@ -11,7 +11,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::error::KernelError;
@@ -36,6 +36,8 @@ const BATCH: usize = 64;
 const DUMP_TRIES: u32 = 20;
 /// Bytes; the answers of a batch must fit, or the kernel drops them (`ENOBUFS`). The default is 208 KiB.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// Bytes; the kernel doubles it. A transaction of nftables is one datagram, which must fit. The default is 208 KiB.
+const SEND_BUFFER: usize = 512 << 10;
 /// The kernel answers under the RTNL lock, which others may hold for seconds; not to answer at all is a bug.
 const TIMEOUT_SECONDS: i64 = 60;
 
@@ -62,7 +64,16 @@ impl Netlink {
     /// # Errors
     /// [`KernelError::Socket`]
     pub fn netfilter() -> Result<Self, KernelError> {
-        Netlink::open(NETLINK_NETFILTER)
+        let netlink = Netlink::open(NETLINK_NETFILTER)?;
+        // Without the privilege for more the default size must do.
+        let _ = setsockopt(&netlink.socket, sockopt::SndBufForce, &SEND_BUFFER);
+        Ok(netlink)
+    }
+
+    /// Bytes that one datagram may have (`netlink_sendmsg`, net/netlink/af_netlink.c).
+    pub fn largest(&self) -> usize {
+        const RESERVED: usize = 32;
+        getsockopt(&self.socket, sockopt::SndBuf).map_or(0, |size| size.saturating_sub(RESERVED))
     }
 
     /// The same for sockets.

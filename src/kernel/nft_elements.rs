@@ -20,19 +20,20 @@ const DELSETELEM: u16 = NFTABLES << 8 | 14;
 const INET: [u8; 4] = [1, 0, 0, 0];
 /// Elements of one message: an attribute holds less than 64 KiB.
 const AT_ONCE: usize = 1000;
-/// Bytes of a transaction, which is one datagram: the send buffer holds 208 KiB unless somebody has changed that.
-const LARGEST: usize = 64 << 10;
 
-/// The requests of one transaction that does the same as these commands; `None` if it takes nft, which finds room for any number of
-/// elements.
+/// The requests of one transaction that does the same as these commands; `None` if it takes nft.
 pub(super) fn requests(ops: &[NftOp]) -> Option<Vec<Request>> {
     let of = |op: &NftOp| {
         let (is_added, elements) = op.elements().filter(|_| op.table.family == TableFamily::Inet)?;
         of_elements(if is_added { NEWSETELEM } else { DELSETELEM }, op.table.name, elements)
     };
-    let requests = ops.iter().map(of).collect::<Option<Vec<_>>>()?.concat();
-    let size: usize = requests.iter().map(|request| HEADER + request.payload.len()).sum();
-    Some(requests).filter(|_| size <= LARGEST)
+    Some(ops.iter().map(of).collect::<Option<Vec<_>>>()?.concat())
+}
+
+/// The bytes of a transaction, with its bounds.
+pub(super) fn size(requests: &[Request]) -> usize {
+    const BOUNDS: usize = 2 * (HEADER + INET.len());
+    BOUNDS + requests.iter().map(|request| HEADER + request.payload.len().next_multiple_of(4)).sum::<usize>()
 }
 
 /// `enum nft_set_elem_list_attributes` and those in it (include/uapi/linux/netfilter/nf_tables.h).

@@ -406,12 +406,12 @@ fn more_elements_than_fit_into_a_datagram_come_all_the_same() {
     let target = netns();
     sh(&target, "nft add table inet kube_service_tunnel");
     sh(&target, "nft add set inet kube_service_tunnel endpoints '{ typeof ip saddr; counter; }'");
-    let all = (0..20_000_u16).map(u16::to_be_bytes).map(|[high, low]| format!("10.1.{high}.{low}"));
+    let all = (0..60_000_u16).map(u16::to_be_bytes).map(|[high, low]| format!("10.1.{high}.{low}"));
     let elements =
         Elements { set: "endpoints".to_owned(), kind: SetType::Address(Family::V4), elements: all.collect() };
     let ops = TableName::ours(TableFamily::Inet).ops([NftAction::AddElements(elements)]);
     apply_in(&target, &[Step::Nft(ops), Step::Nft(Vec::new())]);
-    assert_eq!(observe_in(&target, &[]).nft.unwrap().sets["endpoints"].elements.len(), 20_000);
+    assert_eq!(observe_in(&target, &[]).nft.unwrap().sets["endpoints"].elements.len(), 60_000);
 }
 
 #[test]

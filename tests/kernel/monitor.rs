@@ -102,6 +102,10 @@ async fn what_is_written_by_our_own_socket_is_not_told() {
     let steps = vec![Step::Nft(TableName::ours(TableFamily::Inet).ops([NftAction::AddElements(elements)]))];
     target.run(|| writer.apply(&Plan { steps })).unwrap().unwrap();
     nothing(&mut monitor, "our own element").await;
+    // Many times what the buffer holds.
+    let steps = (0..20_000).map(|n| Step::ReplaceRoute(RouteKey { table: 2000 + n, ..key }, RouteWrite::Unreachable));
+    target.run(|| writer.apply(&Plan { steps: steps.collect() })).unwrap().unwrap();
+    nothing(&mut monitor, "our own, and many").await;
     sh(&target, "nft delete element inet kube_service_tunnel endpoints '{ 10.0.0.3 }'");
     assert_eq!(changes(&mut monitor).await, BTreeSet::from([Change::Nft]), "of somebody else");
 }
