@@ -1,7 +1,7 @@
 //! Elements of sets by netlink: what changes with every pod should not have to start `nft`.
 //!
-//! Only for sets that are there, of addresses, or of addresses and marks, and for maps to addresses. An element that is added to a set that counts begins to count
-//! (`nft_set_elem_expr_clone`, net/netfilter/nf_tables_api.c).
+//! Only for sets that are there, of addresses, or of addresses and marks, and for maps to addresses. An element that is added to a set that
+//! counts begins to count (`nft_set_elem_expr_clone`, net/netfilter/nf_tables_api.c).
 
 use std::collections::BTreeMap;
 

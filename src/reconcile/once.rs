@@ -74,6 +74,11 @@ impl Memory {
         self.programmed.is_some()
     }
 
+    /// The node has to be read before anything is done there.
+    pub(super) fn forget_programmed(&mut self) {
+        self.programmed = None;
+    }
+
     /// What somebody has to know who reads everything from the kernel, and writes nothing.
     pub(super) fn for_a_look(&self) -> Memory {
         Memory { saved: self.saved.clone(), written: self.written.clone(), ..Memory::default() }
@@ -227,9 +232,12 @@ impl Look for Inside<'_> {
 
     fn depends_on(&mut self, vips: &BTreeSet<IpAddr>) -> bool {
         let Inside { netns, settings, peers } = self;
-        // The same.
-        let Ok(uses) = netns.run(|| resolvers_and_peers(vips.clone(), settings, peers)) else { return true };
-        vips.iter().any(|vip| uses.contains_key(vip))
+        let list: Vec<IpAddr> = vips.iter().copied().collect();
+        let look = || (resolvers_and_peers(vips.clone(), settings, peers), kernel::routes_to(&list));
+        // What cannot be asked for is looked for again with everything else.
+        let Ok((uses, Ok(ways))) = netns.run(look) else { return true };
+        let is_local = |way: &Result<kernel::RouteFact, KernelError>| way.as_ref().is_ok_and(|way| way.local);
+        ways.iter().any(is_local) || list.iter().any(|vip| uses.contains_key(vip))
     }
 }
 

@@ -93,7 +93,7 @@ pub const NODE: &str = "node";
 /// The kernel tells of changes in bursts: a round waits this long for the burst to end.
 const SETTLE: Duration = Duration::from_millis(30);
 
-/// Between two looks while an endpoint cannot be reached.
+/// Between two looks while an endpoint cannot be reached, and until the next one beside the rounds when one was disturbed.
 const LATE: Duration = Duration::from_secs(2);
 
 /// So many looks beside the rounds may be disturbed by them before a round has to look.
@@ -276,7 +276,11 @@ impl Target {
         let is_confirmed = found.as_ref().is_some_and(|found| self.memory.is_confirmed_by(found));
         debug!(is_confirmed, is_disturbed, "looked at everything");
         self.disturbed = if is_disturbed && !is_confirmed { self.disturbed + 1 } else { 0 };
-        if is_confirmed || is_disturbed {
+        if is_confirmed {
+            return Look::at_goal();
+        }
+        if is_disturbed {
+            self.resync_at = Instant::now() + LATE;
             return Look::at_goal();
         }
         self.memory.doubt();
@@ -386,11 +390,11 @@ impl Target {
         };
         let (outcome, memory, taken) = tokio::task::spawn_blocking(work).await?;
         (self.memory, *writer) = (memory, taken);
-        let outcome = outcome?;
-        if let Some(beside) = self.beside.as_mut().filter(|_| !outcome.plan.is_empty()) {
+        let has_written = outcome.as_ref().map_or(true, |outcome| !outcome.plan.is_empty());
+        if let Some(beside) = self.beside.as_mut().filter(|_| has_written) {
             beside.disturbed = true;
         }
-        Ok(outcome)
+        Ok(outcome?)
     }
 
     async fn wait(&mut self, mut monitor: Option<&mut Monitor>, time: Duration) -> Wake {
@@ -457,8 +461,10 @@ impl Target {
         wait
     }
 
-    fn lose(&self, place: &mut Option<Place>) {
+    fn lose(&mut self, place: &mut Option<Place>) {
         self.shared.places.lost(&self.name);
+        // Nobody listens there for now.
+        self.memory.forget_programmed();
         *place = None;
     }
 

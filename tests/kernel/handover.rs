@@ -28,10 +28,10 @@ const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8:99::10"];
 const PORT: u16 = 8080;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A client, a node, and a pod on it.
 /// Nothing of others has changed.
 const NONE: Doubts = Doubts { veths: BTreeSet::new(), routes: false };
 
+/// A client, a node, and a pod on it.
 struct Lab {
     mode: Mode,
     outer: Family,

@@ -24,7 +24,7 @@ use super::reach::LabelOwners;
 use super::step::RouteWrite;
 use super::{Desired, Nexthop, Observed, Plan, RouteKey, RouteTarget, Settings, Step};
 use crate::model::cluster::differing;
-use crate::model::{Cluster, Family, Mode, Node, Problem, Vip};
+use crate::model::{Cluster, Family, Mode, Node, Problem, Reason, Vip};
 
 /// Where a bucket's route leads: id of the nexthop object and MTU; `None`: unreachable.
 type Hop = Option<(u32, u32)>;
@@ -70,7 +70,7 @@ pub trait Look {
     /// The routes to some addresses; it need not know what kind of devices they take. `None` if it cannot tell.
     fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes>;
 
-    /// Whether this node resolves names or speaks BGP with one of these.
+    /// Whether one of these is this node's own, or it resolves names or speaks BGP with it.
     fn depends_on(&mut self, vips: &BTreeSet<IpAddr>) -> bool;
 }
 
@@ -95,6 +95,8 @@ pub struct Programmed {
     local: PodAddresses,
     /// Our table is there.
     has_table: bool,
+    /// Tables are there that tell who may send frames with labels: they name the bridges of all pods here.
+    has_frames: bool,
     /// The table of VIPs as sources is in use: it names the devices of all pods.
     has_sources: bool,
     /// Some VIP has no map, and what is there of it stays, with addresses that nobody else has.
@@ -154,6 +156,7 @@ impl Programmed {
             announced: BTreeSet::new(),
             needs: Counts::default(),
             has_table: desired.nft.is_some(),
+            has_frames: !desired.frames.is_empty(),
             has_sources: desired.routes.values().any(|target| matches!(target, RouteTarget::Devices(_))),
             holds: cluster.vips().any(|vip| vip.holds),
             cluster: cluster.clone(),
@@ -218,7 +221,11 @@ impl Programmed {
         if families != (self.pods.families(), self.local.families()) || self.holds && !moved.is_nothing() {
             return None;
         }
-        self.learn(&moved.new, &new_owners(&changes), look)?;
+        if self.has_frames && !moved_here.is_nothing() {
+            return None;
+        }
+        let known_elsewhere = &new_owners(&changes) | &moved_here.new;
+        self.learn(&moved.new, &known_elsewhere, look)?;
         let ingress = is_ingress(cluster, settings);
         let builds = self.builds(&changes, cluster, ingress, settings)?;
         self.keep_needs(&changes, &builds, ingress, settings)?;
@@ -257,6 +264,11 @@ impl Programmed {
     /// node, whose veth may be among them, are the same.
     pub fn is_as_before(&self, doubts: &Doubts, look: &mut impl Look) -> bool {
         let Doubts { veths, routes } = doubts;
+        // With labels it matters whether a node is on the same link, and that of a pod.
+        let has_labels = || self.cluster.vips().any(|vip| vip.mode == Mode::Mpls);
+        if *routes && self.problems.iter().any(|problem| problem.reason == Reason::EndpointFailed) && has_labels() {
+            return false;
+        }
         let is_used = !veths.is_empty() && self.routes.values().any(|fact| veths.contains(&fact.dev));
         let here = self.local.all().filter(|_| !veths.is_empty());
         let unreached = self.pods.all().filter(|address| *routes && !self.routes.contains_key(address));
@@ -282,30 +294,29 @@ impl Programmed {
     fn may_come_and_go(&self, coming: &BTreeSet<IpAddr>, going: &BTreeSet<IpAddr>, look: &mut impl Look) -> bool {
         let is_source = |vip: &IpAddr| self.has_sources && vip.is_ipv4();
         !self.holds
-            && !coming.iter().any(|vip| self.around.taken.contains(vip))
-            && !coming.iter().chain(going).any(is_source)
+            && !coming.iter().chain(going).any(|vip| self.around.taken.contains(vip) || is_source(vip))
             && (coming.is_empty() || !look.depends_on(coming))
     }
 
-    /// Has the routes to new addresses looked for, and once more those to addresses that get their first buckets of a VIP: a routing daemon
-    /// may have been later than the pod. `None` if one takes a device that is not known, or is another by now.
-    fn learn(&mut self, new: &BTreeSet<IpAddr>, owners: &BTreeSet<IpAddr>, look: &mut impl Look) -> Option<()> {
-        let asked: BTreeSet<IpAddr> = new.union(owners).copied().collect();
+    /// Has the routes to new addresses looked for, and once more those to addresses that get their first buckets of a VIP (a routing daemon
+    /// may have been later than the pod) or are of pods here by now. `None` if one takes a device that is not known, or is another by now.
+    fn learn(&mut self, new: &BTreeSet<IpAddr>, again: &BTreeSet<IpAddr>, look: &mut impl Look) -> Option<()> {
+        let asked: BTreeSet<IpAddr> = new.union(again).copied().collect();
         if asked.is_empty() {
             return Some(());
         }
         let found = look.routes(&asked)?;
         for address in asked {
             let (known, fact) = (self.routes.get(&address), found.get(&address));
-            if !new.contains(&address) {
-                if way(known) != way(fact) {
-                    return None;
-                }
-                continue;
+            let is_new = new.contains(&address);
+            // That of a node may be known before a pod has its address.
+            if (!is_new || known.is_some()) && way(known) != way(fact) {
+                return None;
             }
-            let Some(fact) = fact else { continue };
-            let like = self.routes.values().find(|known| known.dev == fact.dev)?;
-            let fact = RouteFact { bare: like.bare, bridge: like.bridge, ..fact.clone() };
+            let Some(fact) = fact.filter(|_| is_new) else { continue };
+            let like = known.or_else(|| self.routes.values().find(|known| known.dev == fact.dev))?;
+            let mac = known.and_then(|known| known.mac);
+            let fact = RouteFact { bare: like.bare, bridge: like.bridge, mac, ..fact.clone() };
             let is_first = device_to_gateway(&fact).is_some_and(|device| self.pods.led_by(device, true));
             if is_first && self.has_sources {
                 return None;

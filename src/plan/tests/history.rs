@@ -311,6 +311,21 @@ fn veths_of_others_matter_where_a_route_leads_through_one_or_another_way_by_now(
 }
 
 #[test]
+fn an_address_that_goes_to_a_pod_of_this_node_takes_a_look() {
+    let of = |node: &str| {
+        let pods = vec![endpoint(2, "n1"), Endpoint { node: node.into(), ..endpoint(3, "n2") }];
+        Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, pods, &[endpoint(2, "n1")])]))
+    };
+    let (before, after) = (of("n2"), of("n1"));
+    let mut kernel = FakeKernel::new("eth0", "10.0.0.1");
+    kernel.device("veth2", false, 1500);
+    let (desired, problems) = desired_node(&before, &routes(&before), &settings("n1"));
+    let of = (before.clone(), routes(&before), around());
+    let mut programmed = Programmed::new(of, (&desired, &kernel.observed), problems, &settings("n1")).unwrap();
+    assert!(programmed.step(&after, &settings("n1"), &mut Ways(Some(routes(&after)))).is_none());
+}
+
+#[test]
 fn a_pod_without_a_route_takes_a_look_when_there_is_one() {
     let pods = || vec![endpoint(3, "n2"), endpoint(5, "n2")];
     let cluster = Arc::new(cluster(vec![draining_vip("192.0.2.10", Mode::Gre, pods(), &pods())]));
