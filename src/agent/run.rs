@@ -33,8 +33,11 @@ use crate::reconcile::Places;
 use crate::reconcile::target::{NODE, Report, Shared, State};
 use crate::state::{Index, Resolved, Settings};
 
-/// Events come in bursts (a rolling update touches pods, slices and Services). The first of them is resolved at once, what comes after it
-/// together: for four times as long as that took, so that bursts take a fifth of a core, and no longer than this.
+/// Events come in bursts (a rolling update touches pods, slices and Services). The first of them is resolved at once; what comes after it is
+/// gathered for so many times the time that this took, and no longer than [`SETTLE`].
+const GATHERED: u32 = 4;
+
+/// News wait no longer than this.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Between two looks at what pods pass on to each other.
@@ -210,11 +213,12 @@ struct Agent {
 }
 
 impl Agent {
+    /// Resolves what is known now, and says until when to gather news.
     fn resolve_in_time(&mut self) {
         let started = tokio::time::Instant::now();
         self.resolve();
         let ended = tokio::time::Instant::now();
-        self.gathers_until = ended + (4 * (ended - started)).min(SETTLE);
+        self.gathers_until = ended + (GATHERED * (ended - started)).min(SETTLE);
     }
 
     fn resolve(&mut self) {

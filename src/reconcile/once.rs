@@ -22,7 +22,7 @@ use crate::plan::held::Held;
 use crate::plan::in_use::{self, BGP, Use, Uses, used_vips};
 use crate::plan::node::{RouteFact, Routes, addresses_of_interest, desired_node_holding, withdraw};
 use crate::plan::pod::{PodInput, UnfitPod, desired_pod};
-use crate::plan::programmed::{Around, Doubts, Look, Programmed};
+use crate::plan::programmed::{Around, Ask, Doubts, Programmed};
 use crate::plan::saved::saved;
 use crate::plan::surroundings;
 use crate::plan::{Desired, Neighbour, Observed, Plan, Settings, Sysctl, set_withdrawn};
@@ -224,7 +224,7 @@ struct Inside<'a> {
     peers: &'a mut Peers,
 }
 
-impl Look for Inside<'_> {
+impl Ask for Inside<'_> {
     fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes> {
         // What cannot be asked for is looked for again with everything else.
         self.netns.run(|| routes_to(to)).ok()?.ok()

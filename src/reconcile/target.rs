@@ -390,8 +390,8 @@ impl Target {
         };
         let (outcome, memory, taken) = tokio::task::spawn_blocking(work).await?;
         (self.memory, *writer) = (memory, taken);
-        let has_written = outcome.as_ref().map_or(true, |outcome| !outcome.plan.is_empty());
-        if let Some(beside) = self.beside.as_mut().filter(|_| has_written) {
+        let is_as_before = outcome.as_ref().is_ok_and(|outcome| outcome.plan.is_empty());
+        if let Some(beside) = self.beside.as_mut().filter(|_| !is_as_before) {
             beside.disturbed = true;
         }
         Ok(outcome?)

@@ -83,7 +83,8 @@ impl Numbers {
         self.broken_pod_alive == 0 && self.tcp_over_ms.is_some() && self.udp_over_ms.is_some()
     }
 
-    /// Says it if it took longer than `limit` milliseconds, less what nodes wait and the stolen time, until 20 new connections in a row were answered.
+    /// Says it if it took longer than `limit` milliseconds, less what nodes wait and the stolen time, until 20 new connections in a row were
+    /// answered.
     pub fn late(&self, limit: u64) -> Option<String> {
         let allowed = limit + self.waits_ms + self.took_ms * self.stolen_percent / 100;
         let never = self.tcp_over_ms.is_none() || self.udp_over_ms.is_none();

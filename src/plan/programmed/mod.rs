@@ -66,7 +66,7 @@ pub struct Doubts {
 }
 
 /// Answers of the node.
-pub trait Look {
+pub trait Ask {
     /// The routes to some addresses; it need not know what kind of devices they take. `None` if it cannot tell.
     fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes>;
 
@@ -201,12 +201,12 @@ impl Programmed {
 
     /// The steps that lead from here to another cluster, which is then what is programmed; `None` if it takes more than is known here.
     /// If so, and if a step fails, nothing is known any more.
-    pub fn step(&mut self, cluster: &Arc<Cluster>, settings: &Settings, look: &mut impl Look) -> Option<Plan> {
+    pub fn step(&mut self, cluster: &Arc<Cluster>, settings: &Settings, ask: &mut impl Ask) -> Option<Plan> {
         let changes = self.changes(cluster, settings)?;
         let coming = addresses_of(&changes, |change| change.old.is_none());
         let going = addresses_of(&changes, |change| change.new.is_none());
         let nobody_moves = coming.is_empty() && going.is_empty();
-        if !(nobody_moves || self.may_come_and_go(&coming, &going, look)) {
+        if !(nobody_moves || self.may_come_and_go(&coming, &going, ask)) {
             return None;
         }
         let families = (self.pods.families(), self.local.families());
@@ -225,7 +225,7 @@ impl Programmed {
             return None;
         }
         let known_elsewhere = &new_owners(&changes) | &moved_here.new;
-        self.learn(&moved.new, &known_elsewhere, look)?;
+        self.learn(&moved.new, &known_elsewhere, ask)?;
         let ingress = is_ingress(cluster, settings);
         let builds = self.builds(&changes, cluster, ingress, settings)?;
         self.keep_needs(&changes, &builds, ingress, settings)?;
@@ -262,7 +262,7 @@ impl Programmed {
 
     /// Whether everything leads where it led before: no route that matters leads through one of the veths, and routes to pods of this
     /// node, whose veth may be among them, are the same.
-    pub fn is_as_before(&self, doubts: &Doubts, look: &mut impl Look) -> bool {
+    pub fn is_as_before(&self, doubts: &Doubts, ask: &mut impl Ask) -> bool {
         let Doubts { veths, routes } = doubts;
         // With labels it matters whether a node is on the same link, and that of a pod.
         let has_labels = || self.cluster.vips().any(|vip| vip.mode == Mode::Mpls);
@@ -274,7 +274,7 @@ impl Programmed {
         let unreached = self.pods.all().filter(|address| *routes && !self.routes.contains_key(address));
         let asked: BTreeSet<IpAddr> = here.chain(unreached).copied().collect();
         let is_same = |found: Routes| asked.iter().all(|to| way(self.routes.get(to)) == way(found.get(to)));
-        !is_used && (asked.is_empty() || look.routes(&asked).is_some_and(is_same))
+        !is_used && (asked.is_empty() || ask.routes(&asked).is_some_and(is_same))
     }
 
     /// The VIPs that have changed; `None` if one has in a way that takes a whole round.
@@ -291,21 +291,21 @@ impl Programmed {
     }
 
     /// Whether nothing but routes and elements hangs on these VIPs.
-    fn may_come_and_go(&self, coming: &BTreeSet<IpAddr>, going: &BTreeSet<IpAddr>, look: &mut impl Look) -> bool {
+    fn may_come_and_go(&self, coming: &BTreeSet<IpAddr>, going: &BTreeSet<IpAddr>, ask: &mut impl Ask) -> bool {
         let is_source = |vip: &IpAddr| self.has_sources && vip.is_ipv4();
         !self.holds
             && !coming.iter().chain(going).any(|vip| self.around.taken.contains(vip) || is_source(vip))
-            && (coming.is_empty() || !look.depends_on(coming))
+            && (coming.is_empty() || !ask.depends_on(coming))
     }
 
     /// Has the routes to new addresses looked for, and once more those to addresses that get their first buckets of a VIP (a routing daemon
     /// may have been later than the pod) or are of pods here by now. `None` if one takes a device that is not known, or is another by now.
-    fn learn(&mut self, new: &BTreeSet<IpAddr>, again: &BTreeSet<IpAddr>, look: &mut impl Look) -> Option<()> {
+    fn learn(&mut self, new: &BTreeSet<IpAddr>, again: &BTreeSet<IpAddr>, ask: &mut impl Ask) -> Option<()> {
         let asked: BTreeSet<IpAddr> = new.union(again).copied().collect();
         if asked.is_empty() {
             return Some(());
         }
-        let found = look.routes(&asked)?;
+        let found = ask.routes(&asked)?;
         for address in asked {
             let (known, fact) = (self.routes.get(&address), found.get(&address));
             let is_new = new.contains(&address);

@@ -18,7 +18,7 @@ use crate::plan::nft::seen;
 use crate::plan::node::{RouteFact, Routes, desired_node};
 use crate::plan::observed::ObservedRoute;
 use crate::plan::pod::{PodInput, desired_pod};
-use crate::plan::programmed::{Around, Doubts, Look, Programmed};
+use crate::plan::programmed::{Around, Ask, Doubts, Programmed};
 use crate::plan::rule::walk;
 use crate::plan::{Desired, Nexthop, Observed, Plan, RouteKey, RuleSpec, Settings, Step};
 
@@ -213,7 +213,7 @@ proptest! {
 /// A node that knows these ways, and depends on nobody.
 struct Ways(Option<Routes>);
 
-impl Look for Ways {
+impl Ask for Ways {
     fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes> {
         Some(self.0.clone()?.into_iter().filter(|(address, _)| to.contains(address)).collect())
     }
@@ -347,7 +347,7 @@ fn a_pod_without_a_route_takes_a_look_when_there_is_one() {
 #[test]
 fn a_vip_that_the_node_needs_for_itself_takes_a_look() {
     struct Depends(Ways);
-    impl Look for Depends {
+    impl Ask for Depends {
         fn routes(&mut self, to: &BTreeSet<IpAddr>) -> Option<Routes> {
             self.0.routes(to)
         }

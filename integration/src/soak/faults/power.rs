@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use tunnel_router::model::handover::NOT_READY;
 
 use crate::soak::stage::{CONTROLLERS, SIDE, Stage, WORKERS};
 use crate::world::echo::SERVICE;
-use tunnel_router::model::handover::NOT_READY;
 
 /// After which time the endpoints of such a node become not ready.
 pub(in crate::soak) const NOTICED: Duration = Duration::from_secs(5);
