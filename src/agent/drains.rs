@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::dispatch::{pod_target, send_part};
+use super::goals::pod_target;
+use super::run::send_part;
 use crate::inspect::connections::by_bucket;
 use crate::kernel::{self, Connection, KernelError};
 use crate::model::handover::{FlowHash, Generation, NodeReport, Over, ServiceUid};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::{pod_goals, underlay};
 use super::follows::{Follows, moment};
+use super::goals::pod_goals;
+use super::prepare::underlay;
 use super::run::scope;
 use super::start::{plan_settings, state_settings};
 use crate::kernel;

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::dispatch::{pod_target, send};
+use super::goals::pod_target;
+use super::run::send;
 use crate::kernel::{self, KernelError};
 use crate::model::{Problem, Subject};
 use crate::netns::Netns;

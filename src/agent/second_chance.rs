@@ -1,22 +1,15 @@
 //! The program that gives packets their second chance: loaded once, its tables as the maps say.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::dispatch::PodGoal;
+use super::event::Prepare;
 use crate::kernel;
 use crate::kernel::bpf::{BpfError, Programs, SecondChance, Sizes};
+use crate::model::Cluster;
 use crate::model::config::KernelObjects;
 use crate::model::second_chance::{Counts, Forwarding, Pairs, Tables, VipNames};
-use crate::model::{Cluster, NodeRef, Problem, Reason, Subject};
-use crate::netns::ProcFinder;
+use crate::netns::{PodQuery, ProcFinder};
 use crate::plan::filter::ObservedFilter;
-
-/// Between two attempts to load the program or to write its tables.
-const RETRY: Duration = Duration::from_secs(60);
 
 /// The program of this node.
 #[derive(Default)]
@@ -25,14 +18,6 @@ pub(super) struct SecondChances {
     loaded: Option<SecondChance>,
     /// Pods have been looked at for what an agent before this one has left.
     looked: bool,
-    failed: Option<Failed>,
-}
-
-/// What went wrong last.
-struct Failed {
-    error: String,
-    node: NodeRef,
-    again: Instant,
 }
 
 impl SecondChances {
@@ -41,32 +26,25 @@ impl SecondChances {
         self.programs.clone()
     }
 
-    /// Makes the tables hold what the pods of this node have to know, and says which program to attach to them; `None`: none
-    /// can be loaded.
+    /// Makes the tables hold what the pods of this node have to know. Blocks.
     pub(super) fn serve(
         &mut self,
-        cluster: &Cluster,
+        Prepare { here, pods }: &Prepare,
         node: &str,
-        pods: &BTreeMap<String, PodGoal>,
         kernel: &KernelObjects,
-    ) -> Option<u32> {
+    ) -> Result<(), BpfError> {
         if pods.is_empty() {
-            return self.program();
+            return Ok(());
         }
         if !std::mem::replace(&mut self.looked, true) {
             self.loaded = find(pods, kernel);
             self.loaded.iter().for_each(|found| self.programs.insert(found.handle()));
         }
         let known = self.loaded.as_ref().map(|loaded| loaded.tables());
-        let tables = wanted(cluster, node, known);
-        match self.write(&tables) {
-            Ok(()) => self.failed = None,
-            Err(error) => self.failed(&error, cluster.node_ref(node)),
-        }
-        self.program()
+        self.write(&wanted(here, node, known))
     }
 
-    /// The kernel's id of the program that is attached.
+    /// The kernel's id of the program that is to be attached; `None`: none can be loaded, or nobody has needed it.
     pub(super) fn program(&self) -> Option<u32> {
         self.loaded.as_ref().map(SecondChance::id)
     }
@@ -91,22 +69,6 @@ impl SecondChances {
         self.pairs().told(&named.collect())
     }
 
-    /// When to try again what has failed.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.failed.as_ref().map(|failed| failed.again)
-    }
-
-    /// What users have to know of this node.
-    pub(super) fn problem(&self) -> Option<Problem> {
-        self.failed.as_ref().map(|failed| {
-            let note = format!(
-                "pods of node {} lose their connections when buckets of their Services move: {}; it is tried again",
-                failed.node.name, failed.error
-            );
-            Problem { subject: Subject::Node(failed.node.clone()), reason: Reason::NoSecondChance, note }
-        })
-    }
-
     /// Tables that have become too small are replaced together with their program: filters follow one by one.
     fn write(&mut self, tables: &Tables) -> Result<(), BpfError> {
         if let Some(loaded) = self.loaded.as_mut().filter(|loaded| loaded.sizes().can_hold(tables)) {
@@ -119,14 +81,6 @@ impl SecondChances {
         // Filters hold it until they are replaced.
         self.loaded.replace(new).iter().for_each(|old| self.programs.remove(old.id()));
         Ok(())
-    }
-
-    fn failed(&mut self, error: &BpfError, node: NodeRef) {
-        let error = error.to_string();
-        if self.failed.as_ref().is_none_or(|failed| failed.error != error) {
-            warn!(error, "no second chances for packets, or not for all");
-        }
-        self.failed = Some(Failed { error, node, again: Instant::now() + RETRY });
     }
 }
 
@@ -144,11 +98,11 @@ fn wanted(cluster: &Cluster, node: &str, known: Option<&Tables>) -> Tables {
 }
 
 /// The program of our version that an agent before this one has attached to pods.
-fn find(pods: &BTreeMap<String, PodGoal>, kernel: &KernelObjects) -> Option<SecondChance> {
+fn find(pods: &[PodQuery], kernel: &KernelObjects) -> Option<SecondChance> {
     let finder = ProcFinder::new(kernel.proc_root.clone());
     let processes = finder.scan().inspect_err(|error| debug!(%error, "cannot look for a program")).ok()?;
-    let filters = pods.values().filter_map(|pod| {
-        let netns = finder.find_among(&processes, &pod.query).ok()?;
+    let filters = pods.iter().filter_map(|pod| {
+        let netns = finder.find_among(&processes, pod).ok()?;
         let filters = netns.run(|| kernel::filters(kernel.link_prefix.as_str())).ok()?.ok()?;
         Some(filters.into_values().collect::<Vec<ObservedFilter>>())
     });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::info;
 
-use super::dispatch::{PodGoal, pod_target};
+use super::goals::{PodGoal, pod_target};
 use crate::model::cluster::as_note;
 use crate::model::handover::{ServiceUid, SetUp};
 use crate::model::{EndpointId, Mode, NodeRef, Problem, Reason, Subject};

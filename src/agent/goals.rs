@@ -1,23 +1,16 @@
-//! Which namespaces of this node have to become what: one target per namespace, each in a task of its own.
+//! What each pod of this node is asked for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use tokio::sync::watch;
-use tracing::{info, warn};
-
-use crate::kernel::{self, KernelError};
 use crate::model::handover::ServiceUid;
 use crate::model::{Addresses, Cluster, Family, Mode, Node, ServiceRef, Vip};
-use crate::netns::{Netns, PodQuery};
+use crate::netns::PodQuery;
 use crate::plan::Settings;
 use crate::plan::pod::PodInput;
-use crate::reconcile::target::{NODE, Shared, run};
-use crate::reconcile::{Goal, Order, Site};
-use crate::state::{LocalPod, Resolved};
+use crate::state::LocalPod;
 
-/// Name of a pod's target; the node itself is [`NODE`].
+/// Name of a pod's target; the node itself is [`NODE`](crate::reconcile::target::NODE).
 pub fn pod_target(uid: &str) -> String {
     format!("pod {uid}")
 }
@@ -37,22 +30,9 @@ pub struct PodGoal {
     pub input: PodInput,
 }
 
-/// The MTU of the ways from this node to the others, by address; what cannot be asked for is left out.
-pub fn underlay(netns: &Netns, cluster: &Cluster) -> BTreeMap<IpAddr, u32> {
-    let nodes: Vec<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
-    let facts = netns.run(|| kernel::routes_to(&nodes)).map_err(KernelError::from).and_then(|facts| facts);
-    match facts {
-        Ok(facts) => nodes.into_iter().zip(facts).filter_map(|(node, fact)| Some((node, fact.ok()?.mtu))).collect(),
-        Err(error) => {
-            warn!(%error, "cannot look up the ways to the other nodes, their MTU is not taken into account");
-            BTreeMap::new()
-        }
-    }
-}
-
 /// How the namespace of a pod is found, if it has an address. `listed` is what EndpointSlices say: they follow the pod's own
 /// status, and are behind it after a restart of the pod or of the node.
-fn query(uid: &str, pod: Option<&LocalPod>, listed: Option<Addresses>) -> Option<PodQuery> {
+pub(super) fn query(uid: &str, pod: Option<&LocalPod>, listed: Option<Addresses>) -> Option<PodQuery> {
     let own = pod.filter(|pod| !pod.addresses.is_empty()).map(|pod| Addresses::first_of(&pod.addresses));
     let query = PodQuery::new(uid, own.or(listed)?);
     Some(match pod {
@@ -62,12 +42,12 @@ fn query(uid: &str, pod: Option<&LocalPod>, listed: Option<Addresses>) -> Option
 }
 
 /// Whether nothing can be set up in a pod: its namespace is gone, or is not one that this kernel runs.
-fn is_out_of_reach(pod: &LocalPod) -> bool {
+pub(super) fn is_out_of_reach(pod: &LocalPod) -> bool {
     pod.terminated || pod.foreign_network
 }
 
 /// Goals of all pods of this node that serve a VIP, by pod UID: of those that slices list, and of those that a map names.
-/// `underlay` is what [`underlay`] says. No program is attached yet.
+/// `underlay` has the MTU of the ways to other nodes, as far as they are known. No program is attached yet.
 pub fn pod_goals(
     cluster: &Cluster,
     local_pods: &BTreeMap<String, LocalPod>,
@@ -138,137 +118,6 @@ fn underlay_mtu(pod: Addresses, cluster: &Cluster, underlay: &BTreeMap<IpAddr, u
     senders.filter_map(|node| underlay.get(&node)).min().copied()
 }
 
-/// A target that has not ended.
-struct Running {
-    site: Site,
-    /// Its orders; `None` when it has been told to end and leave everything as it is.
-    orders: Option<watch::Sender<Order>>,
-}
-
-/// The running targets.
-pub struct Dispatcher {
-    shared: Shared,
-    node_netns: Netns,
-    /// Targets that have not ended.
-    targets: HashMap<String, Running>,
-    /// Pods that served nothing when the agent started have been looked at once for leftovers.
-    swept: bool,
-}
-
-impl Dispatcher {
-    /// No targets yet.
-    pub fn new(shared: Shared, node_netns: Netns) -> Self {
-        Dispatcher { shared, node_netns, targets: HashMap::new(), swept: false }
-    }
-
-    /// The goals of the pods in a new state of the cluster, by target; `here` are the VIPs with pods on this node.
-    pub fn pod_goals(&self, here: &Cluster, local_pods: &BTreeMap<String, LocalPod>) -> BTreeMap<String, PodGoal> {
-        if here.vips.is_empty() {
-            return BTreeMap::new();
-        }
-        let underlay = underlay(&self.node_netns, here);
-        let goals = pod_goals(here, local_pods, &self.shared.settings, &underlay);
-        goals.into_iter().map(|(uid, goal)| (pod_target(&uid), goal)).collect()
-    }
-
-    /// Hands out the goals of a new state of the cluster.
-    pub fn dispatch(&mut self, resolved: &Resolved, pods: &BTreeMap<String, PodGoal>) {
-        let goal = Goal::Node(Arc::new(resolved.cluster.clone()));
-        self.set(NODE.to_owned(), Order { goal, site: Site::Node(self.node_netns.clone()) });
-        let wanted: BTreeMap<String, Order> =
-            pods.iter().map(|(target, pod)| (target.clone(), order_of(pod))).collect();
-        self.let_go(&wanted);
-        for (name, order) in wanted {
-            self.set(name, order);
-        }
-        // A map that is missing may name pods that no slice lists.
-        if !self.swept && !resolved.cluster.vips().any(|vip| vip.holds) {
-            self.swept = true;
-            self.sweep(resolved);
-        }
-    }
-
-    /// A target has ended: its next goal starts a new one.
-    pub fn ended(&mut self, target: &str) {
-        self.targets.remove(target);
-    }
-
-    /// Number of namespaces that have a goal.
-    pub fn len(&self) -> usize {
-        self.targets.len()
-    }
-
-    /// Whether nothing was dispatched yet.
-    pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
-    }
-
-    /// Pods that lost their VIP while no agent ran still carry it.
-    fn sweep(&mut self, resolved: &Resolved) {
-        let mut looked_at = 0;
-        for pod in resolved.local_pods.values().filter(|p| !p.host_network && !is_out_of_reach(p)) {
-            let name = pod_target(&pod.uid);
-            if !self.targets.contains_key(&name) {
-                let Some(query) = query(&pod.uid, Some(pod), None) else { continue };
-                self.set(name, Order { goal: Goal::Nothing, site: Site::Pod(query) });
-                looked_at += 1;
-            }
-        }
-        info!(pods = looked_at, "looking for leftovers in pods without a VIP");
-    }
-
-    /// Ends the targets of pods that serve nothing any more. The namespace of a static pod whose mirror is made again is left to
-    /// the new one's target.
-    fn let_go(&mut self, wanted: &BTreeMap<String, Order>) {
-        let others = self.targets.iter_mut().filter(|(name, _)| *name != NODE && !wanted.contains_key(*name));
-        for (_, running) in others {
-            if wanted.values().any(|order| order.site.is_same_static_pod(&running.site)) {
-                running.orders = None;
-            }
-            if let Some(orders) = &running.orders {
-                send_part(orders, |order| &mut order.goal, Goal::Nothing);
-            }
-        }
-    }
-
-    fn set(&mut self, name: String, order: Order) {
-        if let Some(running) = self.targets.get_mut(&name) {
-            running.site = order.site.clone();
-            if let Some(orders) = &running.orders {
-                send(orders, order);
-            }
-            return;
-        }
-        // Two targets in one namespace would undo each other's work; when the other one has ended, there is another dispatch.
-        if self.targets.values().any(|running| running.site.is_same_static_pod(&order.site)) {
-            return;
-        }
-        let site = order.site.clone();
-        let (sender, receiver) = watch::channel(order);
-        tokio::spawn(run(name.clone(), receiver, self.shared.clone()));
-        self.targets.insert(name, Running { site, orders: Some(sender) });
-    }
-}
-
-fn order_of(pod: &PodGoal) -> Order {
-    Order { goal: Goal::Pod(pod.input.clone()), site: Site::Pod(pod.query.clone()) }
-}
-
-/// Sends only what is new, so that nobody is woken for nothing.
-pub(super) fn send<T: PartialEq>(to: &watch::Sender<T>, new: T) {
-    send_part(to, |all| all, new);
-}
-
-/// The same for a part of what is sent.
-pub(super) fn send_part<T, P: PartialEq>(to: &watch::Sender<T>, part: impl FnOnce(&mut T) -> &mut P, new: P) {
-    to.send_if_modified(|all| {
-        let old = part(all);
-        let changed = *old != new;
-        *old = new;
-        changed
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +125,7 @@ mod tests {
     use crate::model::handover::EndpointState;
     use crate::model::names::LinkPrefix;
     use crate::model::{BucketCount, Endpoint, MarkField};
+    use crate::state::Resolved;
 
     fn settings() -> Settings {
         Settings {
@@ -321,7 +171,7 @@ mod tests {
     }
 
     fn resolved(vips: Vec<Vip>) -> Resolved {
-        let vips = vips.into_iter().map(|v| (v.address, Arc::new(v))).collect();
+        let vips = vips.into_iter().map(|v| (v.address, v.into())).collect();
         Resolved { cluster: Cluster { vips, ..Cluster::default() }, ..Resolved::default() }
     }
 
@@ -360,7 +210,7 @@ mod tests {
         let with = |id: &str| LocalPod { containers: [id.to_owned()].into(), ..local_pod(&[[10, 244, 1, 2]]) };
         let (before, after) = (goal_with(with("a")).unwrap(), goal_with(with("b")).unwrap());
         assert_eq!(before.input, after.input);
-        assert_ne!(order_of(&before), order_of(&after));
+        assert_ne!(before.query, after.query);
     }
 
     #[test]
