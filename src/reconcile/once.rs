@@ -84,10 +84,13 @@ impl Memory {
         Memory { saved: self.saved.clone(), written: self.written.clone(), ..Memory::default() }
     }
 
-    /// Whether such a look has found what is known.
-    pub(super) fn is_confirmed_by(&self, look: &Outcome) -> bool {
-        let is_same = |known: &Programmed| known.problems() == look.problems;
-        look.plan.is_empty() && look.notes.is_empty() && self.programmed.as_ref().is_some_and(is_same)
+    /// Whether such a look has found what is known. If so, what it has seen of others is known from now on.
+    pub(super) fn is_confirmed_by(&mut self, look: Outcome) -> bool {
+        let is_same = |known: &&mut Programmed| known.problems() == look.problems;
+        let known = self.programmed.as_mut().filter(is_same).filter(|_| look.plan.is_empty() && look.notes.is_empty());
+        let is_confirmed = known.is_some();
+        known.zip(look.around).into_iter().for_each(|(known, around)| known.see(around));
+        is_confirmed
     }
 
     /// Everything is read from the kernel again, also what cannot have changed, and tried again, also what has failed.
@@ -121,6 +124,8 @@ pub struct Outcome {
     pub program: bool,
     /// Modes of a pod's VIPs in which it is not set up.
     pub lacking: BTreeSet<Mode>,
+    /// What a node was seen to have of others, if everything was looked at.
+    pub around: Option<Around>,
 }
 
 /// What is not as asked for in a pod. Which Services that concerns is known to those who gave the goal.
@@ -332,12 +337,13 @@ fn attempt(
         }
         computed => computed?,
     };
+    let around = of.as_ref().map(|(_, _, around)| around.clone());
     let is_known = matches!(execution, Execution::Apply(_)) && memory.lacking.is_empty();
     let programmed =
         of.filter(|_| is_known).and_then(|of| Programmed::new(of, (&desired, &observed), problems.clone(), settings));
     let outcome = carry_out(&desired, observed, memory, prefix, execution)?;
     memory.programmed = programmed;
-    Ok(Outcome { problems, ..outcome })
+    Ok(Outcome { problems, around, ..outcome })
 }
 
 /// What a namespace is to hold.

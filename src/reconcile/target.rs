@@ -11,14 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Places;
-use super::backoff::Backoff;
 use super::once::{Execution, Goal, Memory, Note, Outcome, ReconcileError, follow, reconcile};
 use super::order::{Order, Site};
+use super::pace::{Ended, Look, Next, Pace, Wake};
 use crate::kernel::bpf::Programs;
-use crate::kernel::{Change, Monitor, Writer};
+use crate::kernel::{Monitor, Writer};
 use crate::model::{Mode, Problem, Reason};
 use crate::netns::{FindError, Netns, NetnsId, PodQuery, PodSearch, addresses_in};
-use crate::plan::programmed::Doubts;
 use crate::plan::{Plan, Settings};
 
 /// Everything a target needs, the same for all of them.
@@ -93,33 +92,19 @@ pub const NODE: &str = "node";
 /// The kernel tells of changes in bursts: a round waits this long for the burst to end.
 const SETTLE: Duration = Duration::from_millis(30);
 
-/// Between two looks while an endpoint cannot be reached, and until the next one beside the rounds when one was disturbed.
-const LATE: Duration = Duration::from_secs(2);
-
-/// So many looks beside the rounds may be disturbed by them before a round has to look.
-const DISTURBED_AT_MOST: u32 = 3;
-
-/// A namespace that somebody else keeps changing back must not keep a core busy.
-const CONTESTED: Duration = Duration::from_secs(5);
-const CONTESTED_AFTER: u32 = 8;
-
 /// Runs the loop until its goal is [`Goal::Nothing`] and reached, until nobody gives orders any more, or until shutdown.
 pub async fn run(name: String, orders: watch::Receiver<Order>, shared: Shared) {
     let span = info_span!("target", name = %name);
-    let (memory, backoff, started) = (Memory::default(), Backoff::default(), Instant::now());
-    let resync_at = started + shared.resync;
+    let started = Instant::now();
     let target = Target {
         name,
         orders,
+        pace: Pace::new(shared.resync, started),
         shared,
-        memory,
+        memory: Memory::default(),
         remembered: None,
-        backoff,
         started,
-        rewrites: 0,
-        resync_at,
         beside: None,
-        disturbed: 0,
         deaf_until: None,
     };
     target.run().instrument(span).await;
@@ -132,17 +117,11 @@ struct Target {
     memory: Memory,
     /// The namespace that `memory` is of.
     remembered: Option<NetnsId>,
-    backoff: Backoff,
+    pace: Pace,
     /// When the present round began.
     started: Instant,
-    /// Rounds in a row that had to write although the goal had not changed.
-    rewrites: u32,
-    /// When everything is read from the kernel again, and what has failed is tried again.
-    resync_at: Instant,
-    /// What is being read.
-    beside: Option<Beside>,
-    /// Looks in a row that were disturbed.
-    disturbed: u32,
+    /// Everything is being looked at beside the rounds, which go on: what is there of thousands of VIPs is not read in a moment.
+    beside: Option<JoinHandle<Result<Outcome, ReconcileError>>>,
     /// Until when notifications of the kernel are not heeded, because somebody keeps changing what we set up.
     deaf_until: Option<Instant>,
 }
@@ -157,50 +136,6 @@ struct Place {
     site: Option<Site>,
 }
 
-/// How closely a round looks.
-#[derive(Debug)]
-enum Look {
-    /// The kernel is read.
-    Whole,
-    /// Nothing has changed but the goal, and perhaps what there are doubts about.
-    AtGoal(Doubts),
-}
-
-impl Look {
-    /// Nothing has changed but the goal.
-    fn at_goal() -> Look {
-        Look::AtGoal(Doubts::default())
-    }
-
-    /// What the kernel has told of.
-    fn at(changes: BTreeSet<Change>) -> Look {
-        let veth = |change| if let Change::Veth(name) = change { Some(name) } else { None };
-        let veths = changes.into_iter().map(veth).collect::<Option<_>>();
-        veths.map_or(Look::Whole, |veths| Look::AtGoal(Doubts { veths, routes: false }))
-    }
-}
-
-/// A look at everything beside the rounds, which go on: what is there of thousands of VIPs is not read in a moment.
-struct Beside {
-    look: JoinHandle<Result<Outcome, ReconcileError>>,
-    /// Something has been written since it began: it may have seen neither the one nor the other.
-    disturbed: bool,
-}
-
-/// What ends a wait.
-enum Wake {
-    Order,
-    Kernel(BTreeSet<Change>),
-    /// Everything has been looked at beside the rounds; `None` if that failed.
-    Looked(Option<Outcome>),
-    /// Notifications have stopped: the namespace is looked for again.
-    Deaf,
-    Time,
-    /// Nobody gives orders any more; what is in the namespace is somebody else's now.
-    Released,
-    Shutdown,
-}
-
 impl Target {
     async fn run(mut self) {
         let mut place: Option<Place> = None;
@@ -208,7 +143,7 @@ impl Target {
         loop {
             self.started = Instant::now();
             let order = self.orders.borrow_and_update().clone();
-            let next = match self.round(&mut place, &order, look).await {
+            let wait = match self.round(&mut place, &order, look).await {
                 Ok(Some(wait)) => wait,
                 Ok(None) => return,
                 Err(error) => {
@@ -216,75 +151,41 @@ impl Target {
                     self.failed(&error)
                 }
             };
-            let wake = self.wait(place.as_mut().map(|place| &mut place.monitor), next).await;
-            look = Look::Whole;
-            match wake {
-                Wake::Shutdown => return,
-                Wake::Released => {
-                    self.gone();
+            let wake = self.wait(place.as_mut().map(|place| &mut place.monitor), wait, &order).await;
+            let can_look_beside = place.is_some() && self.memory.is_known();
+            look = match self.pace.next(wake, can_look_beside, Instant::now()) {
+                Next::Round(look) => look,
+                Next::Beside(look) => {
+                    place.iter().for_each(|place| self.look_beside(place.netns.clone(), order.goal.clone()));
+                    look
+                }
+                Next::Doubt => {
+                    self.memory.doubt();
+                    Look::Whole
+                }
+                Next::Search => {
+                    self.memory.doubt();
+                    place.iter_mut().for_each(|place| place.site = None);
+                    Look::Whole
+                }
+                Next::TakeUp => {
+                    self.lose(&mut place);
+                    Look::Whole
+                }
+                Next::End { is_gone } => {
+                    if is_gone {
+                        self.gone();
+                    }
                     return;
                 }
-                Wake::Order => {
-                    self.ordered(&order);
-                    look = Look::at_goal();
-                }
-                Wake::Deaf => self.lose(&mut place),
-                Wake::Time => look = self.look_by_time(&mut place, &order.goal),
-                Wake::Kernel(changes) => look = Look::at(changes),
-                Wake::Looked(found) => look = self.looked_beside(found),
-            }
+            };
         }
-    }
-
-    /// There are new orders: what failed at another site says nothing of this one.
-    fn ordered(&mut self, before: &Order) {
-        self.rewrites = 0;
-        if self.orders.borrow().site != before.site {
-            self.backoff.succeeded();
-        }
-    }
-
-    /// Nothing has happened for a while. Only a resync asks for what notifications would have told: beside the rounds where that is enough.
-    fn look_by_time(&mut self, place: &mut Option<Place>, goal: &Goal) -> Look {
-        let late = Look::AtGoal(Doubts { routes: true, ..Doubts::default() });
-        if Instant::now() < self.resync_at {
-            return late;
-        }
-        self.resync_at = Instant::now() + self.shared.resync;
-        if self.beside.is_some() {
-            return late;
-        }
-        if let Some(place) = place.as_ref().filter(|_| self.memory.is_known() && self.disturbed < DISTURBED_AT_MOST) {
-            self.look_beside(place.netns.clone(), goal.clone());
-            return late;
-        }
-        self.disturbed = 0;
-        self.memory.doubt();
-        place.iter_mut().for_each(|place| place.site = None);
-        Look::Whole
     }
 
     fn look_beside(&mut self, netns: Netns, goal: Goal) {
         let (mut memory, settings) = (self.memory.for_a_look(), self.shared.settings.clone());
         let work = move || reconcile(&netns, &goal, &settings, &mut memory, Execution::DryRun);
-        self.beside = Some(Beside { look: tokio::task::spawn_blocking(work), disturbed: false });
-    }
-
-    /// What a look beside the rounds has found; where it is not what is known, a round has to look.
-    fn looked_beside(&mut self, found: Option<Outcome>) -> Look {
-        let is_disturbed = self.beside.take().is_some_and(|beside| beside.disturbed);
-        let is_confirmed = found.as_ref().is_some_and(|found| self.memory.is_confirmed_by(found));
-        debug!(is_confirmed, is_disturbed, "looked at everything");
-        self.disturbed = if is_disturbed && !is_confirmed { self.disturbed + 1 } else { 0 };
-        if is_confirmed {
-            return Look::at_goal();
-        }
-        if is_disturbed {
-            self.resync_at = Instant::now() + LATE;
-            return Look::at_goal();
-        }
-        self.memory.doubt();
-        Look::Whole
+        self.beside = Some(tokio::task::spawn_blocking(work));
     }
 
     /// One round. `Ok(None)` ends the target.
@@ -304,30 +205,21 @@ impl Target {
             Err(error) => return Err(error),
         }
         let Some(Place { netns, writer, .. }) = place.as_mut() else { return Ok(Some(self.shared.resync)) };
-        let Outcome { plan, problems, notes, program, lacking } =
+        let Outcome { plan, problems, notes, program, lacking, .. } =
             self.blocking_round(netns, writer, goal, look).await?;
-        self.backoff.succeeded();
         let writes = plan.steps.len();
         self.log(&plan);
         if *goal == Goal::Nothing {
             return Ok(self.gone());
         }
-        let wait = self.patience(&problems);
+        let is_late = problems.iter().any(|problem| problem.reason == Reason::EndpointFailed);
+        let wait = self.pace.ended(Ended::InSync { writes, is_late }, Instant::now());
         self.report(State::InSync { writes, problems, notes, program, lacking, goal: goal.clone() });
-        self.rewrites = if writes == 0 { 0 } else { self.rewrites + 1 };
-        if self.rewrites >= CONTESTED_AFTER {
-            warn!(rounds = self.rewrites, %plan, "somebody keeps changing what we set up, slowing down");
-            self.deaf_until = Some(Instant::now() + CONTESTED);
+        self.deaf_until = self.pace.deaf_for().map(|time| Instant::now() + time);
+        if self.deaf_until.is_some() {
+            warn!(rounds = self.pace.rewrites(), %plan, "somebody keeps changing what we set up, slowing down");
         }
         Ok(Some(wait))
-    }
-
-    /// Until the next look, if nothing happens. An endpoint that cannot be reached may be so a moment later: its route may be late,
-    /// and the other nodes send its packets to it.
-    fn patience(&self, problems: &[Problem]) -> Duration {
-        let is_late = problems.iter().any(|problem| problem.reason == Reason::EndpointFailed);
-        let left = self.resync_at.saturating_duration_since(Instant::now());
-        if is_late { left.min(LATE) } else { left }
     }
 
     /// Makes `place` the namespace at this site. One that is held stays, with its monitor, if it is the same.
@@ -390,14 +282,13 @@ impl Target {
         };
         let (outcome, memory, taken) = tokio::task::spawn_blocking(work).await?;
         (self.memory, *writer) = (memory, taken);
-        let is_as_before = outcome.as_ref().is_ok_and(|outcome| outcome.plan.is_empty());
-        if let Some(beside) = self.beside.as_mut().filter(|_| !is_as_before) {
-            beside.disturbed = true;
+        if !outcome.as_ref().is_ok_and(|outcome| outcome.plan.is_empty()) {
+            self.pace.disturb();
         }
         Ok(outcome?)
     }
 
-    async fn wait(&mut self, mut monitor: Option<&mut Monitor>, time: Duration) -> Wake {
+    async fn wait(&mut self, mut monitor: Option<&mut Monitor>, time: Duration, order: &Order) -> Wake {
         let deadline = Instant::now() + time;
         let deaf_until = self.deaf_until.take();
         let kernel = async {
@@ -412,18 +303,26 @@ impl Target {
         let beside = self.beside.as_mut();
         let looked = async {
             match beside {
-                Some(beside) => (&mut beside.look).await.ok().and_then(Result::ok),
+                Some(look) => look.await.ok().and_then(Result::ok),
                 None => std::future::pending().await,
             }
         };
         let mut wake = tokio::select! {
             () = self.shared.shutdown.cancelled() => Wake::Shutdown,
-            changed = self.orders.changed() => if changed.is_ok() { Wake::Order } else { Wake::Released },
-            found = looked => Wake::Looked(found),
-            heard = kernel => heard.map_or(Wake::Deaf, Wake::Kernel),
+            changed = self.orders.changed() => match changed {
+                Ok(()) => Wake::Ordered { elsewhere: self.orders.borrow().site != order.site },
+                Err(_) => Wake::Released,
+            },
+            found = looked => {
+                self.beside = None;
+                let is_confirmed = found.is_some_and(|found| self.memory.is_confirmed_by(found));
+                debug!(is_confirmed, "looked at everything");
+                Wake::Looked { is_confirmed }
+            }
+            heard = kernel => heard.map_or(Wake::Deaf, Wake::Heard),
             () = sleep_until(deadline) => Wake::Time,
         };
-        if let (Wake::Kernel(changes), Some(monitor)) = (&mut wake, monitor) {
+        if let (Wake::Heard(changes), Some(monitor)) = (&mut wake, monitor) {
             // Each change of many is told, and would have everything looked at once more. What is told from now on may not be visible yet.
             match monitor.drain() {
                 Ok(more) => changes.extend(more),
@@ -448,10 +347,10 @@ impl Target {
         if error.is_refusal() {
             warn!(%error, "cannot be served, waiting for news of it");
             self.report(State::Refused { error: error.to_string() });
-            return self.shared.resync;
+            return self.pace.ended(Ended::Refused, Instant::now());
         }
-        let wait = self.backoff.failed();
-        let failures = self.backoff.failures();
+        let wait = self.pace.ended(Ended::Failed, Instant::now());
+        let failures = self.pace.failures();
         if failures == 1 {
             warn!(%error, retry_in = ?wait, "cannot reconcile");
         } else {

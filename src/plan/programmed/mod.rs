@@ -194,6 +194,11 @@ impl Programmed {
         Some(programmed)
     }
 
+    /// Takes note of others as they have been seen lately.
+    pub fn see(&mut self, around: Around) {
+        self.around = around;
+    }
+
     /// What has been told of the node.
     pub fn problems(&self) -> &[Problem] {
         &self.problems

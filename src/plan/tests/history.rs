@@ -364,15 +364,9 @@ fn a_vip_that_the_node_needs_for_itself_takes_a_look() {
     let programmed = programmed(&of(&["192.0.2.10"]));
     let mut step = |vips: &[&str]| programmed.clone().step(&of(vips), &settings("n1"), &mut node).is_some();
     assert!(!step(&["192.0.2.10", "192.0.2.11"]) && step(&["192.0.2.10", "192.0.2.12"]));
-    // An address of its own, or the next hop of its routes.
-    let taken = Around { taken: [ip("192.0.2.12")].into(), ..around() };
-    let of_taken = {
-        let (cluster, settings) = (of(&["192.0.2.10"]), settings("n1"));
-        let (desired, problems) = desired_node(&cluster, &routes(&cluster), &settings);
-        let kernel = FakeKernel::new("eth0", "10.0.0.1");
-        let of = (cluster.clone(), routes(&cluster), taken);
-        Programmed::new(of, (&desired, &kernel.observed), problems, &settings).unwrap()
-    };
+    // An address of its own, or the next hop of its routes, as it was seen later.
+    let mut of_taken = programmed.clone();
+    of_taken.see(Around { taken: [ip("192.0.2.12")].into(), ..around() });
     let mut step = |vips: &[&str]| of_taken.clone().step(&of(vips), &settings("n1"), &mut node).is_some();
     assert!(!step(&["192.0.2.10", "192.0.2.12"]) && step(&["192.0.2.10", "192.0.2.13"]));
 }
