@@ -67,7 +67,7 @@ impl Known {
     }
 
     fn vip(&self, vip: &Vip) -> VipStatus {
-        let next_hops = vip.intent.iter().flat_map(|intent| &intent.next_hops);
+        let next_hops = vip.intent.iter().flat_map(|intent| intent.next_hops.iter());
         let named = next_hops.clone().filter(|(_, hop)| hop.id != TunnelId::OWNER_ALONE);
         let mut endpoints: Vec<EndpointStatus> = vip.endpoints.iter().map(|e| self.listed(vip, e)).collect();
         let members = vip.intent.iter().flat_map(|intent| &intent.members);
@@ -111,7 +111,7 @@ impl Known {
 
     fn endpoint(&self, vip: &Vip, id: &str, addresses: Addresses) -> EndpointStatus {
         let member = vip.intent.as_ref().and_then(|intent| intent.members.get(id));
-        let next_hops = vip.intent.iter().flat_map(|intent| &intent.next_hops);
+        let next_hops = vip.intent.iter().flat_map(|intent| intent.next_hops.iter());
         EndpointStatus {
             id: id.to_owned(),
             addresses: addresses.iter().collect(),

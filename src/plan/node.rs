@@ -191,7 +191,7 @@ impl Build {
         if vip.holds && is_served {
             return self.hold(vip, ctx);
         }
-        let next_hops = vip.intent.as_ref().filter(|_| is_served).map(|intent| &intent.next_hops);
+        let next_hops = vip.intent.as_ref().filter(|_| is_served).map(|intent| &*intent.next_hops);
         let ways = self.ways(vip, next_hops.into_iter().flat_map(BTreeMap::values), ctx);
         for bucket in flows(vip, settings).buckets.iter() {
             let key = RouteKey { table: table(settings.table_base, bucket), vip: vip.address };

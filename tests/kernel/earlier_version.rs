@@ -147,7 +147,7 @@ fn intent(pod: &Endpoint) -> Intent {
     Intent {
         generation: Generation(1),
         hash,
-        next_hops: hash.buckets.iter().map(|bucket| (bucket, hop.clone())).collect(),
+        next_hops: Arc::new(hash.buckets.iter().map(|bucket| (bucket, hop.clone())).collect()),
         served: Served::default(),
         members: BTreeMap::from([(owner, member)]),
     }

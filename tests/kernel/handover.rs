@@ -109,7 +109,7 @@ impl Lab {
         Arc::new(Intent {
             generation: Generation(1),
             hash,
-            next_hops: hash.buckets.iter().map(|bucket| (bucket, hop.clone())).collect(),
+            next_hops: Arc::new(hash.buckets.iter().map(|bucket| (bucket, hop.clone())).collect()),
             served: Served::default(),
             members: BTreeMap::from([(owner, member)]),
         })

@@ -42,6 +42,7 @@ pub struct Follow {
     endpoints: Vec<Endpoint>,
     absences: Absences,
     buckets: Vec<InUse>,
+    next_hops: Arc<BTreeMap<Bucket, NextHop>>,
 }
 
 /// Where an ingress node sends the packets of a bucket.
@@ -81,11 +82,16 @@ pub enum Offered {
 /// One bucket.
 #[derive(Debug, Clone, Default)]
 struct InUse {
-    /// Where an ingress node sends its packets.
-    hop: Option<NextHop>,
     /// The owner as serving nodes see it.
     owner: Option<EndpointId>,
-    /// Who is about to stand in for it.
+    /// Of most buckets there is nothing else to be known, and there are very many.
+    moving: Option<Box<Moving>>,
+}
+
+/// A bucket whose owner has changed lately, or is about to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Moving {
+    /// Who is about to stand in for the owner.
     next: Option<EndpointId>,
     /// When one of the two changed.
     changed: Option<Instant>,
@@ -94,7 +100,7 @@ struct InUse {
 }
 
 /// An endpoint that has stood in for the owner.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct StandIn {
     endpoint: EndpointId,
     since: Moment,
@@ -106,10 +112,10 @@ impl Follow {
     /// Follows a map from now on, as it is: nothing that changed before is waited for.
     pub fn new(map: Arc<Assignment>, endpoints: Vec<Endpoint>, now: Moment) -> Follow {
         let buckets = vec![InUse::default(); map.holdings.len()];
-        let mut follow = Follow { map, endpoints, absences: Absences::default(), buckets };
+        let mut follow = Follow { map, endpoints, absences: Absences::default(), buckets, next_hops: Arc::default() };
         follow.step(now);
         for bucket in &mut follow.buckets {
-            bucket.changed = None;
+            bucket.moves(|moving| moving.changed = None);
         }
         follow
     }
@@ -147,18 +153,27 @@ impl Follow {
         let owners = self.map.holdings.iter().filter_map(|holding| holding.owner.as_ref());
         self.absences.look(owners, &usable, &self.endpoints, now.instant);
         let mut buckets = std::mem::take(&mut self.buckets);
+        let mut next_hops = Vec::with_capacity(buckets.len());
         for ((bucket, holding), in_use) in self.map.iter().zip(&mut buckets) {
             let owner = self.owner(bucket, holding, &usable, now);
-            in_use.stand(holding, owner.as_ref(), now);
             let next = self.next_stand_in(bucket, holding, owner.as_ref(), &usable);
-            if in_use.owner != owner || in_use.next != next {
-                (in_use.owner, in_use.changed) = (owner.clone(), Some(now.instant));
-                in_use.next = next;
-            }
-            in_use.changed = in_use.changed.filter(|changed| *changed + POINTED > now.instant);
-            in_use.hop = owner.and_then(|owner| self.hop(owner, holding, in_use, &usable, now));
+            let is_another = in_use.owner != owner;
+            in_use.moves(|moving| {
+                moving.stand(holding, owner.as_ref(), now);
+                if is_another || moving.next != next {
+                    (moving.next, moving.changed) = (next, Some(now.instant));
+                }
+                moving.changed = moving.changed.filter(|changed| *changed + POINTED > now.instant);
+            });
+            in_use.owner.clone_from(&owner);
+            let hop = owner.and_then(|owner| self.hop(owner, holding, in_use.stand_ins(), &usable, now));
+            next_hops.extend(hop.map(|hop| (bucket, hop)));
         }
         self.buckets = buckets;
+        let is_same = self.next_hops.iter().eq(next_hops.iter().map(|(bucket, hop)| (bucket, hop)));
+        if !is_same {
+            self.next_hops = Arc::new(next_hops.into_iter().collect());
+        }
     }
 
     /// When [`Follow::step`] has something to do although nothing changed.
@@ -168,11 +183,12 @@ impl Follow {
             (end > now.unix).then(|| now.at(end))
         };
         let bucket = |(holding, in_use): (&Holding, &InUse)| {
-            let (stand_in, ends) = (in_use.stand_ins.first(), in_use.stand_ins.iter().filter_map(|one| one.until));
+            let stand_ins = in_use.stand_ins();
+            let (stand_in, ends) = (stand_ins.first(), stand_ins.iter().filter_map(|one| one.until));
             // Of a damaged map it may be any number.
             let kept = Duration::from_secs(self.map.drain_non_tcp);
             [
-                in_use.changed.map(|changed| changed + POINTED),
+                in_use.changed().map(|changed| changed + POINTED),
                 ends.min(),
                 stand_in.and_then(|stand_in| stand_in.since.instant.checked_add(kept)),
                 non_tcp(holding),
@@ -183,21 +199,20 @@ impl Follow {
     }
 
     /// Where an ingress node sends the packets of each bucket; buckets without an owner are left out.
-    pub fn next_hops(&self) -> BTreeMap<Bucket, NextHop> {
-        let hops = self.map.hash.buckets.iter().zip(&self.buckets);
-        hops.filter_map(|(bucket, in_use)| Some((bucket, in_use.hop.clone()?))).collect()
+    pub fn next_hops(&self) -> &Arc<BTreeMap<Bucket, NextHop>> {
+        &self.next_hops
     }
 
     /// What the pods of a serving node have to know.
     pub fn served(&self) -> Served {
         let names = self.map.members.values().map(|member| (member.name, member.addresses)).collect();
-        let moves = |holding: &Holding, in_use: &InUse| in_use.changed.is_some() || holding.next.is_some();
+        let moves = |holding: &Holding, in_use: &InUse| in_use.changed().is_some() || holding.next.is_some();
         let present = self.map.iter().zip(&self.buckets).filter(|((_, holding), in_use)| moves(holding, in_use));
         let present = present.filter_map(|((bucket, holding), in_use)| {
             let owner = in_use.owner.as_ref()?;
             let announced = holding.next.as_ref().map(|next| &next.endpoint).filter(|next| *next != owner);
-            let all = std::iter::once(owner).chain(self.second_chances(owner, holding, in_use));
-            let all = all.chain(announced).chain(&in_use.next);
+            let all = std::iter::once(owner).chain(self.second_chances(owner, holding, in_use.stand_ins()));
+            let all = all.chain(announced).chain(in_use.next());
             Some((bucket, all.filter_map(|id| self.map.name(id)).take(MOST_FORMER + 1).collect()))
         });
         Served { names, last: Some(self.map.last_name), present: present.collect() }
@@ -209,7 +224,7 @@ impl Follow {
     fn usable(&self) -> BTreeSet<EndpointId> {
         let members = &self.map.members;
         let known = usable(&self.endpoints, |e| members.get(&e.id).is_some_and(|member| member.set_up));
-        let mut standing = self.buckets.iter().flat_map(|bucket| &bucket.stand_ins).filter(|one| one.until.is_none());
+        let mut standing = self.buckets.iter().flat_map(InUse::stand_ins).filter(|one| one.until.is_none());
         let goes_on = standing.any(|one| !members.contains_key(&one.endpoint));
         if !known.is_empty() || self.map.refuses_new && !goes_on {
             return known;
@@ -247,7 +262,7 @@ impl Follow {
         &self,
         owner: EndpointId,
         holding: &Holding,
-        in_use: &InUse,
+        stand_ins: &[StandIn],
         usable: &BTreeSet<EndpointId>,
         now: Moment,
     ) -> Option<NextHop> {
@@ -255,9 +270,9 @@ impl Follow {
         // The program is loaded with everything else, unless the kernel refuses it.
         let listed = || self.endpoints.iter().find(|e| e.id == owner).map(|e| (e.addresses, true));
         let (addresses, program) = member.or_else(listed)?;
-        let second_chances = self.second_chances(&owner, holding, in_use);
+        let second_chances = self.second_chances(&owner, holding, stand_ins);
         let names = second_chances.iter().filter(|_| program).filter_map(|id| self.map.name(id));
-        let non_tcp = second_chances.first().is_some_and(|first| self.keeps_non_tcp(first, holding, in_use, now));
+        let non_tcp = second_chances.first().is_some_and(|first| self.keeps_non_tcp(first, holding, stand_ins, now));
         let id = TunnelId::of(names, non_tcp);
         let is_silent = self.map.refuses_new || self.absences.is_over(&owner, now.instant);
         let refuses_syn = is_silent && !usable.contains(&owner);
@@ -266,11 +281,16 @@ impl Follow {
 
     /// Who is asked for connections that the owner does not know, at most two: those that serve before those that may be dead,
     /// because nobody gets past a dead one.
-    fn second_chances<'a>(&self, owner: &EndpointId, holding: &'a Holding, in_use: &'a InUse) -> Vec<&'a EndpointId> {
+    fn second_chances<'a>(
+        &self,
+        owner: &EndpointId,
+        holding: &'a Holding,
+        stand_ins: &'a [StandIn],
+    ) -> Vec<&'a EndpointId> {
         let stored = holding.owner.as_ref().filter(|stored| *stored != owner);
         let mut former: Vec<_> = holding.former.iter().collect();
         former.sort_by_key(|former| Reverse(former.held));
-        let stand_ins = in_use.stand_ins.iter().map(|stand_in| &stand_in.endpoint);
+        let stand_ins = stand_ins.iter().map(|stand_in| &stand_in.endpoint);
         // Where there are more than two, those that had the bucket for the longest time: a stand-in had it for seconds.
         let all = stored.into_iter().chain(former.into_iter().map(|former| &former.endpoint)).chain(stand_ins);
         // One that the map does not know has no name.
@@ -296,11 +316,11 @@ impl Follow {
     }
 
     /// Whether packets that are not TCP stay with this former owner.
-    fn keeps_non_tcp(&self, former: &EndpointId, holding: &Holding, in_use: &InUse, now: Moment) -> bool {
+    fn keeps_non_tcp(&self, former: &EndpointId, holding: &Holding, stand_ins: &[StandIn], now: Moment) -> bool {
         let drain = Duration::from_secs(self.map.drain_non_tcp);
         let serves = self.endpoints.iter().any(|e| e.id == *former && e.state.serves());
         let listed = holding.former.first().filter(|first| first.endpoint == *former);
-        let stands_in = in_use.stand_ins.first().filter(|stand_in| stand_in.until.is_none());
+        let stands_in = stand_ins.first().filter(|stand_in| stand_in.until.is_none());
         serves
             && (listed.is_some_and(|listed| listed.keeps_non_tcp(drain, now.unix))
                 || stands_in.is_some_and(|one| now.instant.saturating_duration_since(one.since.instant) < drain))
@@ -308,6 +328,27 @@ impl Follow {
 }
 
 impl InUse {
+    /// Changes what is to be known besides the owner; nothing is kept if that is nothing.
+    fn moves(&mut self, change: impl FnOnce(&mut Moving)) {
+        let mut moving = self.moving.take().unwrap_or_default();
+        change(&mut moving);
+        self.moving = Some(moving).filter(|moving| **moving != Moving::default());
+    }
+
+    fn stand_ins(&self) -> &[StandIn] {
+        self.moving.as_ref().map(|moving| &moving.stand_ins[..]).unwrap_or_default()
+    }
+
+    fn changed(&self) -> Option<Instant> {
+        self.moving.as_ref()?.changed
+    }
+
+    fn next(&self) -> Option<&EndpointId> {
+        self.moving.as_ref()?.next.as_ref()
+    }
+}
+
+impl Moving {
     /// Notes who stands in, and who has stood in.
     fn stand(&mut self, holding: &Holding, owner: Option<&EndpointId>, now: Moment) {
         let standing = owner.filter(|owner| holding.owner.as_ref() != Some(*owner));

@@ -75,7 +75,7 @@ impl Node {
     fn shown(&mut self, ms: u64) -> String {
         let now = self.at(ms);
         self.follow.step(now);
-        let Some(hop) = self.follow.next_hops().into_values().next() else { return String::new() };
+        let Some(hop) = self.follow.next_hops().values().next() else { return String::new() };
         let names: String = hop.id.list().map(|name| char::from(u8::try_from(name.get()).unwrap())).collect();
         let (non_tcp, refuses) = (if hop.id.datagrams() { "+" } else { "" }, if hop.refuses_syn { "!" } else { "" });
         format!("{}({names}){non_tcp}{refuses}", hop.owner)

@@ -1,6 +1,7 @@
 //! What a node does about one Service now.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{FlowHash, Follow, Generation, Member, NextHop, Served};
 use crate::model::{Bucket, EndpointId};
@@ -13,7 +14,7 @@ pub struct Intent {
     /// How flows become buckets.
     pub hash: FlowHash,
     /// Where an ingress node sends the packets of each bucket; the others have no owner, and clients are told.
-    pub next_hops: BTreeMap<Bucket, NextHop>,
+    pub next_hops: Arc<BTreeMap<Bucket, NextHop>>,
     /// What the pods of a serving node have to know.
     pub served: Served,
     /// Everybody that the map names: their pods are set up, whether slices list them or not.
@@ -27,7 +28,7 @@ impl Intent {
         Intent {
             generation: map.generation,
             hash: map.hash,
-            next_hops: follow.next_hops(),
+            next_hops: follow.next_hops().clone(),
             served: follow.served(),
             members: map.members.clone(),
         }

@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn intent(served: Served) -> Intent {
-        let (next_hops, members) = (BTreeMap::new(), BTreeMap::new());
+        let (next_hops, members) = Default::default();
         Intent { generation: Generation(1), hash: hash(), next_hops, served, members }
     }
 

@@ -82,7 +82,7 @@ fn intent(hash: FlowHash, endpoints: &[Endpoint], draining: bool) -> Result<Inte
     Ok(Intent {
         generation: Generation(1),
         hash,
-        next_hops: hash.buckets.iter().zip(owners.zip(formers).map(next_hop)).collect(),
+        next_hops: Arc::new(hash.buckets.iter().zip(owners.zip(formers).map(next_hop)).collect()),
         served: Served::default(),
         members,
     })

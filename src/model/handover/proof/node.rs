@@ -1,6 +1,7 @@
 //! An agent: it follows the map, sets up its pods, counts their connections and reports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::world::{News, World, node_name, pod_address, pod_id, pod_of};
 use crate::model::handover::{Assignment, Endpoint, Follow, Moment, NextHop, NodeReport, Over, Served, SetUp};
@@ -14,14 +15,14 @@ pub(super) struct Agent {
     pub follow: Follow,
     endpoints: Vec<Endpoint>,
     quiet: BTreeMap<Over, u64>,
-    pub hops: BTreeMap<Bucket, NextHop>,
+    pub hops: Arc<BTreeMap<Bucket, NextHop>>,
     pub served: Served,
 }
 
 impl Agent {
     pub(super) fn new(node: usize, map: &Assignment, now: Moment) -> Agent {
         let follow = Follow::new(map.clone().into(), Vec::new(), now);
-        let (hops, served) = (follow.next_hops(), follow.served());
+        let (hops, served) = (follow.next_hops().clone(), follow.served());
         Agent { node, follow, endpoints: Vec::new(), quiet: BTreeMap::new(), hops, served }
     }
 
@@ -39,7 +40,7 @@ impl Agent {
             }
         }
         self.follow.step(now);
-        (self.hops, self.served) = (self.follow.next_hops(), self.follow.served());
+        (self.hops, self.served) = (self.follow.next_hops().clone(), self.follow.served());
     }
 
     /// Drains of its pods, of which one is over when there was no connection for a while.
