@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tunnel_router::model::Mode;
+use tunnel_router::model::{EndpointId, Mode};
 
 use super::System;
 use super::fault::Fault;
@@ -19,6 +19,7 @@ use crate::lab::bird::ANNOUNCE_TABLE;
 use crate::lab::{Bird, Lab, LabSpec, NodeSpec};
 use crate::traffic::Client;
 use crate::world::echo::{ANNOTATION, SERVICE, VIP, VIP6, echo_at};
+use crate::world::map::own_or_wait;
 use crate::world::{World, WorldSpec};
 
 /// The ingress nodes.
@@ -41,6 +42,8 @@ const SIDE_PODS: usize = 2;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long everything may take to be well again.
 const RECOVERY: Duration = Duration::from_secs(180);
+/// How long balance may take, unless it waits for connections.
+const SHARED_OUT: Duration = Duration::from_secs(60);
 
 /// What to build.
 #[derive(Debug, Clone, Copy)]
@@ -141,10 +144,23 @@ impl Stage {
             self.bird.guarded(node).await?;
         }
         for (service, pods) in &self.pods {
-            let owners = pods.len();
-            self.world.stored_map(service, |map| map.counts().len() == owners).await?;
+            self.shared_out(service, pods).await?;
         }
         self.converged().await
+    }
+
+    /// Waits until each of these pods owns a bucket, or waits for connections that pods have left behind.
+    async fn shared_out(&self, service: &str, pods: &[String]) -> Result<()> {
+        let all = self.world.stored_map(service, |map| map.counts().len() == pods.len());
+        if let Ok(shared) = tokio::time::timeout(SHARED_OUT, all).await {
+            return shared.map(drop);
+        }
+        let uid = |name: &String| {
+            let pod = self.world.api.store().get("pods", "default", name)?;
+            Ok(pod["metadata"]["uid"].as_str().unwrap_or_default().into())
+        };
+        let uids = pods.iter().map(uid).collect::<Result<Vec<EndpointId>>>()?;
+        self.world.stored_map(service, |map| own_or_wait(map, &uids)).await.map(drop)
     }
 
     /// Waits until every namespace is as the API server's objects ask for, but for the third ingress node's: it goes on for

@@ -1,7 +1,7 @@
 //! What tests ask of a stored map.
 
 use tunnel_router::model::EndpointId;
-use tunnel_router::model::handover::Assignment;
+use tunnel_router::model::handover::{Assignment, Endpoint, EndpointState};
 use tunnel_router::state::assignment::{MAP_KEY, decode, map_name};
 
 use super::NAMESPACE;
@@ -22,6 +22,18 @@ pub fn drains(map: &Assignment) -> usize {
 pub fn is_balanced(map: &Assignment) -> bool {
     let counts = map.counts();
     counts.values().max().zip(counts.values().min()).is_some_and(|(most, least)| most - least <= 1)
+}
+
+/// Whether each of these ready pods owns a bucket, or waits until connections of others have ended: balance takes those from nobody.
+pub fn own_or_wait(map: &Assignment, pods: &[EndpointId]) -> bool {
+    let endpoint = |id: &EndpointId| {
+        let member = map.members.get(id)?;
+        let (node, addresses) = (member.node.clone(), member.addresses);
+        Some(Endpoint { id: id.clone(), node, addresses, state: EndpointState::Ready })
+    };
+    let short = map.short(&pods.iter().filter_map(endpoint).collect::<Vec<_>>());
+    let waits = |id| short.get(id).is_some_and(|short| short.announced == 0 && !short.former.is_empty());
+    pods.iter().all(|id| map.counts().contains_key(id) || waits(id))
 }
 
 /// The owner of each bucket.

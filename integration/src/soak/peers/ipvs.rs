@@ -15,6 +15,9 @@ use crate::world::echo::VIP;
 const MARK: u32 = 0x77;
 const TABLE: u32 = 78;
 
+/// What is left of 1,500 bytes without the tunnel's header, IP's and TCP's.
+const MSS: u32 = 1500 - 20 - 20 - 20;
+
 /// What an ingress node has once and for all.
 pub(super) fn furnish(node: &Netns) -> Result<()> {
     let mark = format!(
@@ -39,6 +42,9 @@ pub(super) fn add(pod: &Netns) -> Result<()> {
     World::run_in(pod, "modprobe ipip")?;
     World::run_in(pod, "ip link set tunl0 up")?;
     World::run_in(pod, &format!("ip address add {VIP}/32 dev tunl0"))?;
+    // Full segments are too long for the tunnel: kube-router has a rule in the pod announce less, too.
+    let default = World::run_in(pod, "ip -4 route show default")?;
+    World::run_in(pod, &format!("ip route change {} advmss {MSS}", default.trim()))?;
     Ok(pod.set_sysctl("net/ipv4/conf/tunl0/rp_filter", "2")?)
 }
 
