@@ -8,20 +8,24 @@ use std::time::{Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+use crate::model::cluster::differing;
 use crate::model::handover::{Assignment, Endpoint, Follow, Intent, Moment, Offered};
-use crate::model::{Cluster, Vip};
+use crate::model::{Cluster, Vip, Vips};
 
 /// The maps that this node follows.
 #[derive(Debug, Default)]
 pub struct Follows {
     /// By UID of the Service.
     services: HashMap<String, Followed>,
-    /// What was asked and what was answered last, by VIP.
-    answers: BTreeMap<IpAddr, Answer>,
+    /// The VIPs as they were asked for last, and as they were answered.
+    asked: Vips,
+    given: Vips,
     /// VIPs without a map since the start, with the UID of their Service; `None` before the first look.
     unheard: Option<BTreeMap<IpAddr, String>>,
-    /// When to look again although nothing changes.
-    due: Option<StdInstant>,
+    /// When to look at a VIP again although it does not change.
+    dues: BTreeMap<IpAddr, StdInstant>,
+    /// The same, by time.
+    by_time: BTreeSet<(StdInstant, IpAddr)>,
 }
 
 /// A Service with a map.
@@ -33,64 +37,57 @@ struct Followed {
     due: Option<StdInstant>,
 }
 
-/// What this node does about a VIP.
-#[derive(Debug)]
-struct Answer {
-    asked: Arc<Vip>,
-    given: Arc<Vip>,
-    due: Option<StdInstant>,
-}
-
-impl Answer {
-    /// Whether it is still right: the VIP is the same, also in whether what was there stays, and nothing is due.
-    fn stands(&self, asked: &Arc<Vip>, holds: bool, now: Moment) -> bool {
-        Arc::ptr_eq(&self.asked, asked) && self.given.holds == holds && self.due.is_none_or(|due| now.instant < due)
-    }
-
-    /// Whether the VIP is another Service's now, or nobody's map says anything of it any more.
-    fn is_left_by(&self, asked: &Vip) -> bool {
-        self.asked.map.is_some() && (asked.map.is_none() || asked.service.uid != self.asked.service.uid)
-    }
-}
-
 impl Follows {
     /// Writes into each VIP of a Service with a map what this node does now. A Service that is gone is forgotten. What has not
-    /// changed since the last time is the same object as then.
+    /// changed since the last time is the same object as then, and is not looked at.
     pub fn follow(&mut self, cluster: &mut Cluster, now: Moment) {
-        let holding = self.hold(cluster);
+        let before = std::mem::replace(&mut self.asked, cluster.vips.clone());
+        let changed = differing(&before, &cluster.vips).filter_map(|(old, new)| Some(old.or(new)?.address));
+        let mut again: BTreeSet<IpAddr> = changed.collect();
+        again.extend(self.hear(cluster));
+        again.extend(self.by_time.iter().take_while(|(due, _)| *due <= now.instant).map(|(_, address)| *address));
         // A Service has a VIP of each family, or more.
         let mut stepped = BTreeSet::new();
         let mut is_left = false;
-        for (address, vip) in &mut cluster.vips {
-            let (asked, holds) = (vip.clone(), holding.contains(address));
-            if let Some(answer) = self.answers.get(address).filter(|answer| answer.stands(&asked, holds, now)) {
-                *vip = answer.given.clone();
+        for address in again {
+            let (old, new) = (before.get(&address), cluster.vips.get(&address));
+            is_left |= old.is_some_and(|old| is_left_by(old, new.map(Arc::as_ref)));
+            let Some(asked) = new else {
+                self.given.remove(&address);
+                self.wait(address, None);
                 continue;
-            }
+            };
             let followed = asked.map.as_ref().map(|map| {
                 let is_new = stepped.insert(asked.service.uid.clone());
-                self.step(&asked, map, is_new, now)
+                self.step(asked, map, is_new, now)
             });
             let intent = followed.map(|followed| followed.intent.clone());
             let due = followed.and_then(|followed| followed.due);
-            *vip = Arc::new(Vip { intent, holds, ..asked.as_ref().clone() });
-            let before = self.answers.insert(*address, Answer { asked: asked.clone(), given: vip.clone(), due });
-            is_left |= before.is_some_and(|before| before.is_left_by(&asked));
-        }
-        if self.answers.len() > cluster.vips.len() {
-            self.answers.retain(|address, _| cluster.vips.contains_key(address));
-            is_left = true;
+            let holds = self.unheard.as_ref().is_some_and(|unheard| unheard.contains_key(&address));
+            self.given.insert(address, Arc::new(Vip { intent, holds, ..asked.as_ref().clone() }));
+            self.wait(address, due);
         }
         if is_left {
             self.forget();
         }
-        self.due = self.answers.values().filter_map(|answer| answer.due).min();
+        cluster.vips = self.given.clone();
+    }
+
+    /// Looks at a VIP again when it is due.
+    fn wait(&mut self, vip: IpAddr, due: Option<StdInstant>) {
+        if let Some(before) = self.dues.remove(&vip) {
+            self.by_time.remove(&(before, vip));
+        }
+        if let Some(due) = due {
+            self.dues.insert(vip, due);
+            self.by_time.insert((due, vip));
+        }
     }
 
     /// Forgets Services that no VIP has a map of.
     fn forget(&mut self) {
-        let mapped = self.answers.values().filter(|answer| answer.asked.map.is_some());
-        let uids: BTreeSet<&str> = mapped.map(|answer| answer.asked.service.uid.as_str()).collect();
+        let mapped = self.asked.values().filter(|asked| asked.map.is_some());
+        let uids: BTreeSet<&str> = mapped.map(|asked| asked.service.uid.as_str()).collect();
         self.services.retain(|uid, _| uids.contains(uid.as_str()));
     }
 
@@ -118,22 +115,32 @@ impl Follows {
         followed
     }
 
-    /// VIPs of which nothing is known: where there has been no map since this agent started, an earlier one may have followed it.
-    fn hold(&mut self, cluster: &Cluster) -> BTreeSet<IpAddr> {
+    /// Takes note of VIPs of which nothing is known: where there has been no map since this agent started, an earlier one may have followed
+    /// it. Returns those of which something is heard now.
+    fn hear(&mut self, cluster: &Cluster) -> Vec<IpAddr> {
+        let is_unheard = |address: &IpAddr, uid: &str| {
+            cluster.vips.get(address).is_some_and(|vip| vip.map.is_none() && vip.service.uid == uid)
+        };
+        if let Some(unheard) = &mut self.unheard {
+            return unheard
+                .extract_if(.., |address, uid| !is_unheard(address, uid))
+                .map(|(address, _)| address)
+                .collect();
+        }
         let unmapped = cluster.vips().filter(|vip| vip.map.is_none());
-        let unheard = unmapped.filter_map(|vip| {
-            let uid = &vip.service.uid;
-            let holds = self.unheard.as_ref().is_none_or(|unheard| unheard.get(&vip.address) == Some(uid));
-            holds.then(|| (vip.address, uid.clone()))
-        });
-        let unheard = self.unheard.insert(unheard.collect());
-        unheard.keys().copied().collect()
+        self.unheard = Some(unmapped.map(|vip| (vip.address, vip.service.uid.clone())).collect());
+        Vec::new()
     }
 
     /// When to look again although nothing changes.
     pub fn due(&self) -> Option<Instant> {
-        self.due.map(Instant::from_std)
+        self.by_time.first().map(|(due, _)| Instant::from_std(*due))
     }
+}
+
+/// Whether a VIP is another Service's now, or nobody's map says anything of it any more.
+fn is_left_by(old: &Vip, new: Option<&Vip>) -> bool {
+    old.map.is_some() && new.is_none_or(|new| new.map.is_none() || new.service.uid != old.service.uid)
 }
 
 /// Now.
@@ -144,12 +151,15 @@ pub fn moment() -> Moment {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::Mode;
-    use crate::plan::tests::support::{bare_vip, cluster, endpoint, on_nodes, vip};
+    use crate::plan::tests::support::{bare_vip, draining_vip, endpoint, on_nodes, vip};
 
-    fn shared(vips: Vec<Vip>) -> Vec<Arc<Vip>> {
-        cluster(vips).vips.into_values().map(|vip| Arc::new(Vip { intent: None, ..vip.as_ref().clone() })).collect()
+    /// VIPs as they are asked for.
+    fn shared(vips: Vec<Vip>) -> impl Iterator<Item = (IpAddr, Arc<Vip>)> {
+        vips.into_iter().map(|vip| (vip.address, Arc::new(Vip { intent: None, ..vip })))
     }
 
     #[test]
@@ -159,9 +169,10 @@ mod tests {
             let vips = vips.iter().map(|vip| (vip.address, vip.clone())).collect();
             let mut cluster = Cluster { vips, ..Cluster::default() };
             follows.follow(&mut cluster, now);
-            (cluster.vips.into_values().collect::<Vec<_>>(), follows.services.len())
+            (cluster.vips.values().cloned().collect::<Vec<_>>(), follows.services.len())
         };
         let both = ["192.0.2.10", "192.0.2.11"].map(|address| vip(address, Mode::Gre, on_nodes()));
+        let shared = |vips: Vec<Vip>| shared(vips).map(|(_, vip)| vip).collect::<Vec<_>>();
         let asked = shared(both.to_vec());
         let (first, services) = look(&asked);
         assert!(first.iter().all(|vip| vip.intent.is_some()) && services == 2);
@@ -173,5 +184,32 @@ mod tests {
         let (third, services) = look(&[asked[0].clone(), bare[0].clone()]);
         assert!(third[1].intent.is_none() && !third[1].holds && services == 1);
         assert_eq!(look(&[]).1, 0);
+    }
+
+    #[test]
+    fn a_vip_is_looked_at_again_when_it_is_due_and_no_other_is() {
+        let mut follows = Follows::default();
+        let start = Moment { unix: 1000, ..moment() };
+        let (two, both) = (vec![endpoint(2, "n1")], on_nodes());
+        let drains = draining_vip("192.0.2.10", Mode::Gre, both, &two);
+        let asked =
+            Cluster { vips: shared(vec![drains, vip("192.0.2.11", Mode::Gre, two)]).collect(), ..Cluster::default() };
+        let mut look = |after: Duration| {
+            let now = Moment { instant: start.instant + after, unix: start.unix + after.as_secs() };
+            let mut cluster = asked.clone();
+            follows.follow(&mut cluster, now);
+            let datagrams =
+                |vip: &Vip| vip.intent.iter().flat_map(|i| i.next_hops.values()).any(|hop| hop.id.datagrams());
+            let stay: Vec<bool> = cluster.vips().map(datagrams).collect();
+            let due = follows.due().map(|due| due.into_std().duration_since(start.instant));
+            (cluster.vips.values().cloned().collect::<Vec<_>>(), stay, due)
+        };
+        let (first, stay, due) = look(Duration::ZERO);
+        assert_eq!((stay, due), (vec![true, false], Some(Duration::from_secs(30))), "datagrams stay for 30 s");
+        let (second, ..) = look(Duration::from_secs(29));
+        assert!(Arc::ptr_eq(&first[0], &second[0]));
+        let (third, stay, due) = look(Duration::from_secs(30));
+        assert_eq!((stay, due), (vec![false, false], None));
+        assert!(!Arc::ptr_eq(&first[0], &third[0]) && Arc::ptr_eq(&first[1], &third[1]));
     }
 }

@@ -171,8 +171,7 @@ mod tests {
     }
 
     fn resolved(vips: Vec<Vip>) -> Resolved {
-        let vips = vips.into_iter().map(|v| (v.address, v.into())).collect();
-        Resolved { cluster: Cluster { vips, ..Cluster::default() }, ..Resolved::default() }
+        Resolved { cluster: Cluster::of_vips(vips), ..Resolved::default() }
     }
 
     fn local_pod(addresses: &[[u8; 4]]) -> LocalPod {

@@ -1,31 +1,39 @@
-//! The part of the cluster that concerns pods of this node: most VIPs of an ingress node have none there.
+//! The part of the cluster that concerns pods of this node: most VIPs of an ingress node have none there. And the VIPs without a map.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::cluster::differing;
-use crate::model::{Cluster, Vip};
+use crate::model::{Cluster, Vip, Vips};
 
 /// VIPs with pods on this node; found anew only for VIPs that have changed.
 #[derive(Debug, Default)]
 pub(super) struct Here {
     /// All VIPs as they were when they were last looked at.
-    seen: BTreeMap<IpAddr, Arc<Vip>>,
+    seen: Vips,
     part: Cluster,
+    /// VIPs without a map, wherever their pods are.
+    unmapped: Vips,
 }
 
 impl Here {
     /// Takes a new state of the cluster.
     pub fn look(&mut self, cluster: &Cluster, node: &str) {
         for (before, now) in differing(&self.seen, &cluster.vips) {
-            match now.filter(|vip| is_on(vip, node)) {
-                Some(vip) => drop(self.part.vips.insert(vip.address, vip.clone())),
-                None => drop(before.or(now).and_then(|vip| self.part.vips.remove(&vip.address))),
-            }
+            let Some(address) = before.or(now).map(|vip| vip.address) else { continue };
+            let keep = |vips: &mut Vips, vip: Option<&Arc<Vip>>| match vip {
+                Some(vip) => drop(vips.insert(address, vip.clone())),
+                None => drop(vips.remove(&address)),
+            };
+            keep(&mut self.part.vips, now.filter(|vip| is_on(vip, node)));
+            keep(&mut self.unmapped, now.filter(|vip| vip.map.is_none()));
         }
         self.seen.clone_from(&cluster.vips);
         self.part.nodes.clone_from(&cluster.nodes);
+    }
+
+    /// VIPs without a map.
+    pub fn unmapped(&self) -> impl Iterator<Item = &Vip> {
+        self.unmapped.values().map(Arc::as_ref)
     }
 
     /// These VIPs, and all nodes; without problems.

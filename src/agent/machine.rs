@@ -289,7 +289,7 @@ impl Agent {
         let set_up = self.status.set_up();
         let lacks = |pod: &SetUp, service: &ServiceRef| pod.lacks.contains(&ServiceUid::from(service.uid.as_str()));
         let stands = |uid: &str, service: &ServiceRef| set_up.get(uid).is_some_and(|pod| !lacks(pod, service));
-        self.waiting.dispatched((cluster, here), stands, now);
+        self.waiting.dispatched((self.here.unmapped(), here), stands, now);
         let old = self.last.as_ref().map(|last| &last.cluster);
         self.metrics.dispatched(old, cluster, &self.status.pod_names(), &self.status.waiting());
         self.note_all(&resolved, effects);

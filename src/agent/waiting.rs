@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{Cluster, Problem, Reason, ServiceRef};
+use crate::model::{Cluster, Problem, Reason, ServiceRef, Vip};
 
 /// Longer than another controller needs to step in (17 s).
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,17 +20,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A new state of the cluster, and of the part with pods on this node; `stands` says of which pods, by UID, this node has
-    /// reported that they are set up for a Service.
-    pub(super) fn dispatched(
+    /// A new state of the cluster: the VIPs without a map, and the part with pods on this node; `stands` says of which pods, by UID, this node
+    /// has reported that they are set up for a Service.
+    pub(super) fn dispatched<'a>(
         &mut self,
-        (cluster, here): (&Cluster, &Cluster),
+        (unmapped, here): (impl Iterator<Item = &'a Vip>, &'a Cluster),
         stands: impl Fn(&str, &ServiceRef) -> bool,
         now: Instant,
     ) {
         let since = |service: &ServiceRef| self.services.get(service).map_or(now, |(_, since)| *since);
         // Of Services with a map only pods of this node can be known to stand.
-        let unmapped = cluster.vips().filter(|vip| vip.map.is_none());
         let waiting = unmapped
             .chain(here.vips().filter(|vip| vip.map.is_some()))
             .map(|vip| (&vip.service, vip.waiting(|uid| stands(uid, &vip.service))))
@@ -86,13 +85,14 @@ mod tests {
             Some(all) => support::with_map(vip, &endpoints(all)),
             None => vip,
         };
-        Cluster { vips: [(vip.address, vip.into())].into(), ..Cluster::default() }
+        Cluster::of_vips([vip])
     }
 
     /// Dispatches such a Service, with all pods on this node and set up.
     fn look(waiting: &mut Waiting, in_map: Option<&[u8]>, there: &[u8], now: Instant) {
         let cluster = cluster(in_map, there);
-        waiting.dispatched((&cluster, &cluster), |_, _| true, now);
+        let unmapped = cluster.vips().filter(|vip| vip.map.is_none());
+        waiting.dispatched((unmapped, &cluster), |_, _| true, now);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::model::handover::{
     Assignment, DrainLimits, Endpoint, FlowHash, HashKey, Inputs, Moment, NodeName, NodeReport, ServiceUid, Waiting,
     Witness,
 };
-use crate::model::{BucketCount, Cluster, EndpointId, Problem, Reason, Vip};
+use crate::model::{BucketCount, Cluster, EndpointId, Problem, Reason, Vip, Vips};
 use crate::state::assignment::uid_of;
 use crate::state::node_report::ReportFault;
 use crate::state::{Index, StoredMap, StoredReport, problem};
@@ -75,7 +75,7 @@ pub(super) struct Decider {
     gone: BTreeSet<String>,
     writes: Writes,
     /// VIPs as they were at the last look.
-    vips: BTreeMap<IpAddr, Arc<Vip>>,
+    vips: Vips,
     /// Services with VIPs.
     cases: BTreeMap<ServiceUid, Case>,
     /// Services of which something has changed since they were decided upon.
@@ -125,7 +125,7 @@ impl Decider {
             absent: AbsentNodes::default(),
             gone: BTreeSet::new(),
             writes: Writes::default(),
-            vips: BTreeMap::new(),
+            vips: Vips::new(),
             cases: BTreeMap::new(),
             dirty: BTreeSet::new(),
             alarms: Alarms::default(),

@@ -14,7 +14,7 @@ fn cluster(service_name: &str, pods: &[u8]) -> Cluster {
     // Whoever comes later takes buckets from those before it.
     let vip = support::draining_vip("192.0.2.10", Mode::Gre, endpoints(pods), &endpoints(&pods[..1]));
     let vip = Vip { service: service(service_name), ..vip };
-    Cluster { vips: BTreeMap::from([(vip.address, vip.into())]), ..Cluster::default() }
+    Cluster::of_vips([vip])
 }
 
 fn names() -> BTreeMap<String, String> {

@@ -1,8 +1,8 @@
 //! What is about single Services wherever they are served: shown by the controller that leads, once and not by every node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,7 +13,7 @@ use super::labels::{EndpointLabels, ServiceLabels};
 use super::registry::gauge;
 use super::totals::ready;
 use crate::model::cluster::differing;
-use crate::model::{Cluster, ServiceRef, Vip};
+use crate::model::{Cluster, ServiceRef, Vip, Vips};
 
 /// Series of single Services.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Services {
     endpoints: Family<EndpointLabels, Gauge>,
     moved: Family<ServiceLabels, Counter>,
     /// The VIPs that are shown: only what changed is written anew.
-    shown: Mutex<BTreeMap<IpAddr, Arc<Vip>>>,
+    shown: Mutex<Vips>,
 }
 
 /// What is shown of a VIP: its Service, its endpoints that may get new connections, and the others.
@@ -56,7 +56,7 @@ impl Services {
     /// What is known now; `None` of a controller that does not lead. A VIP that has not changed is the same object.
     pub fn led(&self, cluster: Option<&Cluster>) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let none = BTreeMap::new();
+        let none = Vips::new();
         let vips = cluster.map_or(&none, |cluster| &cluster.vips);
         let (mut is_new, mut left) = (false, BTreeSet::new());
         for (before, now) in differing(&shown, vips) {
@@ -102,7 +102,7 @@ mod tests {
     fn cluster(vips: &[(&str, usize)]) -> Cluster {
         let endpoints = |n| [endpoint(2, "n1"), unready(endpoint(3, "n2"))].into_iter().take(n).collect();
         let vips = vips.iter().map(|(address, n)| bare_vip(address, Mode::Gre, endpoints(*n)));
-        Cluster { vips: vips.map(|vip| (vip.address, vip.into())).collect(), ..Cluster::default() }
+        Cluster::of_vips(vips)
     }
 
     fn samples(services: &Services) -> Vec<String> {

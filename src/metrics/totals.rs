@@ -13,7 +13,7 @@ use super::labels::EligibleLabels;
 use super::registry::gauge;
 use crate::model::cluster::differing;
 use crate::model::handover::{EndpointState, NextHop};
-use crate::model::{Bucket, Cluster, Vip};
+use crate::model::{Bucket, Cluster, Vip, Vips};
 use crate::plan::nft::Counter as Counted;
 
 /// Totals of one agent.
@@ -48,7 +48,7 @@ impl Totals {
             family.get_or_create(&EligibleLabels { eligible }).set(gauge(count));
         };
         let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
-        let nothing = BTreeMap::new();
+        let nothing = Vips::new();
         for (before, after) in differing(old.map_or(&nothing, |old| &old.vips), &new.vips) {
             before.into_iter().for_each(|vip| sum.subtract(Sum::of(vip)));
             after.into_iter().for_each(|vip| sum.add(Sum::of(vip)));

@@ -3,12 +3,14 @@
 //! Every node derives the same [`Cluster`] from the same objects; what differs from node to node (is this endpoint
 //! local, is this node an ingress node) is asked later, by `plan`.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use super::handover::{Assignment, EndpointState, FlowHash, HashKey, Intent};
 use super::{Addresses, Family, Mode, NodeRef, Subject};
@@ -167,7 +169,7 @@ impl Vip {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// VIPs that are served, by address.
-    pub vips: BTreeMap<IpAddr, Arc<Vip>>,
+    pub vips: Vips,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// What was refused, and why. Everything refused is left out above.
@@ -175,6 +177,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// These VIPs, and nothing else.
+    pub fn of_vips(vips: impl IntoIterator<Item = Vip>) -> Cluster {
+        let vips = vips.into_iter().map(|vip| (vip.address, Arc::new(vip)));
+        Cluster { vips: vips.collect(), ..Cluster::default() }
+    }
+
     /// The VIPs.
     pub fn vips(&self) -> impl Iterator<Item = &Vip> {
         self.vips.values().map(|vip| &**vip)
@@ -187,26 +195,18 @@ impl Cluster {
     }
 }
 
-/// VIPs that are other objects in `new` than in `old`, as they were and as they are.
+/// VIPs by address. A change shares all but a few nodes of the tree with what was before it.
+pub type Vips = OrdMap<IpAddr, Arc<Vip>>;
+
+/// VIPs that are not in `new` what they are in `old`, as they were and as they are. What both share is not looked at.
 pub fn differing<'a>(
-    old: &'a BTreeMap<IpAddr, Arc<Vip>>,
-    new: &'a BTreeMap<IpAddr, Arc<Vip>>,
+    old: &'a Vips,
+    new: &'a Vips,
 ) -> impl Iterator<Item = (Option<&'a Arc<Vip>>, Option<&'a Arc<Vip>>)> {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    std::iter::from_fn(move || {
-        loop {
-            let order = match (old.peek(), new.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((before, _)), Some((after, _))) => before.cmp(after),
-            };
-            let before = if order.is_le() { old.next().map(|(_, vip)| vip) } else { None };
-            let after = if order.is_ge() { new.next().map(|(_, vip)| vip) } else { None };
-            if !before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(before, after)) {
-                return Some((before, after));
-            }
-        }
+    old.diff(new).map(|item| match item {
+        DiffItem::Add(_, vip) => (None, Some(vip)),
+        DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
+        DiffItem::Remove(_, vip) => (Some(vip), None),
     })
 }
 

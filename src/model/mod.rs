@@ -19,7 +19,7 @@ pub mod subject;
 
 pub use assign::EndpointId;
 pub use bucket::{Bucket, BucketCount};
-pub use cluster::{Cluster, Endpoint, MAX_NOTE, Node, PodAt, Problem, Reason, ServiceRef, Vip};
+pub use cluster::{Cluster, Endpoint, MAX_NOTE, Node, PodAt, Problem, Reason, ServiceRef, Vip, Vips};
 pub use config::Config;
 pub use duration::parse_duration;
 pub use family::{Addresses, Family};

@@ -50,7 +50,7 @@ pub fn without<'a>(cluster: &'a Cluster, used: &Uses) -> Cow<'a, Cluster> {
         return Cow::Borrowed(cluster);
     }
     let mut served = cluster.clone();
-    served.vips.retain(|address, _| !used.contains_key(address));
+    used.keys().for_each(|address| drop(served.vips.remove(address)));
     Cow::Owned(served)
 }
 

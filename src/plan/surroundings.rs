@@ -163,8 +163,6 @@ fn unforwarded_note(family: Family, settings: &Settings) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::model::{Mode, NodeRef};
     use crate::plan::Address;
@@ -220,12 +218,21 @@ mod tests {
         assert_eq!(rule_problems(&cluster, &clash, &settings("n1")).len(), 1);
     }
 
+    /// Changes the first so many VIPs.
+    fn change(cluster: &mut Cluster, count: usize, change: impl Fn(&mut Vip)) {
+        for vip in cluster.vips.clone().values().take(count) {
+            let mut vip = vip.as_ref().clone();
+            change(&mut vip);
+            cluster.vips.insert(vip.address, vip.into());
+        }
+    }
+
     #[test]
     fn services_whose_packets_are_tracked_are_not_concerned() {
         let mut cluster = both();
-        Arc::make_mut(cluster.vips.values_mut().next().unwrap()).tracked = true;
+        change(&mut cluster, 1, |vip| vip.tracked = true);
         assert_eq!(told(&cluster, chain("inet", false)), 1, "the other one is");
-        cluster.vips.values_mut().for_each(|vip| Arc::make_mut(vip).tracked = true);
+        change(&mut cluster, 2, |vip| vip.tracked = true);
         assert_eq!(told(&cluster, chain("inet", false)), 0);
     }
 
@@ -233,10 +240,7 @@ mod tests {
     fn a_node_without_ingress_and_endpoints_is_not_concerned() {
         let mut cluster = both();
         cluster.nodes.values_mut().for_each(|node| node.ingress = false);
-        for vip in cluster.vips.values_mut().map(Arc::make_mut) {
-            vip.endpoints.clear();
-            vip.intent = None;
-        }
+        change(&mut cluster, 2, |vip| (vip.endpoints, vip.intent) = Default::default());
         assert_eq!(told(&cluster, chain("inet", false)), 0);
     }
 

@@ -11,7 +11,7 @@ use super::resolve::Outcome;
 use super::settings::Settings;
 use super::view::View;
 use super::vips::{AskedFor, wanted};
-use crate::model::{Cluster, Node, Problem, Vip};
+use crate::model::{Cluster, Node, Problem, Vip, Vips};
 
 /// What the objects ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) struct Resolver {
     /// What followed from each annotated Service.
     outcomes: BTreeMap<Key, Outcome>,
     /// Its VIPs.
-    vips: BTreeMap<IpAddr, Arc<Vip>>,
+    vips: Vips,
     /// Its problems, and how many Services have each.
     problems: BTreeMap<Problem, usize>,
     /// Every node.

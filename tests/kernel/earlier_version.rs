@@ -178,8 +178,8 @@ fn node_goal() -> Goal {
     };
     let addresses = vec![ip("10.0.0.1")];
     let node = Node { name: "n1".to_owned(), uid: "uid-n1".to_owned(), addresses, ingress: true, cordoned: false };
-    let (vips, nodes) = (BTreeMap::from([(vip.address, vip.into())]), BTreeMap::from([(node.name.clone(), node)]));
-    Goal::Node(Arc::new(Cluster { vips, nodes, problems: Vec::new() }))
+    let nodes = BTreeMap::from([(node.name.clone(), node)]);
+    Goal::Node(Arc::new(Cluster { nodes, ..Cluster::of_vips([vip]) }))
 }
 
 /// What `ip` and `nft` list after two rounds, the second of which finds nothing to do. The numbers of next hops are left out.

@@ -116,12 +116,11 @@ impl Lab {
     }
 
     fn goal(&self, vips: impl IntoIterator<Item = Vip>) -> Goal {
-        let vips = vips.into_iter().map(|vip| (vip.address, vip.into())).collect();
         let addresses = self.address(1).iter().collect();
         let node =
             Node { name: "node".to_owned(), uid: "uid-node".to_owned(), addresses, ingress: true, cordoned: false };
         let nodes = BTreeMap::from([(node.name.clone(), node)]);
-        Goal::Node(Arc::new(Cluster { vips, nodes, problems: Vec::new() }))
+        Goal::Node(Arc::new(Cluster { nodes, ..Cluster::of_vips(vips) }))
     }
 
     /// All VIPs.

@@ -275,9 +275,13 @@ impl Programmed {
             return false;
         }
         let is_used = !veths.is_empty() && self.routes.values().any(|fact| veths.contains(&fact.dev));
-        let here = self.local.all().filter(|_| !veths.is_empty());
-        let unreached = self.pods.all().filter(|address| *routes && !self.routes.contains_key(address));
-        let asked: BTreeSet<IpAddr> = here.chain(unreached).copied().collect();
+        let mut asked = BTreeSet::new();
+        if !veths.is_empty() {
+            asked.extend(self.local.all());
+        }
+        if *routes {
+            asked.extend(self.pods.all().filter(|address| !self.routes.contains_key(address)));
+        }
         let is_same = |found: Routes| asked.iter().all(|to| way(self.routes.get(to)) == way(found.get(to)));
         !is_used && (asked.is_empty() || ask.routes(&asked).is_some_and(is_same))
     }

@@ -26,11 +26,9 @@ const NODE: &str = "node";
 /// the case to be what its name says.
 pub fn program(site: &Site, (mode, buckets): (Mode, u32), sources: bool, draining: bool) -> Result<()> {
     let settings = settings(BucketCount::new(buckets)?)?;
-    let mut cluster = cluster(site, mode);
-    for vip in cluster.vips.values_mut().map(Arc::make_mut) {
-        vip.intent = Some(Arc::new(intent(settings.flows(), &vip.endpoints, draining)?));
-    }
-    let goal = Goal::Node(Arc::new(cluster));
+    let mut vip = vip(site, mode);
+    vip.intent = Some(Arc::new(intent(settings.flows(), &vip.endpoints, draining)?));
+    let goal = Goal::Node(Arc::new(cluster(site, vip)));
     let netns = Netns::open(site.node().netns().path())?;
     let outcome = reconcile(&netns, &goal, &settings, &mut Memory::default(), Execution::Apply(&Programs::default()))?;
     ensure!(outcome.problems.is_empty(), "tunnel-router refuses: {:?}", outcome.problems);
@@ -88,9 +86,9 @@ fn intent(hash: FlowHash, endpoints: &[Endpoint], draining: bool) -> Result<Inte
     })
 }
 
-/// One VIP, one node, and ten pods on it.
-fn cluster(site: &Site, mode: Mode) -> Cluster {
-    let vip = Vip {
+/// A VIP with ten pods.
+fn vip(site: &Site, mode: Mode) -> Vip {
+    Vip {
         address: site.vip(),
         service: ServiceRef { namespace: "default".into(), name: "echo".into(), uid: "uid-echo".into() },
         mode,
@@ -102,7 +100,11 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         map: None,
         intent: None,
         holds: false,
-    };
+    }
+}
+
+/// One node with this VIP and its pods.
+fn cluster(site: &Site, vip: Vip) -> Cluster {
     let node = Node {
         name: NODE.to_owned(),
         uid: NODE.to_owned(),
@@ -110,11 +112,7 @@ fn cluster(site: &Site, mode: Mode) -> Cluster {
         ingress: true,
         cordoned: false,
     };
-    Cluster {
-        vips: BTreeMap::from([(vip.address, vip.into())]),
-        nodes: BTreeMap::from([(node.name.clone(), node)]),
-        problems: Vec::new(),
-    }
+    Cluster { nodes: BTreeMap::from([(node.name.clone(), node)]), ..Cluster::of_vips([vip]) }
 }
 
 fn endpoint(site: &Site, n: u8) -> Endpoint {
