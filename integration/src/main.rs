@@ -12,6 +12,7 @@ use integration::pod;
 use integration::soak::{self, SoakArgs, TableArgs};
 use integration::upgrade;
 use tracing_subscriber::EnvFilter;
+use tunnel_router::model::Mode;
 
 #[derive(Debug, Parser)]
 #[command(name = "kst-lab", about = "A cluster of network namespaces to try tunnel-router in")]
@@ -33,8 +34,11 @@ enum Command {
     SoakTable(TableArgs),
     /// Record what the binary that KST_TUNNEL_ROUTER names leaves behind, as a fixture for upgrades.
     Record {
-        /// The fixture's directory.
-        into: PathBuf,
+        /// Encapsulation.
+        #[arg(long, default_value = "vxlan")]
+        mode: Mode,
+        /// The version's directory.
+        version: PathBuf,
     },
     /// Measure; hack/bench does it on the right kernel.
     #[command(subcommand)]
@@ -80,7 +84,7 @@ async fn main() -> Result<ExitCode> {
         Command::Demo(args) => return demo::run(args).await,
         Command::Soak(args) => return soak::run(args).await,
         Command::SoakTable(args) => return soak::join(&args),
-        Command::Record { into } => upgrade::record(&into).await?,
+        Command::Record { mode, version } => upgrade::record(&version, mode).await?,
         Command::Bench(command) => bench::run(command).await?,
         Command::Lab(LabCommand::Up { ingress, workers, pods, keep }) => up(ingress, workers, pods, keep).await?,
         Command::Lab(LabCommand::Down { prefix, all }) => down(prefix.as_deref(), all)?,

@@ -1,9 +1,9 @@
-//! The tables of a BPF program that `tc` has attached: which name is which pod, as that version's agent had written.
+//! The tables of the BPF programs that `tc` has attached: which name is which pod, as that version's agent had written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::loaded_programs;
 use serde_json::Value;
@@ -15,12 +15,18 @@ use tunnel_router::model::second_chance::{
 use crate::netns::Netns;
 use crate::world::World;
 
-/// The device of pods in the mode that is recorded.
-const DEVICE: &str = "kst-vxlan";
+/// How the names of our devices begin.
+const DEVICES: &str = "kst-";
 
-/// Tells the program of a pod the names of these VIPs, by the Service's map.
+/// Tells every program of a pod the names of these VIPs, by the Service's map: `tc` has loaded one for each device.
 pub(super) fn tell(pod: &Netns, vips: &[&str], map: &Assignment) -> Result<()> {
-    let mut tables = tables(attached(pod)?)?;
+    let programs = attached(pod)?;
+    ensure!(!programs.is_empty(), "the pod has no program on a device {DEVICES}*");
+    programs.into_iter().try_for_each(|program| tell_one(program, vips, map))
+}
+
+fn tell_one(program: u32, vips: &[&str], map: &Assignment) -> Result<()> {
+    let mut tables = tables(program)?;
     let mut table = |name: &str| tables.remove(name).with_context(|| format!("the program has no table {name}"));
     let mut endpoints = HashMap::<_, [u8; ENDPOINT_KEY], [u8; ENDPOINT]>::try_from(Map::HashMap(table("endpoints")?))?;
     let mut lasts = HashMap::<_, [u8; VIP_KEY], [u8; LAST]>::try_from(Map::HashMap(table("vips")?))?;
@@ -34,11 +40,18 @@ pub(super) fn tell(pod: &Netns, vips: &[&str], map: &Assignment) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's id of the program, as `tc` lists it.
-fn attached(pod: &Netns) -> Result<u32> {
-    let listed: Value = serde_json::from_str(&World::run_in(pod, &format!("tc -j filter show dev {DEVICE} ingress"))?)?;
-    let id = listed.as_array().into_iter().flatten().find_map(|filter| filter["options"]["prog"]["id"].as_u64());
-    u32::try_from(id.with_context(|| format!("no program on {DEVICE}: {listed}"))?).context("an id")
+/// The kernel's ids of the programs, as `tc` lists them.
+fn attached(pod: &Netns) -> Result<BTreeSet<u32>> {
+    let links: Value = serde_json::from_str(&World::run_in(pod, "ip -j link")?)?;
+    let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
+    let mut ids = BTreeSet::new();
+    for device in names.filter(|name| name.starts_with(DEVICES)) {
+        let filters = World::run_in(pod, &format!("tc -j filter show dev {device} ingress"))?;
+        let filters: Value = serde_json::from_str(&filters)?;
+        let programs = filters.as_array().into_iter().flatten().filter_map(|f| f["options"]["prog"]["id"].as_u64());
+        ids.extend(programs.map(u32::try_from).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(ids)
 }
 
 fn tables(program: u32) -> Result<BTreeMap<String, MapData>> {

@@ -7,8 +7,10 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tunnel_router::model::Mode;
+use tunnel_router::model::handover::Assignment;
 
-use super::{CONTROLLER, Names, PODS, replay, world};
+use super::{CONTROLLER, Files, Names, PODS, replay, world};
 use crate::lab::Node;
 use crate::world::echo::SERVICE;
 use crate::world::map::{drains, is_balanced, is_former};
@@ -17,35 +19,42 @@ use crate::world::{NAMESPACE, World, router_program};
 /// How a plan gets the BPF program.
 const OBJECT: &str = "tunnel-router bpf-object > second_chance.o";
 
-/// Records a fixture of the binary that `KST_TUNNEL_ROUTER` names, into a directory that need not be there.
+/// Records in one mode what the binary that `KST_TUNNEL_ROUTER` names leaves behind, into the directory of its version, which need
+/// not be there.
 ///
 /// # Errors
 /// The binary does not do what today's lab expects of it.
-pub async fn record(into: &Path) -> Result<()> {
-    let mut world = world().await?;
-    let names = Names::of(&world)?;
+pub async fn record(version: &Path, mode: Mode) -> Result<()> {
+    let mut world = world(mode).await?;
+    let names = Names::of(&world).await?;
     world.start_controller("controller", "wrk1", &CONTROLLER)?;
     world.start_agents()?;
     let settled = |map: &_| is_balanced(map) && drains(map) == 0;
     world.stored_map(SERVICE, |map| map.counts().len() == PODS.len() && settled(map)).await?;
     world.stop_agents().await?;
     world.cleanup().await?;
-    fs::create_dir_all(into)?;
-    fs::write(into.join("second_chance.o"), output(&mut Command::new(router_program()?), &["bpf-object"]).await?)?;
+    let files = Files { version: version.to_owned(), mode };
+    fs::create_dir_all(version)?;
+    // It may be there from another mode, and stripped since.
+    if !files.object().exists() {
+        fs::write(files.object(), output(&mut Command::new(router_program()?), &["bpf-object"]).await?)?;
+    }
 
-    scripts(&world, &names, &into.join("serving"), |_| true).await?;
+    scripts(&world, &names, &files.scripts("serving"), |_| true).await?;
     // What it does next depends on the numbers that the first scripts have given to objects.
-    replay::run(&world, &names, into, "serving")?;
+    replay::run(&world, &names, &files, "serving").await?;
     let (drained, _) = PODS[0];
     let uid = world.api.store().get("pods", "default", drained)?["metadata"]["uid"].clone();
     world.set_ready(drained, false)?;
     // Balance moves nothing afterwards, so whatever moves in a test has been moved by the upgrade.
-    let drains_evenly = |map: &_| is_balanced(map) && is_former(map, uid.as_str().unwrap_or_default());
-    world.stored_map(SERVICE, drains_evenly).await?;
+    let waits = |map: &Assignment| map.moves().next().is_some();
+    let decided = |map: &_| is_former(map, uid.as_str().unwrap_or_default()) && (is_balanced(map) || waits(map));
+    let map = world.stored_map(SERVICE, decided).await?;
+    ensure!(is_balanced(&map), "balance waits for agents, and none runs: record again, with other UIDs it may not");
     // A filter that `tc` made is not the version's own, so it would make it again, with empty tables.
-    scripts(&world, &names, &into.join("draining"), |line| !line.starts_with("tc ")).await?;
+    scripts(&world, &names, &files.scripts("draining"), |line| !line.starts_with("tc ")).await?;
     let maps = serde_json::to_string_pretty(&config_maps(&world)?)?;
-    Ok(fs::write(into.join("configmaps.json"), names.to_placeholders(&maps) + "\n")?)
+    Ok(fs::write(files.config_maps(), names.to_placeholders(&maps) + "\n")?)
 }
 
 /// Everything that the program stores, without what the API server adds.
