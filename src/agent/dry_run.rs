@@ -15,7 +15,6 @@ use crate::kube::{client, watch};
 use crate::model::config::Config;
 use crate::netns::{Netns, ProcFinder};
 use crate::plan::Settings;
-use crate::plan::pod::PodInput;
 use crate::reconcile::{Execution, Goal, Memory, reconcile};
 use crate::state::{Index, Resolved};
 
@@ -61,13 +60,13 @@ fn print(config: &Config, resolved: &Resolved) -> anyhow::Result<()> {
     let underlay = underlay(&Netns::current()?, &resolved.cluster);
     let finder = ProcFinder::new(config.kernel.proc_root.clone());
     let processes = finder.scan()?;
-    for pod in pod_goals(&resolved.cluster, &resolved.local_pods, &settings, &underlay).into_values() {
+    for pod in pod_goals(&resolved.cluster, &resolved.local_pods, &settings).into_values() {
         let title = format!("pod {} ({})", pod.name, pod.input.addresses);
         match finder.find_among(&processes, &pod.query) {
             Ok(netns) => {
                 // What is attached stays; else the plan says how to attach it.
                 let program = attached(&netns, &settings).or(Some(0));
-                show(&title, &netns, &Goal::Pod(PodInput { program, ..pod.input }));
+                show(&title, &netns, &Goal::Pod(pod.prepared(&resolved.cluster, &underlay, program).input));
             }
             Err(error) => println!("# {title}: {error}"),
         }

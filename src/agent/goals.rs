@@ -30,6 +30,17 @@ pub struct PodGoal {
     pub input: PodInput,
 }
 
+impl PodGoal {
+    /// What only this node's kernel knows is filled in: the MTU of the ways to other nodes, as far as they are known, and the program that is
+    /// to be attached.
+    #[must_use]
+    pub fn prepared(mut self, cluster: &Cluster, underlay: &BTreeMap<IpAddr, u32>, program: Option<u32>) -> PodGoal {
+        self.input.underlay_mtu = underlay_mtu(self.input.addresses, cluster, underlay);
+        self.input.program = program;
+        self
+    }
+}
+
 /// How the namespace of a pod is found, if it has an address. `listed` is what EndpointSlices say: they follow the pod's own
 /// status, and are behind it after a restart of the pod or of the node.
 pub(super) fn query(uid: &str, pod: Option<&LocalPod>, listed: Option<Addresses>) -> Option<PodQuery> {
@@ -47,12 +58,11 @@ pub(super) fn is_out_of_reach(pod: &LocalPod) -> bool {
 }
 
 /// Goals of all pods of this node that serve a VIP, by pod UID: of those that slices list, and of those that a map names.
-/// `underlay` has the MTU of the ways to other nodes, as far as they are known. No program is attached yet.
+/// They have yet to be [prepared](PodGoal::prepared).
 pub fn pod_goals(
     cluster: &Cluster,
     local_pods: &BTreeMap<String, LocalPod>,
     settings: &Settings,
-    underlay: &BTreeMap<IpAddr, u32>,
 ) -> BTreeMap<String, PodGoal> {
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| n.tunnel_addresses().iter()).collect();
     let mut goals = BTreeMap::new();
@@ -75,7 +85,7 @@ pub fn pod_goals(
                     addresses,
                     outer: outer_families(addresses, cluster),
                     nodes: nodes.clone(),
-                    underlay_mtu: underlay_mtu(addresses, cluster, underlay),
+                    underlay_mtu: None,
                     peers: BTreeSet::new(),
                     program: None,
                 },
@@ -121,29 +131,13 @@ fn underlay_mtu(pod: Addresses, cluster: &Cluster, underlay: &BTreeMap<IpAddr, u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::MplsLabels;
+    use crate::model::Endpoint;
     use crate::model::handover::EndpointState;
-    use crate::model::names::LinkPrefix;
-    use crate::model::{BucketCount, Endpoint, MarkField};
+    use crate::plan::tests::support;
     use crate::state::Resolved;
 
     fn settings() -> Settings {
-        Settings {
-            node_name: "n1".into(),
-            buckets: BucketCount::DEFAULT,
-            table_base: 10_000,
-            announce_table: None,
-            link_prefix: LinkPrefix::new("kst-").unwrap(),
-            hash_seed: 1,
-            mark: MarkField::DEFAULT,
-            rule_priority: 101,
-            labels: MplsLabels::new(100, 65_536).unwrap(),
-            vxlan_port: 4790,
-            proc_root: "/proc".into(),
-            vip_ranges: BTreeSet::new(),
-            limits_udp: true,
-            unavailable: BTreeMap::new(),
-        }
+        support::settings("n1")
     }
 
     fn vip(address: &str, mode: Mode, nodes: &[&str]) -> Vip {
@@ -192,7 +186,7 @@ mod tests {
     fn goal_with(pod: LocalPod) -> Option<PodGoal> {
         let mut resolved = resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1"])]);
         resolved.local_pods.insert(pod.uid.clone(), pod);
-        pod_goals(&resolved.cluster, &resolved.local_pods, &settings(), &BTreeMap::new()).remove("uid-n1")
+        pod_goals(&resolved.cluster, &resolved.local_pods, &settings()).remove("uid-n1")
     }
 
     #[test]
@@ -223,7 +217,7 @@ mod tests {
     fn a_pod_gets_the_vips_of_all_its_services_also_before_it_is_ready() {
         let resolved =
             resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1", "n2"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
-        let goals = pod_goals(&resolved.cluster, &resolved.local_pods, &settings(), &BTreeMap::new());
+        let goals = pod_goals(&resolved.cluster, &resolved.local_pods, &settings());
         assert_eq!(goals.keys().collect::<Vec<_>>(), ["uid-n1"]);
         let goal = &goals["uid-n1"];
         assert_eq!(goal.services.len(), 2);
@@ -235,7 +229,7 @@ mod tests {
         let resolved = resolved(vec![vip("192.0.2.1", Mode::Gre, &["n1"]), vip("192.0.2.2", Mode::Mpls, &["n1"])]);
         let mut settings = settings();
         settings.unavailable.insert(Mode::Mpls, "no module".into());
-        let goals = pod_goals(&resolved.cluster, &resolved.local_pods, &settings, &BTreeMap::new());
+        let goals = pod_goals(&resolved.cluster, &resolved.local_pods, &settings);
         assert_eq!(goals["uid-n1"].input.vips.values().collect::<Vec<_>>(), [&Mode::Gre]);
         assert_eq!(goals["uid-n1"].unavailable, ["192.0.2.2".into()].into());
     }

@@ -7,7 +7,7 @@
 //!
 //! One state of the cluster is on this way at a time; what is heard meanwhile waits for the next one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ struct OnItsWay {
     resolved: Resolved,
     /// It is another one than the last.
     is_new: bool,
+    /// By UID of the pod.
+    goals: BTreeMap<String, PodGoal>,
 }
 
 /// What could not be prepared.
@@ -152,9 +154,9 @@ impl Agent {
             }
             AgentEvent::Reported(report) => self.reported(report, &mut effects),
             AgentEvent::Prepared(prepared) => {
-                if let Some(OnItsWay { resolved, is_new }) = self.on_its_way.take() {
-                    self.prepared(&prepared, &resolved.cluster, Instant::from_std(now.instant));
-                    self.dispatch(resolved, (is_new, &prepared), Instant::from_std(now.instant), &mut effects);
+                if let Some(next) = self.on_its_way.take() {
+                    self.prepared(&prepared, &next.resolved.cluster, Instant::from_std(now.instant));
+                    self.dispatch(next, &prepared, Instant::from_std(now.instant), &mut effects);
                 }
             }
             AgentEvent::Forwarded(forwarding) => {
@@ -208,7 +210,7 @@ impl Agent {
         if has_come(self.refreshes_at()) {
             self.refresh = instant + self.resync;
             if let Some(last) = self.last.clone() {
-                self.prepare(OnItsWay { resolved: last, is_new: false }, instant, effects);
+                self.prepare(last, false, instant, effects);
             }
         }
         if has_come(self.forwards) {
@@ -232,25 +234,24 @@ impl Agent {
         self.here.look(&resolved.cluster, &self.settings.node_name);
         let is_new = self.last.as_ref() != Some(&resolved);
         if is_new || self.failed.as_ref().is_some_and(|failed| failed.again <= now) {
-            self.prepare(OnItsWay { resolved, is_new }, now, effects);
+            self.prepare(resolved, is_new, now, effects);
         } else {
             self.note_all(&resolved, effects);
         }
     }
 
     /// Has the kernel asked, unless no pod of this node has a VIP.
-    fn prepare(&mut self, next: OnItsWay, now: Instant, effects: &mut Vec<Effect>) {
-        if self.here.part().vips.is_empty() {
+    fn prepare(&mut self, resolved: Resolved, is_new: bool, now: Instant, effects: &mut Vec<Effect>) {
+        let here = self.here.part();
+        let goals = pod_goals(here, &resolved.local_pods, &self.plan);
+        if here.vips.is_empty() {
             self.failed = None;
             let prepared = Prepared { program: self.program, ..Prepared::default() };
-            self.dispatch(next.resolved, (next.is_new, &prepared), now, effects);
-            return;
+            return self.dispatch(OnItsWay { resolved, is_new, goals }, &prepared, now, effects);
         }
-        let here = self.here.part().clone();
-        let goals = pod_goals(&here, &next.resolved.local_pods, &self.plan, &Default::default());
-        let pods = goals.into_values().map(|goal| goal.query).collect();
-        effects.push(Effect::Prepare(Prepare { here, pods }));
-        self.on_its_way = Some(next);
+        let pods = goals.values().map(|goal| goal.query.clone()).collect();
+        effects.push(Effect::Prepare(Prepare { here: here.clone(), pods }));
+        self.on_its_way = Some(OnItsWay { resolved, is_new, goals });
     }
 
     fn prepared(&mut self, prepared: &Prepared, cluster: &Cluster, now: Instant) {
@@ -266,25 +267,17 @@ impl Agent {
         self.failed = prepared.failed.clone().map(|error| Failed { error, again: now + RETRY });
     }
 
-    fn dispatch(
-        &mut self,
-        resolved: Resolved,
-        (is_new, prepared): (bool, &Prepared),
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn dispatch(&mut self, next: OnItsWay, prepared: &Prepared, now: Instant, effects: &mut Vec<Effect>) {
+        let OnItsWay { resolved, is_new, goals } = next;
         let (cluster, here) = (&resolved.cluster, self.here.part());
         let node = &self.settings.node_name;
-        let with_program = |(uid, mut goal): (String, PodGoal)| {
-            goal.input.program = prepared.program;
-            (pod_target(&uid), goal)
-        };
-        let pods = pod_goals(here, &resolved.local_pods, &self.plan, &prepared.underlay);
-        let pods = pods.into_iter().map(with_program).collect();
+        let goals = goals.into_iter().map(|(uid, goal)| (pod_target(&uid), goal));
+        let Prepared { underlay, program, .. } = prepared;
+        let pods = goals.map(|(target, goal)| (target, goal.prepared(here, underlay, *program))).collect();
         self.targets.dispatch(&resolved, &pods, effects);
         self.status.dispatched(&cluster.problems, cluster.node_ref(node), pods);
         effects.push(Effect::Drain(draining(here, node)));
-        let drains = prepared.program.is_some() && here.vips().any(|vip| drains_here(vip, node));
+        let drains = program.is_some() && here.vips().any(|vip| drains_here(vip, node));
         self.forwards = drains.then(|| self.forwards.unwrap_or(now + FORWARDS));
         let set_up = self.status.set_up();
         let lacks = |pod: &SetUp, service: &ServiceRef| pod.lacks.contains(&ServiceUid::from(service.uid.as_str()));

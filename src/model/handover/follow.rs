@@ -330,9 +330,9 @@ impl Follow {
 impl InUse {
     /// Changes what is to be known besides the owner; nothing is kept if that is nothing.
     fn moves(&mut self, change: impl FnOnce(&mut Moving)) {
-        let mut moving = self.moving.take().unwrap_or_default();
+        let mut moving = self.moving.take().map_or_else(Moving::default, |moving| *moving);
         change(&mut moving);
-        self.moving = Some(moving).filter(|moving| **moving != Moving::default());
+        self.moving = (moving != Moving::default()).then(|| Box::new(moving));
     }
 
     fn stand_ins(&self) -> &[StandIn] {
