@@ -155,10 +155,7 @@ impl Stage {
         if let Ok(shared) = tokio::time::timeout(SHARED_OUT, all).await {
             return shared.map(drop);
         }
-        let uid = |name: &String| {
-            let pod = self.world.api.store().get("pods", "default", name)?;
-            Ok(pod["metadata"]["uid"].as_str().unwrap_or_default().into())
-        };
+        let uid = |name: &String| Ok(self.world.lab.pod(name)?.uid().into());
         let uids = pods.iter().map(uid).collect::<Result<Vec<EndpointId>>>()?;
         self.world.stored_map(service, |map| own_or_wait(map, &uids)).await.map(drop)
     }

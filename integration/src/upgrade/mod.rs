@@ -86,8 +86,7 @@ impl Names {
         let mut names = vec![(format!("{{uid {SERVICE}}}"), world.service_uid(SERVICE)?)];
         for (name, _) in PODS {
             let pod = world.lab.pod(name)?;
-            let uid = world.api.store().get("pods", &pod.spec().namespace, name)?["metadata"]["uid"].clone();
-            names.push((format!("{{uid {name}}}"), uid.as_str().unwrap_or_default().to_owned()));
+            names.push((format!("{{uid {name}}}"), pod.uid().to_owned()));
             names.push((format!("{{device {name}}}"), pod.host_device().to_owned()));
         }
         for node in world.lab.nodes() {

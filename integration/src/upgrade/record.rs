@@ -44,11 +44,11 @@ pub async fn record(version: &Path, mode: Mode) -> Result<()> {
     // What it does next depends on the numbers that the first scripts have given to objects.
     replay::run(&world, &names, &files, "serving").await?;
     let (drained, _) = PODS[0];
-    let uid = world.api.store().get("pods", "default", drained)?["metadata"]["uid"].clone();
+    let uid = world.lab.pod(drained)?.uid();
     world.set_ready(drained, false)?;
     // Balance moves nothing afterwards, so whatever moves in a test has been moved by the upgrade.
     let waits = |map: &Assignment| map.moves().next().is_some();
-    let decided = |map: &_| is_former(map, uid.as_str().unwrap_or_default()) && (is_balanced(map) || waits(map));
+    let decided = |map: &_| is_former(map, uid) && (is_balanced(map) || waits(map));
     let map = world.stored_map(SERVICE, decided).await?;
     ensure!(is_balanced(&map), "balance waits for agents, and none runs: record again, with other UIDs it may not");
     // A filter that `tc` made is not the version's own, so it would make it again, with empty tables.

@@ -23,7 +23,6 @@ use tunnel_router::model::handover::{Assignment, HashKey, Holding, MOST_FORMER};
 use tunnel_router::model::{Cluster, Endpoint, EndpointId};
 use tunnel_router::netns::{Netns, NetnsId};
 use tunnel_router::plan::Settings;
-use tunnel_router::plan::pod::PodInput;
 use tunnel_router::reconcile::{Execution, Goal, Memory, reconcile};
 use tunnel_router::state::assignment::MAP_LABEL;
 use tunnel_router::state::{Change, Index, Resolved, Watched};
@@ -203,16 +202,12 @@ impl World {
             Inside::Pod(name) => {
                 let (pod, on_node) = (self.lab.pod(name)?, Netns::open(node.netns().path())?);
                 let netns = Netns::open(pod.netns().path())?;
-                let mut goals = pod_goals(
-                    &resolved.cluster,
-                    &resolved.local_pods,
-                    settings,
-                    &underlay(&on_node, &resolved.cluster),
-                );
+                let mut goals = pod_goals(&resolved.cluster, &resolved.local_pods, settings);
+                let underlay = underlay(&on_node, &resolved.cluster);
                 // Any program of our version will do.
-                let with_program =
-                    |goal: PodGoal| PodInput { program: attached(&netns, settings).or(Some(0)), ..goal.input };
-                let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |goal| Goal::Pod(with_program(goal)));
+                let program = || attached(&netns, settings).or(Some(0));
+                let prepared = |goal: PodGoal| goal.prepared(&resolved.cluster, &underlay, program());
+                let goal = goals.remove(pod.uid()).map_or(Goal::Nothing, |goal| Goal::Pod(prepared(goal).input));
                 (format!("pod {name}"), pod.container_id(), netns, goal)
             }
         };

@@ -33,7 +33,8 @@ pub fn own_or_wait(map: &Assignment, pods: &[EndpointId]) -> bool {
     };
     let short = map.short(&pods.iter().filter_map(endpoint).collect::<Vec<_>>());
     let waits = |id| short.get(id).is_some_and(|short| short.announced == 0 && !short.former.is_empty());
-    pods.iter().all(|id| map.counts().contains_key(id) || waits(id))
+    let counts = map.counts();
+    pods.iter().all(|id| counts.contains_key(id) || waits(id))
 }
 
 /// The owner of each bucket.

@@ -109,8 +109,7 @@ async fn is_taken_over(version: &str, mode: Mode, as_expected: impl Fn(&Assignme
         held.stay(&world).await?;
     }
     ensure!(udp(&world).await? == datagrams, "datagrams have moved");
-    let uid = world.api.store().get("pods", "default", PODS[0].0)?["metadata"]["uid"].clone();
-    let uid = uid.as_str().unwrap_or_default();
+    let uid = world.lab.pod(PODS[0].0)?.uid();
     let after = world.stored_map(SERVICE, |map| map.vips.is_some() && is_former(map, uid)).await?;
     ensure!(owners(&after) == owners(&before), "buckets have moved:\n{before:?}\n{after:?}");
 
